@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.soak.http_client import ConnectionLost, SoakResponse, SseEvent
-from benchmarks.soak.job_checks import Case, Told, faults
+from benchmarks.soak.job_checks import JobCase, StoredEvent, find_violations
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.run_context import RunContext
 from runner.jobs.job import ENDED
 
 #: A job is not looked at before it is so old: its readers and its users are to have had their time.
-YOUNG_S = 15.0
-AT_ONCE = 4
+MIN_AGE_S = 15.0
+CONCURRENCY = 4
 
 
 class NotYet(Exception):
@@ -31,11 +31,11 @@ class Auditor:
     def __init__(self, scene: RunContext, pile: int) -> None:
         self._context = scene
         self._pile = pile
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._concurrency = asyncio.Semaphore(CONCURRENCY)
         #: Jobs that were looked at and left on the server: they alone may have files.
-        self.left: set[str] = set()
+        self.kept_jobs: set[str] = set()
 
-    async def retire(self) -> None:
+    async def check_oldest(self) -> None:
         """While the run goes on: look at the oldest and delete them."""
         scene = self._context
         while await scene.pause(1.0):
@@ -45,23 +45,23 @@ class Auditor:
             old = [
                 entry
                 for entry in scene.ledger.known()[: excess + 20]
-                if not entry.busy and time.monotonic() - entry.sent_at > YOUNG_S
+                if not entry.busy and time.monotonic() - entry.sent_at > MIN_AGE_S
             ]
-            await self._all(old[: 20 + int(scene.rate * 4)], delete=True)
+            await self._check_all(old[: 20 + int(scene.rate * 4)], delete=True)
 
-    async def finish(self, within_s: float) -> None:
+    async def check_remaining(self, within_s: float) -> None:
         """After the run: look at all that is left; what has not ended by then is a fault."""
         scene = self._context
         until = time.monotonic() + within_s
         while (known := scene.ledger.known()) and time.monotonic() < until:
-            if not await self._all(known, delete=False):
+            if not await self._check_all(known, delete=False):
                 await asyncio.sleep(0.5)
         for entry in scene.ledger.known():
             scene.report_job_violation(
                 entry, f"I7: it could not be looked at within {within_s:g} s after the run"
             )
 
-    async def strangers(self) -> None:
+    async def find_unknown_jobs(self) -> None:
         """Every job of the server must have been handed in by somebody: a look before the last check."""
         scene = self._context
         tags = set(scene.ledger.entries)
@@ -80,18 +80,18 @@ class Auditor:
                 return
             cursor = f"&cursor={page['next_cursor']}"
 
-    async def _all(self, entries: Iterable[Entry], *, delete: bool) -> int:
+    async def _check_all(self, entries: Iterable[Entry], *, delete: bool) -> int:
         """How many were looked at."""
-        return sum(await asyncio.gather(*(self._one(entry, delete=delete) for entry in entries)))
+        return sum(await asyncio.gather(*(self._check(entry, delete=delete) for entry in entries)))
 
-    async def _one(self, entry: Entry, *, delete: bool) -> bool:
+    async def _check(self, entry: Entry, *, delete: bool) -> bool:
         scene = self._context
-        async with self._room:
+        async with self._concurrency:
             entry.frozen = True
             try:
-                case = await self._case(entry)
+                case = await self._read_case(entry)
                 # Before our own delete changes what may be.
-                broken = faults(case, scene.facts)
+                broken = find_violations(case, scene.facts)
                 if delete and case.job is not None:
                     await self._delete(entry)
             except (ConnectionLost, NotYet):
@@ -102,12 +102,12 @@ class Auditor:
         self._count(case)
         assert entry.job_id is not None
         if not delete and case.job is not None:
-            self.left.add(entry.job_id)
+            self.kept_jobs.add(entry.job_id)
         scene.stamps.remove(entry.job_id)
         scene.ledger.forget(entry)
         return True
 
-    def _count(self, case: Case) -> None:
+    def _count(self, case: JobCase) -> None:
         counts, job = self._context.counts, case.job
         counts["jobs looked at"] += 1
         if job is None:
@@ -127,24 +127,24 @@ class Auditor:
             counts["longest overlap with a killed attempt, ms"], int(late * 1000)
         )
 
-    async def _case(self, entry: Entry) -> Case:
+    async def _read_case(self, entry: Entry) -> JobCase:
         """All that is known of a job. Raises NotYet, Lost."""
         assert entry.job_id is not None
         job = await self._get(entry, "")
         if job is None:
-            return Case(entry, None)
+            return JobCase(entry, None)
         if job["state"] not in ENDED:
             raise NotYet
         attempts = await self._get(entry, "/attempts")
         events, gap_to = await self._events(entry)
-        await self._bodies(entry, job)
+        await self._check_bodies(entry, job)
         again = await self._get(entry, "")
         if again != job or attempts is None:
             # A retry whose answer was lost came to pass meanwhile.
             raise NotYet
-        return Case(entry, job, attempts["data"], events, gap_to, self._context.stamps.of(entry.job_id))
+        return JobCase(entry, job, attempts["data"], events, gap_to, self._context.stamps.find(entry.job_id))
 
-    async def _events(self, entry: Entry) -> tuple[list[Told], int]:
+    async def _events(self, entry: Entry) -> tuple[list[StoredEvent], int]:
         stream = await self._context.http.stream(f"/v1/jobs/{entry.job_id}/events")
         if isinstance(stream, SoakResponse):
             self._context.expect(stream, set(), f"the events of {entry.job_id}")
@@ -155,12 +155,12 @@ class Auditor:
                 if event.name == "gap":
                     gap_to = json.loads(event.data)["to"]
                 if event.id is not None:
-                    events.append(_told(event))
+                    events.append(_stored_event(event))
         finally:
             stream.close()
         return events, gap_to
 
-    async def _bodies(self, entry: Entry, job: dict[str, Any]) -> None:
+    async def _check_bodies(self, entry: Entry, job: dict[str, Any]) -> None:
         """What is too large for every look: the output by itself, the file that was saved."""
         scene = self._context
         if job["state"] != "succeeded" or entry.order.kind not in ("large", "save"):
@@ -204,6 +204,6 @@ class Auditor:
         scene.counts["deleted after the check"] += 1
 
 
-def _told(event: SseEvent) -> Told:
+def _stored_event(event: SseEvent) -> StoredEvent:
     assert event.id is not None
-    return Told(event.id, event.name, json.loads(event.data), zlib.crc32(event.data))
+    return StoredEvent(event.id, event.name, json.loads(event.data), zlib.crc32(event.data))

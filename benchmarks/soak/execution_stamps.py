@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class ExecutionStamp:
     """One execution of an attempt; times are of the machine's monotonic clock."""
 
     attempt: int
@@ -21,7 +21,7 @@ class Stamp:
     how: str | None = None
 
 
-class Stamps:
+class ExecutionStamps:
     """The folder of stamps."""
 
     def __init__(self, folder: Path) -> None:
@@ -30,10 +30,10 @@ class Stamps:
         for number in range(256):
             (folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
 
-    def of(self, job_id: str) -> list[Stamp]:
+    def find(self, job_id: str) -> list[ExecutionStamp]:
         """All executions of a job in the order of their starts."""
         paths = (self.folder / job_id[-2:]).glob(f"{job_id}.*")
-        found = [_read(path) for path in paths if path.suffix != ".lock"]
+        found = [_read_stamp(path) for path in paths if path.suffix != ".lock"]
         return sorted((stamp for stamp in found if stamp is not None), key=lambda stamp: stamp.started_at)
 
     def remove(self, job_id: str) -> None:
@@ -42,7 +42,7 @@ class Stamps:
             path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Stamp | None:
+def _read_stamp(path: Path) -> ExecutionStamp | None:
     """None where the process was killed before it wrote a word."""
     lines = [line.split() for line in path.read_text().splitlines()]
     if not lines or lines[0][0] != "start":
@@ -50,6 +50,6 @@ def _read(path: Path) -> Stamp | None:
     _, started, pid, waited = lines[0]
     attempt = int(path.name.split(".")[1])
     if len(lines) == 1:
-        return Stamp(attempt, int(pid), float(started), float(waited))
+        return ExecutionStamp(attempt, int(pid), float(started), float(waited))
     _, ended, how = lines[1]
-    return Stamp(attempt, int(pid), float(started), float(waited), float(ended), how)
+    return ExecutionStamp(attempt, int(pid), float(started), float(waited), float(ended), how)

@@ -114,7 +114,7 @@ class FaultInjector:
         scene = self._context
         try:
             if verb == "kill":
-                scene.facts.killed(role, pid, time.monotonic())
+                scene.facts.record_kill(role, pid, time.monotonic())
                 os.kill(pid, signal.SIGKILL)
                 return
             os.kill(pid, signal.SIGSTOP)
@@ -127,7 +127,7 @@ class FaultInjector:
     async def _kill_all(self, *, everything: bool) -> None:
         """The coordinator dies, alone or in the same moment as all its processes."""
         scene = self._context
-        scene.facts.killed("coordinator", scene.house.process.pid, time.monotonic())
+        scene.facts.record_kill("coordinator", scene.house.process.pid, time.monotonic())
         scene.house.kill(everything=everything)
         # A supervisor may start the next one while the processes of the last one are still ending.
         if scene.rng.random() < 0.5:

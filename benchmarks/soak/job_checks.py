@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, get_args
 
-from benchmarks.soak.execution_stamps import Stamp
+from benchmarks.soak.execution_stamps import ExecutionStamp
 from benchmarks.soak.ledger import Entry
 from runner.jobs.job import ENDED, ErrorCode
 
@@ -20,7 +20,7 @@ OVERLAP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StoredEvent:
     """An event as it was re-read from the server."""
 
     seq: int
@@ -30,7 +30,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Facts:
+class InjectedFaults:
     """What the run did to the server, as far as it excuses something."""
 
     #: Executors that the run killed.
@@ -38,7 +38,7 @@ class Facts:
     #: Monotonic times at which the coordinator was killed.
     server_deaths: list[float] = field(default_factory=list)
 
-    def killed(self, role: str, pid: int, at: float) -> None:
+    def record_kill(self, role: str, pid: int, at: float) -> None:
         """The run kills this process."""
         if role == "executor":
             self.killed_pids.add(pid)
@@ -51,20 +51,20 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class JobCase:
     """All that is known of one job."""
 
     entry: Entry
     #: None: the server says that there is no such job.
     job: Document | None
     attempts: list[Document] = field(default_factory=list)
-    events: list[Told] = field(default_factory=list)
+    events: list[StoredEvent] = field(default_factory=list)
     #: The last event that is not kept any more, 0: none.
     gap_to: int = 0
-    stamps: list[Stamp] = field(default_factory=list)
+    stamps: list[ExecutionStamp] = field(default_factory=list)
 
 
-def faults(case: Case, facts: Facts) -> list[str]:
+def find_violations(case: JobCase, facts: InjectedFaults) -> list[str]:
     """Each broken invariant as "I<n>: what"."""
     if case.job is None:
         entry = case.entry
@@ -75,11 +75,17 @@ def faults(case: Case, facts: Facts) -> list[str]:
         return ["I2: it was deleted and is there"]
     if case.job["state"] not in ENDED:
         return [f"I7: it has not ended: {case.job['state']}, {case.job['reason']}"]
-    checks = (_ends(case), _state(case, facts), _effects(case, facts), _overlaps(case), _events(case))
+    checks = (
+        _check_ends(case),
+        _check_state(case, facts),
+        _check_effects(case, facts),
+        _check_overlaps(case),
+        _check_events(case),
+    )
     return [fault for check in checks for fault in check]
 
 
-def _ends(case: Case) -> Iterator[str]:
+def _check_ends(case: JobCase) -> Iterator[str]:
     """One end for each life, and the last word is that end."""
     assert case.job is not None
     done = [event for event in case.events if event.name == "done"]
@@ -95,7 +101,7 @@ def _ends(case: Case) -> Iterator[str]:
         yield f"I2: it is {case.job['state']}, but done said {done[-1].data['state']}"
 
 
-def _state(case: Case, facts: Facts) -> Iterator[str]:
+def _check_state(case: JobCase, facts: InjectedFaults) -> Iterator[str]:
     """The state and the code are among those that this kind of job may come to."""
     assert case.job is not None
     state, error, entry = case.job["state"], case.job["error"], case.entry
@@ -112,7 +118,7 @@ def _state(case: Case, facts: Facts) -> Iterator[str]:
         yield f"I2: a {entry.order.kind} ended as {end}: {error and error['message']}"
 
 
-def _excused(case: Case, facts: Facts, end: str) -> bool:
+def _excused(case: JobCase, facts: InjectedFaults, end: str) -> bool:
     """Ends that no kind of job comes to by itself, but by what the run did."""
     assert case.job is not None
     match end:
@@ -131,17 +137,17 @@ def _crashed(attempt: Document) -> bool:
     return bool(attempt["error"] and attempt["error"]["code"] in ("worker_crashed", "poisoned"))
 
 
-def _killed(case: Case, facts: Facts, attempt: int) -> bool:
+def _killed(case: JobCase, facts: InjectedFaults, attempt: int) -> bool:
     """Whether the run killed the executor of an attempt; without a stamp it was still being loaded."""
     pids = {stamp.pid for stamp in case.stamps if stamp.attempt == attempt}
     return not pids or bool(pids & facts.killed_pids)
 
 
-def _effects(case: Case, facts: Facts) -> Iterator[str]:
+def _check_effects(case: JobCase, facts: InjectedFaults) -> Iterator[str]:
     """No attempt ran twice, and the output is that of the last."""
     assert case.job is not None
     job = case.job
-    ran: dict[int, Stamp] = {}
+    ran: dict[int, ExecutionStamp] = {}
     for stamp in case.stamps:
         before = ran.get(stamp.attempt)
         # The start of a first attempt need not be durable before it is made; that of a later one is.
@@ -173,7 +179,7 @@ def _is_of(output: Any, attempt: int) -> bool:
     return bool(parts) and all(isinstance(part, dict) and part.get("attempt") == attempt for part in parts)
 
 
-def _overlaps(case: Case) -> Iterator[str]:
+def _check_overlaps(case: JobCase) -> Iterator[str]:
     """Executions of one job never ran at the same time; a killed one was dead before the next began."""
     for stamp in case.stamps:
         if stamp.waited_s > OVERLAP_S:
@@ -184,7 +190,7 @@ def _overlaps(case: Case) -> Iterator[str]:
             yield f"I4: attempts {first.attempt} and {second.attempt} ran at the same time"
 
 
-def _events(case: Case) -> Iterator[str]:
+def _check_events(case: JobCase) -> Iterator[str]:
     """Numbers without holes, and what readers saw is what is kept."""
     numbers = [event.seq for event in case.events]
     first = case.gap_to + 1
@@ -198,16 +204,16 @@ def _events(case: Case) -> Iterator[str]:
         if seq > case.gap_to and kept.get(seq) != checksum:
             yield f"I5: event {seq} was seen by a reader and is not the same now"
             return
-    yield from _chunks(case)
+    yield from _check_chunks(case)
 
 
-def _chunks(case: Case) -> Iterator[str]:
+def _check_chunks(case: JobCase) -> Iterator[str]:
     """A generator's chunks: those of the last attempt are all there, once and in order."""
     assert case.job is not None
     if case.entry.order.handler != "chunks" or case.job["state"] != "succeeded" or case.gap_to:
         return
-    told = [event.data["chunk"] for event in case.events if event.name == "output"]
-    numbers = [chunk["n"] for chunk in told if chunk["attempt"] == case.job["attempt"]]
+    stored = [event.data["chunk"] for event in case.events if event.name == "output"]
+    numbers = [chunk["n"] for chunk in stored if chunk["attempt"] == case.job["attempt"]]
     wanted = case.entry.order.input["n"]
     if numbers != list(range(wanted)):
         yield f"I5: {len(numbers)} of {wanted} chunks of the last attempt were kept, or out of order"

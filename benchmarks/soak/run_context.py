@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.soak.execution_stamps import Stamps
+from benchmarks.soak.execution_stamps import ExecutionStamps
 from benchmarks.soak.http_client import HttpClient, SoakResponse
-from benchmarks.soak.job_checks import Facts
+from benchmarks.soak.job_checks import InjectedFaults
 from benchmarks.soak.ledger import Entry, Ledger
 from benchmarks.soak.server import SoakServer
 
@@ -33,13 +33,13 @@ class RunContext:
     house: SoakServer
     http: HttpClient
     ledger: Ledger
-    stamps: Stamps
+    stamps: ExecutionStamps
     rng: random.Random
     #: Jobs a second, on average.
     rate: float
     #: Told every broken promise at once, and now and then how far the run is.
     print_line: Callable[[str], None]
-    facts: Facts = field(default_factory=Facts)
+    facts: InjectedFaults = field(default_factory=InjectedFaults)
     findings: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.soak import job_mix
 from benchmarks.soak.auditor import Auditor
-from benchmarks.soak.execution_stamps import Stamps
+from benchmarks.soak.execution_stamps import ExecutionStamps
 from benchmarks.soak.fault_injector import STOP_SLACK_S, FaultInjector, leftover_runtimes, restart_on_exit
 from benchmarks.soak.http_client import ConnectionLost, HttpClient
 from benchmarks.soak.ledger import Ledger
@@ -57,7 +57,7 @@ class Soak:
             house,
             HttpClient(house.port),
             Ledger(f"soak-{options.seed}"),
-            Stamps(house.stamps),
+            ExecutionStamps(house.stamps),
             random.Random(options.seed),
             options.rate,
             print_line,
@@ -113,7 +113,7 @@ class Soak:
             self.submitter.look_up(),
             self.user_actions.act_on_jobs(),
             self.user_actions.pause_queues(),
-            self.auditor.retire(),
+            self.auditor.check_oldest(),
             self.fault_injector.inject_faults(),
             self.resource_sampler.run(),
             restart_on_exit(scene),
@@ -156,8 +156,8 @@ class Soak:
 
     async def check(self) -> None:
         """Every job that is left, and that there is none beside them."""
-        await self.auditor.strangers()
-        await self.auditor.finish(AUDIT_S)
+        await self.auditor.find_unknown_jobs()
+        await self.auditor.check_remaining(AUDIT_S)
 
     async def stop_server(self) -> None:
         """The last stop, and nothing is left."""
@@ -172,7 +172,7 @@ class Soak:
             scene.report_violation(f"I6: runtime folders are left at the end: {folders}")
         for text in house.read_tracebacks():
             scene.report_violation(f"I7: the server's log has a traceback: {text}")
-        if strays := {path.name for path in (house.data / "files").iterdir()} - self.auditor.left:
+        if strays := {path.name for path in (house.data / "files").iterdir()} - self.auditor.kept_jobs:
             scene.report_violation(
                 f"I6: files of {len(strays)} jobs are left that are not there: {sorted(strays)[:5]}"
             )

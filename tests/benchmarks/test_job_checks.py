@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soak.execution_stamps import Stamp
-from benchmarks.soak.job_checks import Case, Facts, Told, faults
+from benchmarks.soak.execution_stamps import ExecutionStamp
+from benchmarks.soak.job_checks import InjectedFaults, JobCase, StoredEvent, find_violations
 from benchmarks.soak.job_mix import Order
 from benchmarks.soak.ledger import Entry
 
@@ -23,8 +23,12 @@ ATTEMPTS: list[dict[str, Any]] = [
     {"attempt": 1, "ended_at": "then", "error": {"code": "handler_error"}},
     {"attempt": 2, "ended_at": "then", "error": None},
 ]
-EVENTS = [Told(1, "status", {}, 11), Told(2, "log", {}, 12), Told(3, "done", {"state": "succeeded"}, 13)]
-STAMPS = [Stamp(1, 70, 1.0, 0.0, 2.0, "ValueError"), Stamp(2, 70, 3.0, 0.0, 4.0, "ok")]
+EVENTS = [
+    StoredEvent(1, "status", {}, 11),
+    StoredEvent(2, "log", {}, 12),
+    StoredEvent(3, "done", {"state": "succeeded"}, 13),
+]
+STAMPS = [ExecutionStamp(1, 70, 1.0, 0.0, 2.0, "ValueError"), ExecutionStamp(2, 70, 3.0, 0.0, 4.0, "ok")]
 
 
 def _entry(*, kind: str = "flaky", ends: str = "succeeded", **known: Any) -> Entry:
@@ -33,8 +37,8 @@ def _entry(*, kind: str = "flaky", ends: str = "succeeded", **known: Any) -> Ent
     return replace(entry, **known)
 
 
-def _case(entry: Entry | None = None, **known: Any) -> Case:
-    return replace(Case(entry or _entry(), JOB, ATTEMPTS, EVENTS, 0, STAMPS), **known)
+def _case(entry: Entry | None = None, **known: Any) -> JobCase:
+    return replace(JobCase(entry or _entry(), JOB, ATTEMPTS, EVENTS, 0, STAMPS), **known)
 
 
 def _job(state: str, code: str | None) -> dict[str, Any]:
@@ -42,36 +46,36 @@ def _job(state: str, code: str | None) -> dict[str, Any]:
     return {**JOB, "state": state, "error": error, "output": None}
 
 
-def _done(state: str) -> list[Told]:
-    return [*EVENTS[:2], Told(3, "done", {"state": state}, 13)]
+def _done(state: str) -> list[StoredEvent]:
+    return [*EVENTS[:2], StoredEvent(3, "done", {"state": state}, 13)]
 
 
-def _crashed() -> Case:
+def _crashed() -> JobCase:
     attempts = [{"attempt": 1, "ended_at": "then", "error": {"code": "worker_crashed"}}]
     job = {**_job("failed", "worker_crashed"), "attempt": 1}
-    return _case(job=job, attempts=attempts, events=_done("failed"), stamps=[Stamp(1, 70, 1.0, 0.0)])
+    return _case(job=job, attempts=attempts, events=_done("failed"), stamps=[ExecutionStamp(1, 70, 1.0, 0.0)])
 
 
 WELL = {
     "as it should be": _case(),
     "retried on request": _case(
-        _entry(retries=1), events=[*EVENTS, Told(4, "done", {"state": "succeeded"}, 14)]
+        _entry(retries=1), events=[*EVENTS, StoredEvent(4, "done", {"state": "succeeded"}, 14)]
     ),
     "a retry that was not answered": _case(_entry(retries_unknown=1)),
-    "deleted by a user": Case(_entry(deleted="maybe"), None),
-    "never accepted": Case(_entry(answer="refused"), None),
+    "deleted by a user": JobCase(_entry(deleted="maybe"), None),
+    "never accepted": JobCase(_entry(answer="refused"), None),
     "cancelled as asked": _case(
         _entry(cancelled=True), job=_job("cancelled", "cancelled"), events=_done("cancelled")
     ),
 }
 BROKEN = {
-    "I1: it was accepted and is not there": Case(_entry(), None),
+    "I1: it was accepted and is not there": JobCase(_entry(), None),
     "I2: it was deleted and is there": _case(_entry(deleted="yes")),
     "I7: it has not ended: queued": _case(job={**JOB, "state": "queued"}),
     "I2: 2 ends were told, 1 to 1 are right": _case(events=[*EVENTS, replace(EVENTS[2], seq=4)]),
     "I2: 1 ends were told, 2 to 2 are right": _case(_entry(retries=1)),
     "I5: its last event is log, not done": _case(
-        events=[EVENTS[0], replace(EVENTS[2], seq=2), Told(3, "log", {}, 13)]
+        events=[EVENTS[0], replace(EVENTS[2], seq=2), StoredEvent(3, "log", {}, 13)]
     ),
     "I2: it is succeeded, but done said failed": _case(events=_done("failed")),
     "I2: it succeeded with an error cancelled": _case(
@@ -85,9 +89,11 @@ BROKEN = {
     "I2: a flaky ended as cancelled": _case(job=_job("cancelled", "cancelled"), events=_done("cancelled")),
     "I2: a flaky ended as interrupted": _case(job=_job("failed", "interrupted"), events=_done("failed")),
     "I2: a flaky ended as worker_crashed": _crashed(),
-    "I3: attempt 2 ran twice": _case(stamps=[*STAMPS, Stamp(2, 71, 5.0, 0.0, 6.0, "ok")]),
-    "I3: attempt 1 ran twice": _case(stamps=[Stamp(1, 69, 0.1, 0.0, 0.2, "ok"), *STAMPS]),
-    "I3: attempt 3 ran, but only 2 are known": _case(stamps=[*STAMPS, Stamp(3, 70, 5.0, 0.0, 6.0, "ok")]),
+    "I3: attempt 2 ran twice": _case(stamps=[*STAMPS, ExecutionStamp(2, 71, 5.0, 0.0, 6.0, "ok")]),
+    "I3: attempt 1 ran twice": _case(stamps=[ExecutionStamp(1, 69, 0.1, 0.0, 0.2, "ok"), *STAMPS]),
+    "I3: attempt 3 ran, but only 2 are known": _case(
+        stamps=[*STAMPS, ExecutionStamp(3, 70, 5.0, 0.0, 6.0, "ok")]
+    ),
     "I3: 2 starts, but these attempts: [2, 2]": _case(attempts=[ATTEMPTS[1], ATTEMPTS[1]]),
     "I3: it succeeded, but the execution of attempt 2 did not": _case(stamps=STAMPS[:1]),
     "I3: its output is not that of attempt 2": _case(job={**JOB, "output": [{"attempt": 1}]}),
@@ -104,25 +110,25 @@ BROKEN = {
     "I5: event 1 was seen by a reader and is not the same now": _case(_entry(seen={1: 99})),
     "I5: 1 of 2 chunks": _case(
         replace(_entry(), order=Order("chunks", "chunks", {"n": 2}, frozenset({"succeeded"}))),
-        events=[Told(1, "output", {"chunk": {"n": 0, "attempt": 2}}, 11), EVENTS[1], EVENTS[2]],
+        events=[StoredEvent(1, "output", {"chunk": {"n": 0, "attempt": 2}}, 11), EVENTS[1], EVENTS[2]],
     ),
 }
 
 
 @pytest.mark.parametrize("name", WELL)
 def test_what_is_well_has_no_fault(name: str) -> None:
-    assert faults(WELL[name], Facts()) == []
+    assert find_violations(WELL[name], InjectedFaults()) == []
 
 
 @pytest.mark.parametrize("word", BROKEN)
 def test_what_is_broken_is_told(word: str) -> None:
-    assert [text for text in faults(BROKEN[word], Facts()) if text.startswith(word)]
+    assert [text for text in find_violations(BROKEN[word], InjectedFaults()) if text.startswith(word)]
 
 
 def test_what_the_run_did_itself_excuses_what_came_of_it() -> None:
-    facts = Facts()
-    facts.killed("executor", 70, 0.9)
-    assert faults(_crashed(), facts) == []
-    facts.killed("coordinator", 1, 0.5)
-    again = _case(stamps=[Stamp(1, 69, 0.1, 0.0), *STAMPS])
-    assert faults(again, facts) == []
+    facts = InjectedFaults()
+    facts.record_kill("executor", 70, 0.9)
+    assert find_violations(_crashed(), facts) == []
+    facts.record_kill("coordinator", 1, 0.5)
+    again = _case(stamps=[ExecutionStamp(1, 69, 0.1, 0.0), *STAMPS])
+    assert find_violations(again, facts) == []
