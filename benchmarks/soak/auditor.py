@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.soak.http_client import ConnectionLost, SoakResponse, SseEvent
 from benchmarks.soak.job_checks import JobCase, StoredEvent, find_violations
-from benchmarks.soak.ledger import Entry
+from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.run_context import RunContext
 from runner.jobs.job import ENDED
 
@@ -80,11 +80,11 @@ class Auditor:
                 return
             cursor = f"&cursor={page['next_cursor']}"
 
-    async def _check_all(self, entries: Iterable[Entry], *, delete: bool) -> int:
+    async def _check_all(self, entries: Iterable[SubmittedJob], *, delete: bool) -> int:
         """How many were looked at."""
         return sum(await asyncio.gather(*(self._check(entry, delete=delete) for entry in entries)))
 
-    async def _check(self, entry: Entry, *, delete: bool) -> bool:
+    async def _check(self, entry: SubmittedJob, *, delete: bool) -> bool:
         scene = self._context
         async with self._concurrency:
             entry.frozen = True
@@ -104,7 +104,7 @@ class Auditor:
         if not delete and case.job is not None:
             self.kept_jobs.add(entry.job_id)
         scene.stamps.remove(entry.job_id)
-        scene.ledger.forget(entry)
+        scene.ledger.remove(entry)
         return True
 
     def _count(self, case: JobCase) -> None:
@@ -127,7 +127,7 @@ class Auditor:
             counts["longest overlap with a killed attempt, ms"], int(late * 1000)
         )
 
-    async def _read_case(self, entry: Entry) -> JobCase:
+    async def _read_case(self, entry: SubmittedJob) -> JobCase:
         """All that is known of a job. Raises NotYet, Lost."""
         assert entry.job_id is not None
         job = await self._get(entry, "")
@@ -144,7 +144,7 @@ class Auditor:
             raise NotYet
         return JobCase(entry, job, attempts["data"], events, gap_to, self._context.stamps.find(entry.job_id))
 
-    async def _events(self, entry: Entry) -> tuple[list[StoredEvent], int]:
+    async def _events(self, entry: SubmittedJob) -> tuple[list[StoredEvent], int]:
         stream = await self._context.http.stream(f"/v1/jobs/{entry.job_id}/events")
         if isinstance(stream, SoakResponse):
             self._context.expect(stream, set(), f"the events of {entry.job_id}")
@@ -160,19 +160,19 @@ class Auditor:
             stream.close()
         return events, gap_to
 
-    async def _check_bodies(self, entry: Entry, job: dict[str, Any]) -> None:
+    async def _check_bodies(self, entry: SubmittedJob, job: dict[str, Any]) -> None:
         """What is too large for every look: the output by itself, the file that was saved."""
         scene = self._context
-        if job["state"] != "succeeded" or entry.order.kind not in ("large", "save"):
+        if job["state"] != "succeeded" or entry.draft.kind not in ("large", "save"):
             return
         output = await self._get(entry, "/output")
         if output != job["output"]:
             scene.report_job_violation(entry, "I3: its output by itself is another one")
-        if entry.order.kind == "large" and len(job["output"]["text"]) != entry.order.input["bytes"]:
+        if entry.draft.kind == "large" and len(job["output"]["text"]) != entry.draft.input["bytes"]:
             scene.report_job_violation(
                 entry, f"I3: {len(job['output']['text'])} bytes of its output are left"
             )
-        if entry.order.kind == "save":
+        if entry.draft.kind == "save":
             reference = job["output"]["file"]
             answer = await scene.http.request("GET", reference["url"])
             if not scene.expect(answer, set(), f"the file of {entry.job_id}"):
@@ -182,7 +182,7 @@ class Auditor:
                     entry, f"I3: its file of {reference['size']} bytes has {len(answer.body)} others"
                 )
 
-    async def _get(self, entry: Entry, path: str) -> Any:
+    async def _get(self, entry: SubmittedJob, path: str) -> Any:
         """None where there is no such job. Raises NotYet."""
         scene = self._context
         answer = await scene.http.request("GET", f"/v1/jobs/{entry.job_id}{path}")
@@ -192,7 +192,7 @@ class Auditor:
             raise NotYet
         return answer.document()
 
-    async def _delete(self, entry: Entry) -> None:
+    async def _delete(self, entry: SubmittedJob) -> None:
         """Checked, and no longer needed: nothing of it may stay. Raises NotYet."""
         scene = self._context
         entry.deleted = "maybe"

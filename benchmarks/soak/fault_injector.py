@@ -78,7 +78,7 @@ class FaultInjector:
         """A new job is accepted, run and answered; how long after `since`."""
         scene = self._context
         while time.monotonic() - since < RECOVERED_WITHIN_S:
-            _, answer = await self._submitter.submit(job_mix.probe(), wait_s=5.0, fresh=True)
+            _, answer = await self._submitter.submit(job_mix.probe_job(), wait_s=5.0, fresh=True)
             if answer is not None and answer.status == 200:
                 if answer.document()["state"] == "succeeded":
                     took = time.monotonic() - since

@@ -33,11 +33,11 @@ def stamped(ctx: Context) -> Iterator[None]:
     waited for is how long an earlier attempt was still alive.
     """
     folder = Path(os.environ["SOAK_STAMPS"], ctx.job_id[-2:])
-    fd = _fresh(folder, f"{ctx.job_id}.{ctx.attempt}")
+    fd = _create_stamp(folder, f"{ctx.job_id}.{ctx.attempt}")
     lock = os.open(folder / f"{ctx.job_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     how = "ok"
     try:
-        waited_s = _locked(lock)
+        waited_s = _wait_for_lock(lock)
         os.write(fd, f"start {time.monotonic():.6f} {os.getpid()} {waited_s:.6f}\n".encode())
         yield
     except BaseException as error:
@@ -49,7 +49,7 @@ def stamped(ctx: Context) -> Iterator[None]:
         os.close(fd)
 
 
-def _fresh(folder: Path, name: str) -> int:
+def _create_stamp(folder: Path, name: str) -> int:
     """The file of that name; where it is there already this attempt runs again, and that is told."""
     for again in range(1, 100):
         path = folder / (name if again == 1 else f"{name}.{again}")
@@ -58,7 +58,7 @@ def _fresh(folder: Path, name: str) -> int:
     raise RuntimeError(f"{name} ran a hundred times")
 
 
-def _locked(fd: int) -> float:
+def _wait_for_lock(fd: int) -> float:
     """Seconds until the lock was ours; the bound where it was not."""
     began = time.monotonic()
     while time.monotonic() - began < LOCK_WAIT_S:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, get_args
 
 from benchmarks.soak.execution_stamps import ExecutionStamp
-from benchmarks.soak.ledger import Entry
+from benchmarks.soak.ledger import SubmittedJob
 from runner.jobs.job import ENDED, ErrorCode
 
 Document = dict[str, Any]
@@ -54,7 +54,7 @@ class InjectedFaults:
 class JobCase:
     """All that is known of one job."""
 
-    entry: Entry
+    entry: SubmittedJob
     #: None: the server says that there is no such job.
     job: Document | None
     attempts: list[Document] = field(default_factory=list)
@@ -114,8 +114,8 @@ def _check_state(case: JobCase, facts: InjectedFaults) -> Iterator[str]:
     if entry.must_be_cancelled and state != "cancelled":
         yield f"I2: its cancel was answered with 200, and it is {state}"
     end = "succeeded" if state == "succeeded" else str(code)
-    if end not in entry.order.ends and not _excused(case, facts, end):
-        yield f"I2: a {entry.order.kind} ended as {end}: {error and error['message']}"
+    if end not in entry.draft.ends and not _excused(case, facts, end):
+        yield f"I2: a {entry.draft.kind} ended as {end}: {error and error['message']}"
 
 
 def _excused(case: JobCase, facts: InjectedFaults, end: str) -> bool:
@@ -210,10 +210,10 @@ def _check_events(case: JobCase) -> Iterator[str]:
 def _check_chunks(case: JobCase) -> Iterator[str]:
     """A generator's chunks: those of the last attempt are all there, once and in order."""
     assert case.job is not None
-    if case.entry.order.handler != "chunks" or case.job["state"] != "succeeded" or case.gap_to:
+    if case.entry.draft.handler != "chunks" or case.job["state"] != "succeeded" or case.gap_to:
         return
     stored = [event.data["chunk"] for event in case.events if event.name == "output"]
     numbers = [chunk["n"] for chunk in stored if chunk["attempt"] == case.job["attempt"]]
-    wanted = case.entry.order.input["n"]
+    wanted = case.entry.draft.input["n"]
     if numbers != list(range(wanted)):
         yield f"I5: {len(numbers)} of {wanted} chunks of the last attempt were kept, or out of order"

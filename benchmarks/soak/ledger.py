@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from benchmarks.soak.job_mix import Order
+from benchmarks.soak.job_mix import JobDraft
 
 
 @dataclass(slots=True)
-class Entry:
+class SubmittedJob:
     """One submitted job, as its client knows it."""
 
     #: Carried by the job as its tag, so that an unanswered submit can be looked up.
     tag: str
-    order: Order
+    draft: JobDraft
     sent_at: float
     job_id: str | None = None
     #: accepted: a 2xx was seen. refused: a problem was. unknown: the connection was lost before an answer.
@@ -42,41 +42,41 @@ class Ledger:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._number = 0
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, SubmittedJob] = {}
         self.counts: Counter[str] = Counter()
 
-    def open(self, order: Order, now: float) -> Entry:
+    def open(self, draft: JobDraft, now: float) -> SubmittedJob:
         """A new entry, before it is sent."""
         self._number += 1
-        entry = Entry(f"{self._prefix}-{self._number}", order, now)
+        entry = SubmittedJob(f"{self._prefix}-{self._number}", draft, now)
         self.entries[entry.tag] = entry
         self.counts["sent"] += 1
         return entry
 
-    def accepted(self, entry: Entry, job_id: str) -> None:
+    def mark_accepted(self, entry: SubmittedJob, job_id: str) -> None:
         """A 2xx was seen: from now on the job must be there."""
         entry.job_id = job_id
         entry.answer = "accepted"
         self.counts["accepted"] += 1
 
-    def refused(self, entry: Entry) -> None:
+    def mark_refused(self, entry: SubmittedJob) -> None:
         """The server said no."""
         entry.answer = "refused"
         self.counts["refused"] += 1
 
-    def found(self, entry: Entry, job_id: str) -> None:
+    def mark_found(self, entry: SubmittedJob, job_id: str) -> None:
         """It was not accepted for certain, and is there all the same."""
         entry.job_id = job_id
         self.counts["found"] += 1
 
-    def forget(self, entry: Entry) -> None:
+    def remove(self, entry: SubmittedJob) -> None:
         """It was looked at, or never arrived."""
         self.entries.pop(entry.tag, None)
 
-    def unanswered(self) -> list[Entry]:
+    def unanswered(self) -> list[SubmittedJob]:
         """Those of which nobody knows yet whether they are jobs."""
         return [entry for entry in self.entries.values() if entry.job_id is None]
 
-    def known(self) -> list[Entry]:
+    def known(self) -> list[SubmittedJob]:
         """Those whose job is known, oldest first."""
         return [entry for entry in self.entries.values() if entry.job_id is not None]

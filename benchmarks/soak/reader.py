@@ -7,7 +7,7 @@ import json
 import zlib
 
 from benchmarks.soak.http_client import Connection, ConnectionLost, SoakResponse, SseEvent
-from benchmarks.soak.ledger import Entry
+from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.run_context import RunContext
 
 #: Of the accepted jobs so many have a reader that keeps count.
@@ -24,12 +24,12 @@ class Readers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idlers = 0
 
-    def offer(self, entry: Entry) -> None:
+    def maybe_follow(self, entry: SubmittedJob) -> None:
         """A job was accepted: it may get a reader, or one that wastes its stream."""
         scene = self._context
-        dull = scene.rng.random() < (0.5 if entry.order.kind == "flood" else 0.01)
-        if dull and self._idlers < IDLERS_MAX:
-            self._begin(self._idle(entry, slow=scene.rng.random() < 0.5))
+        is_wasteful = scene.rng.random() < (0.5 if entry.draft.kind == "flood" else 0.01)
+        if is_wasteful and self._idlers < IDLERS_MAX:
+            self._begin(self._read_slowly(entry, slow=scene.rng.random() < 0.5))
         elif len(self._tasks) < READERS_MAX and scene.rng.random() < SHARE:
             self._begin(self._follow(entry))
 
@@ -43,14 +43,14 @@ class Readers:
         assert asyncio.iscoroutine(work)
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._context.report_violation(f"a reader failed: {task.exception()!r}")
 
-    async def _follow(self, entry: Entry) -> None:
+    async def _follow(self, entry: SubmittedJob) -> None:
         """Read to the end of the job, hanging up now and then, going on from the last id."""
         scene, after, first = self._context, 0, True
         while not scene.is_over.is_set() and not entry.frozen:
@@ -70,10 +70,10 @@ class Readers:
                 continue
             # A reader that hangs up after so many events; most do not.
             left = scene.rng.choice((3, 10, 40, 10_000, 10_000))
-            cursor = Cursor(scene, entry, after)
+            cursor = StreamCursor(scene, entry, after)
             try:
                 async for event in stream.events():
-                    cursor.take(event)
+                    cursor.check(event)
                     left -= 1
                     if left <= 0:
                         break
@@ -83,7 +83,7 @@ class Readers:
                 stream.close()
             after = cursor.after
 
-    async def _idle(self, entry: Entry, *, slow: bool) -> None:
+    async def _read_slowly(self, entry: SubmittedJob, *, slow: bool) -> None:
         """Open the stream and take a byte a second of it, or nothing at all."""
         scene = self._context
         connection = Connection(scene.http.port)
@@ -103,16 +103,16 @@ class Readers:
             connection.close()
 
 
-class Cursor:
+class StreamCursor:
     """What one connection of a reader must see: each number after the last one, or a gap told before."""
 
-    def __init__(self, scene: RunContext, entry: Entry, after: int) -> None:
+    def __init__(self, scene: RunContext, entry: SubmittedJob, after: int) -> None:
         self._context = scene
         self._entry = entry
         self.after = after
         self._first = True
 
-    def take(self, event: SseEvent) -> None:
+    def check(self, event: SseEvent) -> None:
         """One event as it came."""
         scene, entry = self._context, self._entry
         if self._first:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from benchmarks.soak.execution_stamps import ExecutionStamps
 from benchmarks.soak.http_client import HttpClient, SoakResponse
 from benchmarks.soak.job_checks import InjectedFaults
-from benchmarks.soak.ledger import Entry, Ledger
+from benchmarks.soak.ledger import Ledger, SubmittedJob
 from benchmarks.soak.server import SoakServer
 
 #: More would only bury the first ones.
@@ -58,9 +58,9 @@ class RunContext:
             self.findings.append(f"{time.monotonic() - self.started_mono:7.1f} s  {text}")
             self.print_line(self.findings[-1])
 
-    def report_job_violation(self, entry: Entry, text: str) -> None:
+    def report_job_violation(self, entry: SubmittedJob, text: str) -> None:
         """An invariant is broken for a job."""
-        self.report_violation(f"{text} ({entry.order.kind}, job {entry.job_id}, tag {entry.tag})")
+        self.report_violation(f"{text} ({entry.draft.kind}, job {entry.job_id}, tag {entry.tag})")
 
     def expect(self, answer: SoakResponse, allowed: set[int], what: str) -> bool:
         """True for a 2xx; every other answer must be an allowed problem with a public code."""

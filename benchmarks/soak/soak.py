@@ -97,8 +97,8 @@ class Soak:
         """Every kind of job once and their end; what an idle server then holds. Short runs do without."""
         if self.options.minutes < SHORT_MINUTES:
             return {}
-        orders = job_mix.one_of_each(self.scene.rng)
-        await asyncio.gather(*(self.submitter.submit(order) for order in orders))
+        drafts = job_mix.draw_one_of_each(self.scene.rng)
+        await asyncio.gather(*(self.submitter.submit(draft) for draft in drafts))
         await self.wait_until_drained(60.0)
         return await self.resource_sampler.measure_idle_levels(15.0)
 
@@ -108,9 +108,9 @@ class Soak:
         began, spent = time.monotonic(), _own_cpu_s()
         scene.started_mono = began
         tasks = [
-            self.submitter.trickle(),
-            self.submitter.bursts(),
-            self.submitter.look_up(),
+            self.submitter.submit_singly(),
+            self.submitter.submit_bursts(),
+            self.submitter.resolve_periodically(),
             self.user_actions.act_on_jobs(),
             self.user_actions.pause_queues(),
             self.auditor.check_oldest(),
@@ -132,7 +132,7 @@ class Soak:
         for queue in job_mix.QUEUES:
             await self.user_actions.resume(queue)
         while self.scene.ledger.unanswered():
-            await self.submitter.resolve()
+            await self.submitter.resolve_unanswered()
             await asyncio.sleep(0.2)
         await self.wait_until_drained(DRAIN_S)
         await self.fault_injector.restart()

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from benchmarks.soak import job_mix
 from benchmarks.soak.http_client import ConnectionLost, SoakResponse
-from benchmarks.soak.job_mix import Order
-from benchmarks.soak.ledger import Entry
+from benchmarks.soak.job_mix import JobDraft
+from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.reader import Readers
 from benchmarks.soak.run_context import RunContext
 
@@ -25,46 +25,46 @@ class Submitter:
         self._context = scene
         self._readers = readers
 
-    async def trickle(self) -> None:
+    async def submit_singly(self) -> None:
         """Single jobs at random moments."""
         scene = self._context
         async with asyncio.TaskGroup() as group:
             while await scene.pause(scene.rng.expovariate(scene.rate * 0.6)):
                 wait_s = scene.rng.choice((0.5, 2.0, 5.0)) if scene.rng.random() < 0.15 else 0.0
-                group.create_task(self.submit(job_mix.order(scene.rng), wait_s=wait_s))
+                group.create_task(self.submit(job_mix.draw_job(scene.rng), wait_s=wait_s))
 
-    async def bursts(self) -> None:
+    async def submit_bursts(self) -> None:
         """Many at once, in one request or over as many connections."""
         scene = self._context
         mean = sum(BURST_JOBS) / 2
         while await scene.pause(scene.rng.expovariate(scene.rate * 0.4 / mean)):
-            orders = [job_mix.order(scene.rng) for _ in range(scene.rng.randint(*BURST_JOBS))]
+            drafts = [job_mix.draw_job(scene.rng) for _ in range(scene.rng.randint(*BURST_JOBS))]
             if scene.rng.random() < 0.5:
-                await self.bulk(orders)
+                await self.submit_bulk(drafts)
             else:
-                await asyncio.gather(*(self.submit(order, fresh=True) for order in orders))
+                await asyncio.gather(*(self.submit(order, fresh=True) for order in drafts))
 
     async def submit(
-        self, order: Order, *, wait_s: float = 0.0, fresh: bool = False
-    ) -> tuple[Entry, SoakResponse | None]:
+        self, draft: JobDraft, *, wait_s: float = 0.0, fresh: bool = False
+    ) -> tuple[SubmittedJob, SoakResponse | None]:
         """One POST; no answer where the connection was lost."""
         scene = self._context
-        entry = scene.ledger.open(order, time.monotonic())
+        entry = scene.ledger.open(draft, time.monotonic())
         try:
             answer = await scene.http.request("POST", "/v1/jobs", _body(entry), wait_s=wait_s, fresh=fresh)
         except ConnectionLost:
             scene.counts["submits unanswered"] += 1
             return entry, None
         if scene.expect(answer, {429}, "a submit"):
-            self._accepted(entry, answer.document())
+            self._on_accepted(entry, answer.document())
         else:
-            scene.ledger.refused(entry)
+            scene.ledger.mark_refused(entry)
         return entry, answer
 
-    async def bulk(self, orders: list[Order]) -> None:
+    async def submit_bulk(self, drafts: list[JobDraft]) -> None:
         """All of them in one request."""
         scene = self._context
-        entries = [scene.ledger.open(order, time.monotonic()) for order in orders]
+        entries = [scene.ledger.open(draft, time.monotonic()) for draft in drafts]
         try:
             answer = await scene.http.request(
                 "POST", "/v1/jobs/bulk", {"jobs": [_body(entry) for entry in entries]}
@@ -74,20 +74,20 @@ class Submitter:
             return
         if not scene.expect(answer, {429}, "a bulk submit"):
             for entry in entries:
-                scene.ledger.refused(entry)
+                scene.ledger.mark_refused(entry)
             return
         for entry, row in zip(entries, answer.document()["jobs"], strict=True):
             if "id" in row:
-                self._accepted(entry, row)
+                self._on_accepted(entry, row)
             else:
-                scene.ledger.refused(entry)
+                scene.ledger.mark_refused(entry)
 
-    async def look_up(self) -> None:
+    async def resolve_periodically(self) -> None:
         """Once in a while: whether unanswered submits have become jobs."""
         while await self._context.pause(3.0):
-            await self.resolve()
+            await self.resolve_unanswered()
 
-    async def resolve(self) -> None:
+    async def resolve_unanswered(self) -> None:
         """Look for the jobs of all entries whose answer never came."""
         scene = self._context
         now = time.monotonic()
@@ -104,15 +104,15 @@ class Submitter:
             if len(found) > 1:
                 scene.report_job_violation(entry, f"I3: one submit became {len(found)} jobs")
             if found:
-                scene.ledger.found(entry, found[0]["id"])
+                scene.ledger.mark_found(entry, found[0]["id"])
             else:
-                scene.ledger.forget(entry)
+                scene.ledger.remove(entry)
 
-    def _accepted(self, entry: Entry, job: dict[str, str]) -> None:
-        self._context.ledger.accepted(entry, job["id"])
-        self._readers.offer(entry)
+    def _on_accepted(self, entry: SubmittedJob, job: dict[str, str]) -> None:
+        self._context.ledger.mark_accepted(entry, job["id"])
+        self._readers.maybe_follow(entry)
 
 
-def _body(entry: Entry) -> dict[str, object]:
-    order = entry.order
-    return {"handler": order.handler, "input": order.input, "tags": [entry.tag], **order.options}
+def _body(entry: SubmittedJob) -> dict[str, object]:
+    draft = entry.draft
+    return {"handler": draft.handler, "input": draft.input, "tags": [entry.tag], **draft.options}

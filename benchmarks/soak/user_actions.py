@@ -6,7 +6,7 @@ import asyncio
 
 from benchmarks.soak import job_mix
 from benchmarks.soak.http_client import ConnectionLost, SoakResponse
-from benchmarks.soak.ledger import Entry
+from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.run_context import RunContext
 
 ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
@@ -53,7 +53,7 @@ class UserActions:
             return True
         return self._context.expect(answer, set(), f"{verb} of a queue")
 
-    async def _act_on_job(self, entry: Entry, action: str) -> None:
+    async def _act_on_job(self, entry: SubmittedJob, action: str) -> None:
         entry.busy += 1
         self._context.counts[f"asked: {action}"] += 1
         try:
@@ -62,7 +62,7 @@ class UserActions:
             entry.busy -= 1
 
     async def _ask(
-        self, entry: Entry, method: str, path: str, document: object = None, wait_s: float = 0.0
+        self, entry: SubmittedJob, method: str, path: str, document: object = None, wait_s: float = 0.0
     ) -> SoakResponse | None:
         """The answer, None where it was lost or the server was not there."""
         scene = self._context
@@ -77,17 +77,17 @@ class UserActions:
         scene.expect(answer, {404, 409, 429}, f"{method} {path} of {entry.job_id}")
         return answer
 
-    async def _cancel(self, entry: Entry, *, force: bool = False) -> None:
+    async def _cancel(self, entry: SubmittedJob, *, force: bool = False) -> None:
         entry.cancelled = True
         answer = await self._ask(entry, "POST", "/cancel", {"reason": "soak", "force": force})
         if answer is not None and answer.status == 200 and answer.document()["state"] == "cancelled":
             # A retry that was not answered may still come to pass.
             entry.must_be_cancelled = entry.retries_unknown == 0
 
-    async def _force(self, entry: Entry) -> None:
+    async def _force(self, entry: SubmittedJob) -> None:
         await self._cancel(entry, force=True)
 
-    async def _retry(self, entry: Entry) -> None:
+    async def _retry(self, entry: SubmittedJob) -> None:
         # Counted first: the job may end again before the answer is here.
         entry.retries_unknown += 1
         entry.must_be_cancelled = False
@@ -98,7 +98,7 @@ class UserActions:
         if answer.status == 202:
             entry.retries += 1
 
-    async def _delete(self, entry: Entry) -> None:
+    async def _delete(self, entry: SubmittedJob) -> None:
         before, entry.deleted = entry.deleted, "maybe"
         # One that waits is cancelled first, and if the server dies then, it is no more than that.
         entry.cancelled = True
@@ -107,12 +107,12 @@ class UserActions:
             return
         entry.deleted = "yes" if answer.status == 204 else before
 
-    async def _wait(self, entry: Entry) -> None:
+    async def _wait(self, entry: SubmittedJob) -> None:
         await self._ask(entry, "GET", "", wait_s=2.0)
 
-    async def _look(self, entry: Entry) -> None:
+    async def _look(self, entry: SubmittedJob) -> None:
         await self._ask(entry, "GET", self._context.rng.choice(("", "/explain", "/attempts")))
 
 
-def _is_free(entry: Entry) -> bool:
+def _is_free(entry: SubmittedJob) -> bool:
     return not (entry.frozen or entry.busy or entry.deleted != "no")

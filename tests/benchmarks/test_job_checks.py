@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.soak.execution_stamps import ExecutionStamp
 from benchmarks.soak.job_checks import InjectedFaults, JobCase, StoredEvent, find_violations
-from benchmarks.soak.job_mix import Order
-from benchmarks.soak.ledger import Entry
+from benchmarks.soak.job_mix import JobDraft
+from benchmarks.soak.ledger import SubmittedJob
 
 JOB: dict[str, Any] = {
     "state": "succeeded",
@@ -31,13 +31,13 @@ EVENTS = [
 STAMPS = [ExecutionStamp(1, 70, 1.0, 0.0, 2.0, "ValueError"), ExecutionStamp(2, 70, 3.0, 0.0, 4.0, "ok")]
 
 
-def _entry(*, kind: str = "flaky", ends: str = "succeeded", **known: Any) -> Entry:
-    order = Order(kind, "act", {}, frozenset(ends.split()))
-    entry = Entry("tag", order, 0.0, "id", "accepted", seen={1: 11, 3: 13})
+def _entry(*, kind: str = "flaky", ends: str = "succeeded", **known: Any) -> SubmittedJob:
+    order = JobDraft(kind, "act", {}, frozenset(ends.split()))
+    entry = SubmittedJob("tag", order, 0.0, "id", "accepted", seen={1: 11, 3: 13})
     return replace(entry, **known)
 
 
-def _case(entry: Entry | None = None, **known: Any) -> JobCase:
+def _case(entry: SubmittedJob | None = None, **known: Any) -> JobCase:
     return replace(JobCase(entry or _entry(), JOB, ATTEMPTS, EVENTS, 0, STAMPS), **known)
 
 
@@ -109,7 +109,7 @@ BROKEN = {
     "I5: its events up to 1 are gone": _case(gap_to=1, events=EVENTS[1:]),
     "I5: event 1 was seen by a reader and is not the same now": _case(_entry(seen={1: 99})),
     "I5: 1 of 2 chunks": _case(
-        replace(_entry(), order=Order("chunks", "chunks", {"n": 2}, frozenset({"succeeded"}))),
+        replace(_entry(), order=JobDraft("chunks", "chunks", {"n": 2}, frozenset({"succeeded"}))),
         events=[StoredEvent(1, "output", {"chunk": {"n": 0, "attempt": 2}}, 11), EVENTS[1], EVENTS[2]],
     ),
 }

@@ -9,27 +9,27 @@ import pytest
 from rich.console import Console
 
 from benchmarks.soak import job_mix, report
-from benchmarks.soak.ledger import Entry
+from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.soak import Options, Soak
 
 
-async def _accepted(soak: Soak) -> Entry:
+async def _accepted(soak: Soak) -> SubmittedJob:
     """A job of nobody else's, that has ended."""
     while True:
-        entry, answer = await soak.submitter.submit(job_mix.probe(), wait_s=10.0)
+        entry, answer = await soak.submitter.submit(job_mix.probe_job(), wait_s=10.0)
         if answer is not None and answer.status == 200:
             entry.frozen = True
             return entry
 
 
-async def _run_with_faults(soak: Soak) -> tuple[Entry, Entry]:
+async def _run_with_faults(soak: Soak) -> tuple[SubmittedJob, SubmittedJob]:
     async with asyncio.TaskGroup() as group:
         running = group.create_task(soak.run())
         while not soak.scene.house.starts:
             assert not running.done()
             await asyncio.sleep(0.01)
         forgotten, lost = await _accepted(soak), await _accepted(soak)
-        soak.scene.ledger.forget(forgotten)
+        soak.scene.ledger.remove(forgotten)
         while (await soak.scene.http.request("DELETE", f"/v1/jobs/{lost.job_id}")).status != 204:
             await asyncio.sleep(0.05)
     return forgotten, lost
