@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from benchmarks import machine, report
 from benchmarks.figure import Figures
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 from benchmarks.run_order import GROUPS, Measure
 from benchmarks.scale_sizes import Sizes
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], groups: Mapping[str, Measure] = GROUPS) -> in
                 here.mkdir()
                 try:
                     measure(here, sizes, figures, options.rounds)
-                except Failed as failure:
+                except BenchmarkFailed as failure:
                     # What the others measure in minutes is not thrown away for it.
                     failed.append(group)
                     console.print(f"[red]{group} failed[/]: {escape(str(failure))}")

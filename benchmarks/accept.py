@@ -22,7 +22,7 @@ PLAIN = b'{"handler":"echo","input":{"i":7}}'
 ONE_BY_ONE = "jobs accepted one by one"
 
 
-class Plain:
+class PlainServer:
     """The reference's process."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Plain:
 
 def measure(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
     """Rounds in which runner and the reference take turns."""
-    server, plain = Server(folder / "data"), Plain(folder)
+    server, plain = Server(folder / "data"), PlainServer(folder)
     try:
         ours, theirs = Connection(server.port), Connection(plain.port)
         pause(ours, "held")

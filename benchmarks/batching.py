@@ -41,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Jobs one by one, in batches and in slots.")
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "together.py"
         file.write_text(HANDLERS)
         with running([file], devices={"max_executors": 3}) as client:
-            rates, waits = measure(client, asked.jobs, asked.rounds)
+            rates, waits = measure(client, options.jobs, options.rounds)
     print(f"{'':8}{'jobs/s median':>15}{'min':>8}{'max':>8}{'a lone job, ms':>16}")
     for name in NAMES:
         taken = rates[name]

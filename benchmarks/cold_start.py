@@ -31,15 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Cold starts with and without a template.")
     parser.add_argument("--modules", default="torch", help="comma-separated (default: torch)")
     parser.add_argument("--rounds", type=int, default=10)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.py"
-        file.write_text(HANDLER.format(modules=asked.modules))
-        template = {"template": asked.modules}
+        file.write_text(HANDLER.format(modules=options.modules))
+        template = {"template": options.modules}
         with running([file]) as started, running([file], executors=template) as forked:
             clients = {"started": started, "forked": forked}
-            times = measure(clients, asked.rounds)
-            pss = {name: four(client) for name, client in clients.items()}
+            times = measure(clients, options.rounds)
+            pss = {name: pss_of_four(client) for name, client in clients.items()}
     print(f"{'':10}{'median s':>10}{'min':>8}{'max':>8}{'PSS of 4, MiB each':>22}")
     for name, taken in times.items():
         row = (statistics.median(taken), min(taken), max(taken))
@@ -61,12 +61,12 @@ def measure(clients: dict[str, ServedClient], rounds: int) -> dict[str, list[flo
     return times
 
 
-def four(client: ServedClient) -> float:
+def pss_of_four(client: ServedClient) -> float:
     """MiB of PSS that each of four executors has, all being loaded."""
     for model in "abcd":
         client.load("model", model)
     worker = next(each["pid"] for each in client.workers() if each["device"] == "cpu")
-    found = [each for each in below(worker) if b"template." not in environment(each)]
+    found = [each for each in child_pids(worker) if b"template." not in environment(each)]
     return statistics.mean(map(pss_mib, found))
 
 
@@ -79,7 +79,7 @@ def wait_until_gone(client: ServedClient) -> None:
         time.sleep(0.01)
 
 
-def below(pid: int) -> list[int]:
+def child_pids(pid: int) -> list[int]:
     """The children of a process."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(word) for task in tasks for word in task.read_text().split()]

@@ -45,7 +45,7 @@ class Target(msgspec.Struct, frozen=True):
         return f"{self.relation} {self.bound:,.10g}" + (f" x {self.reference}" if self.reference else "")
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class TargetResult(msgspec.Struct, frozen=True):
     target: Target
     #: The ratio of medians, or the median where there is no reference.
     reached: float
@@ -62,7 +62,7 @@ class Figures:
         """Append one round's value."""
         self.by_key.setdefault((name, subject), Figure(name, subject, unit)).values.append(value)
 
-    def judge(self, target: Target) -> Verdict | None:
+    def judge(self, target: Target) -> TargetResult | None:
         """The verdict on a target; None where one side was not measured."""
         ours = self.by_key.get((target.figure, "runner"))
         if ours is None:
@@ -74,7 +74,7 @@ class Figures:
                 return None
             reached /= theirs.median
         ok = reached >= target.bound if target.relation == ">=" else reached <= target.bound
-        return Verdict(target, reached, ok)
+        return TargetResult(target, reached, ok)
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 
-class Failed(Exception):
+class BenchmarkFailed(Exception):
     """The server answered otherwise than the benchmark needs."""
 
 
@@ -37,7 +37,7 @@ class Connection:
     def exchange(self, request: bytes) -> tuple[int, bytes]:
         """Send a request and give its status and body."""
         self._socket.sendall(request)
-        status, length = self._head()
+        status, length = self._read_head()
         while len(self._buffer) < length:
             self._fill()
         body = bytes(self._buffer[:length])
@@ -59,7 +59,7 @@ class Connection:
             self._fill()
         status = int(self._buffer[9:12])
         if status != 200:
-            raise Failed(f"GET {path} answered {status}")
+            raise BenchmarkFailed(f"GET {path} answered {status}")
         return self._events()
 
     def _events(self) -> Iterator[tuple[str, bytes]]:
@@ -77,26 +77,26 @@ class Connection:
             elif line.startswith(b"data:"):
                 yield name, line[5:].strip()
 
-    def _head(self) -> tuple[int, int]:
+    def _read_head(self) -> tuple[int, int]:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             self._fill()
         head = bytes(self._buffer[:end]).lower()
         del self._buffer[: end + 4]
         at = head.find(b"content-length:")
         if at < 0:
-            raise Failed(f"an answer without Content-Length: {head!r}")
+            raise BenchmarkFailed(f"an answer without Content-Length: {head!r}")
         return int(head[9:12]), int(head[at + 15 :].split(b"\r\n", 1)[0])
 
     def _fill(self) -> None:
         chunk = self._socket.recv(1 << 20)
         if not chunk:
-            raise Failed("the server closed the connection")
+            raise BenchmarkFailed("the server closed the connection")
         self._buffer += chunk
 
     def _expect(self, status: int, request: bytes) -> bytes:
         answered, body = self.exchange(request)
         if answered != status:
-            raise Failed(f"{request[:80]!r} answered {answered}: {body[:500]!r}")
+            raise BenchmarkFailed(f"{request[:80]!r} answered {answered}: {body[:500]!r}")
         return body
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figure import Figures
-from benchmarks.http_client import Connection, Failed
+from benchmarks.http_client import BenchmarkFailed, Connection
 from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
 from benchmarks.workload import await_succeeded, bulk_bodies, warm
@@ -30,7 +30,7 @@ def measure(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
         await_succeeded(connection, "naps", naps)
         times = _times(connection, "naps")
         if len(times) != naps:
-            raise Failed(f"{len(times)} of {naps} jobs are listed")
+            raise BenchmarkFailed(f"{len(times)} of {naps} jobs are listed")
         wall_s = (max(end for _, end in times) - min(start for start, _ in times)).total_seconds()
         ideal_s = naps * NAP_S / EXECUTORS
         figures.add("overhead on jobs of 100 ms", "runner", "%", 100 * (wall_s - ideal_s) / ideal_s)

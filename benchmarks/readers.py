@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 
 BUFFER_BYTES = 256 * 1024
 #: Stands before every number of an event, whatever the transfer encoding puts between chunks.
@@ -40,7 +40,7 @@ class Readers:
         self._by_fd: dict[int, Reader] = {}
         # The mark may lie over two receptions: the last bytes of the one before stand in front.
         self._buffer = bytearray(len(MARK) - 1 + BUFFER_BYTES)
-        self._room = memoryview(self._buffer)[len(MARK) - 1 :]
+        self._receive_view = memoryview(self._buffer)[len(MARK) - 1 :]
         for _ in range(count):
             connection = socket.create_connection(("127.0.0.1", port), timeout=30)
             connection.sendall(request.encode())
@@ -62,7 +62,7 @@ class Readers:
         while missing:
             ready = self._poll.poll(1.0)
             if time.monotonic() > deadline:
-                raise Failed(f"{len(missing)} readers of {len(self._by_fd)} wait for more")
+                raise BenchmarkFailed(f"{len(missing)} readers of {len(self._by_fd)} wait for more")
             if ready and not self.first_at:
                 self.first_at = time.perf_counter()
             for fd, _ in ready:
@@ -80,9 +80,9 @@ class Readers:
     def _receive(self, reader: Reader) -> None:
         kept = len(MARK) - 1
         self._buffer[:kept] = reader.tail[-kept:].rjust(kept)
-        size = reader.socket.recv_into(self._room)
+        size = reader.socket.recv_into(self._receive_view)
         if not size:
-            raise Failed("a stream was cut before its end")
+            raise BenchmarkFailed("a stream was cut before its end")
         end = kept + size
         reader.events += self._buffer.count(MARK, 0, end)
         new = bytes(self._buffer[max(kept, end - TAIL_BYTES) : end])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import Figures, percentile
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 from benchmarks.scale_sizes import Sizes
 from benchmarks.server import ROOT
 
@@ -47,11 +47,11 @@ class Huey:
             )
         for _ in range(20 if polling else 1):
             self._single(**TIGHT_RESULT)
-        self._rest()
+        self._stop_consumer()
 
     def close(self) -> None:
         """End the consumer."""
-        self._work()
+        self._resume_consumer()
         self._consumer.send_signal(signal.SIGINT)
         try:
             self._consumer.wait(5)
@@ -62,7 +62,7 @@ class Huey:
     def bulk(self) -> None:
         """Enqueue one by one (there is no bulk), wait until all results are stored, read and compare."""
         total = self._sizes.bulk
-        self._work()
+        self._resume_consumer()
         started = time.perf_counter()
         results = [self._echo({"i": i}) for i in range(total)]
         while self._huey.result_count() < total:
@@ -70,18 +70,18 @@ class Huey:
         stored = self._huey.storage.peek_many([result.id for result in results])
         outputs = [self._huey.serializer.deserialize(stored[result.id]) for result in results]
         spent = time.perf_counter() - started
-        self._rest()
+        self._stop_consumer()
         if outputs != [{"i": i} for i in range(total)]:
-            raise Failed("Huey gave other outputs than inputs")
+            raise BenchmarkFailed("Huey gave other outputs than inputs")
         self._huey.storage.flush_results()
         self._figures.add("no-op jobs, bulk", "huey", "jobs/s", total / spent)
 
     def singles(self) -> None:
         """One chunk of tasks one at a time, each to its result."""
-        self._work()
+        self._resume_consumer()
         self._single(**TIGHT_RESULT)
         self._singles += [self._single(**TIGHT_RESULT) for _ in range(self._sizes.chunk)]
-        self._rest()
+        self._stop_consumer()
 
     def finish(self) -> None:
         """The round's percentiles."""
@@ -93,7 +93,7 @@ class Huey:
         """For comparison, the same with nothing set: not what the ratio is made of."""
         self.close()
         self.open(())
-        self._work()
+        self._resume_consumer()
         spent = [self._single() for _ in range(10)]
         self._figures.add("one job, Huey's default polling, p50", "huey", "ms", percentile(spent, 0.5) * 1e3)
 
@@ -102,10 +102,10 @@ class Huey:
         self._echo({"i": 7}).get(blocking=True, timeout=30, **polling)
         return time.perf_counter() - started
 
-    def _work(self) -> None:
+    def _resume_consumer(self) -> None:
         os.killpg(self._consumer.pid, signal.SIGCONT)
 
-    def _rest(self) -> None:
+    def _stop_consumer(self) -> None:
         os.killpg(self._consumer.pid, signal.SIGSTOP)
 
 
@@ -132,7 +132,7 @@ class Pool:
         outputs = list(self._pool.map(_same, inputs, chunksize=1))
         spent = time.perf_counter() - started
         if outputs != inputs:
-            raise Failed("the pool gave other outputs than inputs")
+            raise BenchmarkFailed("the pool gave other outputs than inputs")
         self._figures.add("no-op jobs, bulk", "pool", "jobs/s", self._sizes.bulk / spent)
 
 

@@ -10,13 +10,13 @@ from benchmarks import accept, commits, idle, overhead, scale, stream
 from benchmarks.figure import Figures
 from benchmarks.references import Huey, Pool
 from benchmarks.scale_sizes import Sizes
-from benchmarks.throughput import Line
+from benchmarks.throughput import ThroughputRound
 
 #: Measures into the figures, in a folder of its own, as many rounds as it has use for.
 Measure = Callable[[Path, Sizes, Figures, int], None]
 
 
-def line(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
+def measure_throughput(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
     """runner, Huey and the pool on the same jobs."""
     with contextlib.ExitStack() as stack:
         huey = Huey(folder, sizes, figures)
@@ -28,28 +28,28 @@ def line(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
         for number in range(rounds):
             here = folder / str(number)
             here.mkdir()
-            _round(Line(here, sizes, figures), huey, pool, sizes)
+            _run_round(ThroughputRound(here, sizes, figures), huey, pool, sizes)
         huey.defaults()
 
 
-def _round(line: Line, huey: Huey, pool: Pool, sizes: Sizes) -> None:
+def _run_round(throughput: ThroughputRound, huey: Huey, pool: Pool, sizes: Sizes) -> None:
     """All sides take turns, so that whatever else the machine does meets all of them."""
-    line.open()
+    throughput.open()
     try:
-        for side in (pool, line, huey):
+        for side in (pool, throughput, huey):
             side.bulk()
         for _ in range(sizes.chunks):
-            line.singles()
+            throughput.singles()
             huey.singles()
         huey.finish()
-        line.finish()
+        throughput.finish()
     finally:
-        line.close()
+        throughput.close()
 
 
 #: The longest comes last.
 GROUPS: dict[str, Measure] = {
-    "line": line,
+    "line": measure_throughput,
     "accept": accept.measure,
     "stream": stream.measure,
     "commits": commits.measure,

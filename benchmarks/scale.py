@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figure import Figures, percentile
-from benchmarks.http_client import Connection, Failed
+from benchmarks.http_client import BenchmarkFailed, Connection
 from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
 from benchmarks.workload import WAIT, await_end, bulk_bodies, pause, resume, single, warm
@@ -91,15 +91,15 @@ def _assign(few: Connection, many: Connection, sizes: Sizes, figures: Figures) -
     _add(figures, "assign time, all against few", "x", many_s / few_s)
 
 
-def _page(connection: Connection, place: str) -> float:
-    request = connection.request("GET", f"/v1/jobs?state=queued&order=asc&limit=100{place}")
+def _page(connection: Connection, position: str) -> float:
+    request = connection.request("GET", f"/v1/jobs?state=queued&order=asc&limit=100{position}")
     spent: list[float] = []
     for _ in range(PAGES):
         started = time.perf_counter()
         status, body = connection.exchange(request)
         spent.append(time.perf_counter() - started)
         if status != 200 or not msgspec.json.decode(body)["data"]:
-            raise Failed(f"a page of waiting jobs answered {status}: {body[:300]!r}")
+            raise BenchmarkFailed(f"a page of waiting jobs answered {status}: {body[:300]!r}")
     return percentile(spent, 0.5)
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 from benchmarks.ready_pipe import read_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,10 +93,10 @@ class Server:
         if not text:
             self.process.kill()
             self.process.wait()
-            raise Failed(f"the server did not get ready:\n{self.log_path.read_text()[-4000:]}")
+            raise BenchmarkFailed(f"the server did not get ready:\n{self.log_path.read_text()[-4000:]}")
         port: int | None = urlsplit(json.loads(text)["url"]).port
         if port is None:
-            raise Failed(f"no port in {text!r}")
+            raise BenchmarkFailed(f"no port in {text!r}")
         return port
 
 

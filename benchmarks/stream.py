@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figure import Figures
-from benchmarks.http_client import Connection, Failed
+from benchmarks.http_client import BenchmarkFailed, Connection
 from benchmarks.readers import Reader, Readers
 from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
@@ -48,7 +48,9 @@ def _rate(readers: Readers, sizes: Sizes) -> float:
         found = _LAST.search(reader.tail)
         last = int(found[1]) if found else 0
         if not sizes.outputs <= last == reader.events:
-            raise Failed(f"a reader saw {reader.events} events up to {last} of {sizes.outputs} outputs")
+            raise BenchmarkFailed(
+                f"a reader saw {reader.events} events up to {last} of {sizes.outputs} outputs"
+            )
     return sizes.outputs * len(readers.all) / (readers.last_at - readers.first_at)
 
 

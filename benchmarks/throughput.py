@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figure import Figures, percentile
-from benchmarks.http_client import Connection, Failed
+from benchmarks.http_client import BenchmarkFailed, Connection
 from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
 from benchmarks.workload import (
@@ -29,7 +29,7 @@ ECHO_ONE = b'{"handler":"echo","input":{"i":7},"queue":"one"}'
 ONES = 500
 
 
-class Line:
+class ThroughputRound:
     """A server of runner over a fresh data folder, for one round; figures of subject "runner"."""
 
     def __init__(self, folder: Path, sizes: Sizes, figures: Figures) -> None:
@@ -76,7 +76,7 @@ class Line:
         known = time.perf_counter()
         spent_s = sum(self._server.cpu_s().values()) - before_s
         if outputs != list(range(total)):
-            raise Failed(f"{len(outputs)} outputs read back, {total} jobs sent, or they differ")
+            raise BenchmarkFailed(f"{len(outputs)} outputs read back, {total} jobs sent, or they differ")
         self._add("no-op jobs, bulk", "jobs/s", total / (known - started))
         self._add("no-op jobs, durable only", "jobs/s", total / (durable - started))
         self._add("jobs accepted in bulk, while they run", "jobs/s", total / (accepted - started))
@@ -121,7 +121,7 @@ class Line:
                 break
         reader.close()
         if not last_at:
-            raise Failed("the last progress event was not seen before the end")
+            raise BenchmarkFailed("the last progress event was not seen before the end")
         self._add("1,000 progress events", "s", last_at - output["started_at"])
         self._add("1,000 progress calls in the handler", "s", output["calls_s"])
         self._add("progress events shown of 1,000", "events", shown)

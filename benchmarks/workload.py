@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from benchmarks.http_client import Connection, Failed, JobPage
+from benchmarks.http_client import BenchmarkFailed, Connection, JobPage
 from benchmarks.scale_sizes import BATCH
 
 WAIT = {"Prefer": "wait=10"}
@@ -48,7 +48,7 @@ def single(connection: Connection, request: bytes) -> float:
     status, body = connection.exchange(request)
     spent = time.perf_counter() - started
     if status != 200:
-        raise Failed(f"a single job answered {status}: {body[:300]!r}")
+        raise BenchmarkFailed(f"a single job answered {status}: {body[:300]!r}")
     return spent
 
 
@@ -58,7 +58,7 @@ def accept(connection: Connection, request: bytes, jobs: int) -> float:
     for _ in range(jobs):
         status, body = connection.exchange(request)
         if status != 202:
-            raise Failed(f"a job was answered {status}: {body[:300]!r}")
+            raise BenchmarkFailed(f"a job was answered {status}: {body[:300]!r}")
     return time.perf_counter() - started
 
 
@@ -72,7 +72,7 @@ def await_succeeded(connection: Connection, queue: str, total: int, *, within_s:
         if counts.get("succeeded", 0) >= total:
             return
         if counts.get("failed", 0) or time.monotonic() > deadline:
-            raise Failed(f"queue {queue} did not finish: {counts}")
+            raise BenchmarkFailed(f"queue {queue} did not finish: {counts}")
         time.sleep(0.02)
 
 
@@ -82,7 +82,7 @@ def await_end(connection: Connection, job_id: str) -> None:
         connection.request("GET", f"/v1/jobs/{job_id}", headers={"Prefer": "wait=300"})
     )
     if status != 200 or msgspec.json.decode(body)["state"] != "succeeded":
-        raise Failed(f"job {job_id} did not end well: {status} {body[:300]!r}")
+        raise BenchmarkFailed(f"job {job_id} did not end well: {status} {body[:300]!r}")
 
 
 def read_outputs(connection: Connection, queue: str) -> list[int]:

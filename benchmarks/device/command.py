@@ -21,7 +21,7 @@ from benchmarks import machine
 from benchmarks.device.device_under_test import DeviceUnderTest, NoGpu
 from benchmarks.device.measures import MEASURES, OVERHEAD, QUICK, Sizes
 from benchmarks.figure import Figures, Target
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 
 TARGET = Target(OVERHEAD, None, "<=", 3.0)
 SIMULATED = "SIMULATED: the GPU of this run is made up, and no figure tells anything of a real one"
@@ -58,10 +58,10 @@ def _measure(console: Console, ground: DeviceUnderTest, options: argparse.Namesp
                 console.print(f"{name} ({time.monotonic() - began:.0f} s)")
                 try:
                     measure(ground, QUICK if options.quick else Sizes(), figures)
-                except (Failed, TimeoutError) as error:
+                except (BenchmarkFailed, TimeoutError) as error:
                     failed.append(f"{name}: {error}")
                     console.print(f"[red]{name} failed[/]: {escape(str(error))}")
-    except (OutOfTime, Failed) as error:
+    except (OutOfTime, BenchmarkFailed) as error:
         console.print(f"[red]failed[/]: {escape(str(error))}")
         return FAILED
     finally:

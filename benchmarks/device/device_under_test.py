@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 from gpu.devices.device import parse_gpus
 from gpu.devices.discovery import DeviceError, driver_version, find_devices
 from runner.testing import ServedClient, Server
@@ -59,7 +59,7 @@ class DeviceUnderTest:
             if self.used_bytes() <= nbytes:
                 return
             rest.wait(POLL_S)
-        raise Failed(f"{self.used_bytes() >> 20} MiB are still taken {within_s:g} s after a kill")
+        raise BenchmarkFailed(f"{self.used_bytes() >> 20} MiB are still taken {within_s:g} s after a kill")
 
     @contextmanager
     def measure_usage(self) -> Iterator[Callable[[], tuple[float | None, int]]]:
@@ -115,10 +115,10 @@ class DeviceUnderTest:
             try:
                 print(question, file=stdin, flush=True)
             except BrokenPipeError as error:
-                raise Failed(f"the plain process ended with {process.wait()}") from error
+                raise BenchmarkFailed(f"the plain process ended with {process.wait()}") from error
             line = stdout.readline()
             if not line:
-                raise Failed(f"the plain process ended with {process.wait()}")
+                raise BenchmarkFailed(f"the plain process ended with {process.wait()}")
             return json.loads(line)
 
         try:

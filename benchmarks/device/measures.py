@@ -12,7 +12,7 @@ import httpx2
 
 from benchmarks.device.device_under_test import DeviceUnderTest
 from benchmarks.figure import Figures, percentile
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 from runner.client import JobHandle
 from runner.testing import ServedClient
 
@@ -85,7 +85,7 @@ def cancel(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
             job = client.submit("burn", {"bytes": HELD_BYTES}, retries=0)
             _await_progress(job)
             if ground.used_bytes() < empty + HELD_BYTES:
-                raise Failed("the driver does not show the memory that a job holds")
+                raise BenchmarkFailed("the driver does not show the memory that a job holds")
             began = time.monotonic()
             _post(client, f"/v1/jobs/{job.id}/cancel", {"force": True})
             ground.wait_until_used_at_most(empty + SLACK_BYTES, within_s=30)
@@ -129,7 +129,7 @@ def _submit(client: ServedClient, jobs: list[dict[str, Any]]) -> list[JobHandle[
 def _post(client: ServedClient, path: str, body: object) -> Any:
     answer = httpx2.post(f"{client.server.url}{path}", json=body, timeout=START_S, trust_env=False)
     if answer.status_code != 202:
-        raise Failed(f"POST {path} was answered {answer.status_code}: {answer.text}")
+        raise BenchmarkFailed(f"POST {path} was answered {answer.status_code}: {answer.text}")
     return answer.json()
 
 
@@ -151,14 +151,14 @@ def _await_progress(job: JobHandle[Any]) -> None:
     for event in job.events():
         if event.type == "progress":
             return
-    raise Failed(f"{job.status()} ended before it computed: {job.status().error}")
+    raise BenchmarkFailed(f"{job.status()} ended before it computed: {job.status().error}")
 
 
 def _await_no_draining(client: ServedClient, within_s: float = 30.0) -> None:
     deadline = time.monotonic() + within_s
     while any(_draining(each) for each in client.devices()):
         if time.monotonic() > deadline:
-            raise Failed(f"memory is still not to be granted {within_s:g} s after a kill")
+            raise BenchmarkFailed(f"memory is still not to be granted {within_s:g} s after a kill")
         time.sleep(0.005)
 
 

@@ -35,8 +35,8 @@ def factor(device: str) -> torch.Tensor:
     return torch.ones(SIDE, SIDE, device=device)
 
 
-def products(of: torch.Tensor, times: int) -> None:
+def products(matrix: torch.Tensor, times: int) -> None:
     """Keep the device busy; back when it is done."""
     for _ in range(times):
-        of @ of
+        matrix @ matrix
     torch.cuda.synchronize()

@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.__main__ import main
 from benchmarks.figure import Figures
-from benchmarks.http_client import Failed
+from benchmarks.http_client import BenchmarkFailed
 from benchmarks.scale_sizes import Sizes
 
 MACHINE = {"processor": "abacus", "cores": 2.0, "python": "3.11", "fdatasync_ms": 0.1}
@@ -67,7 +67,7 @@ def test_a_group_that_fails_costs_no_other_its_figures(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fails(*_: object) -> None:
-        raise Failed("no [luck]")
+        raise BenchmarkFailed("no [luck]")
 
     def measures(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
         figures.add(OVERHEAD, "runner", "%", 1.0)
