@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from api.openapi.base_models import RequestModel as _Asked
-from api.openapi.base_models import ResponseModel as _Given
+from api.openapi.base_models import RequestModel, ResponseModel
 from api.openapi.stats_schema import Stats
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ErrorCode, State
@@ -23,7 +22,7 @@ Level = Literal["exact", "processes", "reports", "totals"]
 TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
 
 
-class BackoffCurve(_Asked):
+class BackoffCurve(RequestModel):
     """Waits between attempts; `jitter` 0.2 spreads them by up to 20 % either way."""
 
     kind: Literal["fixed", "linear", "exponential"] = "exponential"
@@ -32,7 +31,7 @@ class BackoffCurve(_Asked):
     jitter: float = Field(0.2, ge=0, le=1)
 
 
-class SubmitOptions(_Asked):
+class SubmitOptions(RequestModel):
     """What may be asked for a job, beside its input; what is left out is the handler's own."""
 
     queue: str | None = Field(None, pattern=NAME)
@@ -69,19 +68,19 @@ class JobRequest(HandlerJobRequest):
     handler: str = Field(pattern=NAME)
 
 
-class BulkRequest(_Asked):
+class BulkRequest(RequestModel):
     """Many jobs at once."""
 
     jobs: list[JobRequest] = Field(max_length=10_000)
 
 
-class TicketRequest(_Asked):
+class TicketRequest(RequestModel):
     """Which stream the ticket is for; without a job, for all."""
 
     job_id: str | None = Field(None, pattern=r"^[0-9a-f-]{36}$")
 
 
-class Ticket(_Given):
+class Ticket(ResponseModel):
     """Opens a stream to those who can't send the token, until it expires."""
 
     ticket: str
@@ -89,14 +88,14 @@ class Ticket(_Given):
     url: str | None = Field(description="the job's stream with the ticket in it; null without a job")
 
 
-class CancelRequest(_Asked):
+class CancelRequest(RequestModel):
     """How to end a job; may be left out."""
 
     reason: str | None = Field(None, max_length=1000)
     force: bool | None = Field(None, description="kill at once instead of asking the handler to stop")
 
 
-class DeviceChange(_Asked):
+class DeviceChange(RequestModel):
     """What is to hold for a device, also after a restart."""
 
     max_executors: int | None = Field(
@@ -104,14 +103,14 @@ class DeviceChange(_Asked):
     )
 
 
-class Fault(_Given):
+class Fault(ResponseModel):
     """One thing that is wrong with a request."""
 
     pointer: str = Field(description="JSON pointer into the request; empty: the whole body")
     message: str
 
 
-class Problem(_Given):
+class Problem(ResponseModel):
     """RFC 9457: what went wrong; `code` is the stable word to test."""
 
     type: str
@@ -122,7 +121,7 @@ class Problem(_Given):
     errors: list[Fault] | None = None
 
 
-class JobFailure(_Given):
+class JobFailure(ResponseModel):
     """Why a job did not succeed."""
 
     code: ErrorCode
@@ -131,7 +130,7 @@ class JobFailure(_Given):
     detail: Any = None
 
 
-class Progress(_Given):
+class Progress(ResponseModel):
     """The last progress that the handler told."""
 
     done: float | None = None
@@ -141,7 +140,7 @@ class Progress(_Given):
     details: dict[str, Any] | None = None
 
 
-class Job(_Given):
+class Job(ResponseModel):
     """A job."""
 
     id: str
@@ -171,14 +170,14 @@ class Job(_Given):
     urls: dict[str, str]
 
 
-class JobPage(_Given):
+class JobPage(ResponseModel):
     """One page of jobs."""
 
     data: list[Job]
     next_cursor: str | None
 
 
-class AcceptedJob(_Given):
+class AcceptedJob(ResponseModel):
     """A job of a bulk request that was accepted."""
 
     id: str
@@ -188,13 +187,13 @@ class AcceptedJob(_Given):
     urls: dict[str, str]
 
 
-class BulkAnswer(_Given):
+class BulkAnswer(ResponseModel):
     """What became of each job, in order."""
 
     jobs: list[AcceptedJob | Problem]
 
 
-class Attempt(_Given):
+class Attempt(ResponseModel):
     """One execution."""
 
     attempt: int
@@ -212,13 +211,13 @@ class Attempt(_Given):
     error: JobFailure | None
 
 
-class AttemptList(_Given):
+class AttemptList(ResponseModel):
     """All executions of a job."""
 
     data: list[Attempt]
 
 
-class Explanation(_Given):
+class Explanation(ResponseModel):
     """Why a job waits, with the figures that decided it."""
 
     id: str
@@ -226,7 +225,7 @@ class Explanation(_Given):
     reason: str | None
 
 
-class Queue(_Given):
+class Queue(ResponseModel):
     """A named line of jobs."""
 
     name: str
@@ -241,13 +240,13 @@ class Queue(_Given):
     avg_run_s: float | None
 
 
-class QueueList(_Given):
+class QueueList(ResponseModel):
     """All queues."""
 
     data: list[Queue]
 
 
-class Handler(_Given):
+class Handler(ResponseModel):
     """A handler: what it takes, needs and was measured at."""
 
     name: str
@@ -262,14 +261,14 @@ class Handler(_Given):
     load_failures: list[dict[str, Any]] = Field(description="loads without a job that failed")
 
 
-class HandlerList(_Given):
+class HandlerList(ResponseModel):
     """All handlers."""
 
     data: list[Handler]
     describing: bool = Field(description="more are being described")
 
 
-class HandlerChanges(_Given):
+class HandlerChanges(ResponseModel):
     """What a reload has made of the handlers: each name stands in one list."""
 
     added: list[str]
@@ -280,7 +279,7 @@ class HandlerChanges(_Given):
     describing: bool = Field(description="it takes long and goes on; the lists are still empty")
 
 
-class DeviceEvent(_Given):
+class DeviceEvent(ResponseModel):
     """Something that happened to a device."""
 
     at: datetime
@@ -288,14 +287,14 @@ class DeviceEvent(_Given):
     message: str
 
 
-class LoadRequest(_Asked):
+class LoadRequest(RequestModel):
     """Which executors are meant; may be left out."""
 
     model: str | None = Field(None, description="of a handler with `model_by`; of others there is none")
     device: str | None = Field(None, description="only this one, by its id")
 
 
-class LoadAnswer(_Given):
+class LoadAnswer(ResponseModel):
     """How far it is."""
 
     handler: str
@@ -306,7 +305,7 @@ class LoadAnswer(_Given):
     message: str | None = Field(None, description="what it waits for, in words")
 
 
-class UnloadAnswer(_Given):
+class UnloadAnswer(ResponseModel):
     """Which executors go."""
 
     handler: str
@@ -315,7 +314,7 @@ class UnloadAnswer(_Given):
     executors: list[dict[str, Any]] = Field(description="`jobs` are those that they end first")
 
 
-class DeviceCondition(_Given):
+class DeviceCondition(ResponseModel):
     """How a device is, and since when."""
 
     state: Literal["ok", "suspect", "quarantined", "lost", "unknown"]
@@ -323,7 +322,7 @@ class DeviceCondition(_Given):
     message: str
 
 
-class Device(_Given):
+class Device(ResponseModel):
     """A device and who has its bytes."""
 
     id: str
@@ -352,19 +351,19 @@ class Device(_Given):
     executors: list[dict[str, Any]]
 
 
-class DeviceList(_Given):
+class DeviceList(ResponseModel):
     """All devices."""
 
     data: list[Device]
 
 
-class WorkerList(_Given):
+class WorkerList(ResponseModel):
     """All worker processes."""
 
     data: list[dict[str, Any]]
 
 
-class Health(_Given):
+class Health(ResponseModel):
     """The front answers."""
 
     status: Literal["ok"]
@@ -373,7 +372,7 @@ class Health(_Given):
     )
 
 
-class Readiness(_Given):
+class Readiness(ResponseModel):
     """Whether work is taken; `degraded` names the parts that are not well."""
 
     status: Literal["ok", "degraded"]

@@ -84,8 +84,8 @@ def _submit_routes(routes: SubmitRoutes) -> list[RouteSpec]:
             body={JSON: "BulkRequest", NDJSON: None}, bypasses_framework=True,
         ),
         RouteSpec(
-            "POST", "/v1/handlers/{name}/jobs", routes.submit_to_handler, "submit_to_handler", "handlers", _SUBMIT_RESPONSES,
-            (404, 429), (PREFER,), {JSON: "HandlerJobRequest"}, bypasses_framework=True,
+            "POST", "/v1/handlers/{name}/jobs", routes.submit_to_handler, "submit_to_handler", "handlers",
+            _SUBMIT_RESPONSES, (404, 429), (PREFER,), {JSON: "HandlerJobRequest"}, bypasses_framework=True,
         ),
     ]  # fmt: skip
 
@@ -106,13 +106,20 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
         206: ("application/octet-stream", None, "The range asked for"),
     }
     return [
-        RouteSpec("GET", _JOB, routes.get, "get_job", "jobs", found, (404,), (PREFER,), bypasses_framework=True),
-        RouteSpec("GET", f"{_JOB}/events", events.stream_job, "stream_job", "jobs", stream, (404,), STREAM_PARAMETERS, bypasses_framework=True),
+        RouteSpec(
+            "GET", _JOB, routes.get, "get_job", "jobs", found, (404,), (PREFER,), bypasses_framework=True,
+        ),
+        RouteSpec(
+            "GET", f"{_JOB}/events", events.stream_job, "stream_job", "jobs", stream, (404,),
+            STREAM_PARAMETERS, bypasses_framework=True,
+        ),
         RouteSpec(
             "GET", "/v1/jobs", routes.list_jobs, "list_jobs", "jobs", {200: (JSON, "JobPage", "A page")},
             parameters=_FILTERS,
         ),
-        RouteSpec("DELETE", _JOB, routes.delete, "delete_job", "jobs", {204: (None, None, "Gone")}, (404, 409)),
+        RouteSpec(
+            "DELETE", _JOB, routes.delete, "delete_job", "jobs", {204: (None, None, "Gone")}, (404, 409),
+        ),
         RouteSpec("GET", f"{_JOB}/output", routes.output, "get_output", "jobs", output, (404, 409)),
         RouteSpec(
             "GET", f"{_JOB}/attempts", routes.attempts, "list_attempts", "jobs",
@@ -185,8 +192,12 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
             {200: (JSON, "Handler", "The handler")}, (404,),
         ),
         _get_route("/v1/devices", routes.devices, "list_devices", "devices", "DeviceList"),
-        RouteSpec("POST", "/v1/devices/{name}/drain", routes.drain, "drain_device", "devices", device, (404,)),
-        RouteSpec("POST", "/v1/devices/{name}/resume", routes.undrain, "resume_device", "devices", device, (404,)),
+        RouteSpec(
+            "POST", "/v1/devices/{name}/drain", routes.drain, "drain_device", "devices", device, (404,),
+        ),
+        RouteSpec(
+            "POST", "/v1/devices/{name}/resume", routes.undrain, "resume_device", "devices", device, (404,),
+        ),
         RouteSpec(
             "PATCH", "/v1/devices/{name}", routes.set_device, "set_device", "devices", device, (404,),
             body={JSON: "DeviceChange"},
@@ -195,9 +206,14 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
         _get_route("/v1/stats", routes.stats, "get_stats", "server", "Stats"),
         _get_route("/healthz", routes.health, "live", "server", "Health"),
         _get_route("/readyz", routes.ready, "ready", "server", "Readiness"),
-        RouteSpec("GET", "/metrics", routes.metrics, "metrics", "server", {200: ("text/plain", None, "Figures")}),
+        RouteSpec(
+            "GET", "/metrics", routes.metrics, "metrics", "server", {200: ("text/plain", None, "Figures")},
+        ),
         _get_route("/openapi.json", routes.openapi, "openapi", "server", None),
-        RouteSpec("GET", "/docs", routes.docs, "docs", "server", {200: ("text/html", None, "This document to read")}),
+        RouteSpec(
+            "GET", "/docs", routes.docs, "docs", "server",
+            {200: ("text/html", None, "This document to read")},
+        ),
     ]  # fmt: skip
 
 

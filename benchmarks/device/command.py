@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGALRM, _out_of_time)
     with tempfile.TemporaryDirectory(prefix="runner-bench-") as name:
         try:
-            ground = _open_device(options.device, Path(name) / "gpus")
+            device_under_test = _open_device(options.device, Path(name) / "gpus")
         except NoGpu as why:
             console.print(
                 f"there is no GPU to measure on: {escape(str(why))}\n"
@@ -44,20 +44,22 @@ def main(arguments: Sequence[str]) -> int:
             )
             return NO_GPU
         signal.alarm(options.limit)
-        return _measure(console, ground, options, Path(name))
+        return _measure(console, device_under_test, options, Path(name))
 
 
-def _measure(console: Console, ground: DeviceUnderTest, options: argparse.Namespace, folder: Path) -> int:
+def _measure(
+    console: Console, device_under_test: DeviceUnderTest, options: argparse.Namespace, folder: Path
+) -> int:
     is_simulated = options.device == "fake"
     figures, failed = Figures(), []
     began = time.monotonic()
     try:
-        about = _describe(ground, folder)
+        about = _describe(device_under_test, folder)
         for name, measure in MEASURES.items():
             if name in options.only:
                 console.print(f"{name} ({time.monotonic() - began:.0f} s)")
                 try:
-                    measure(ground, QUICK if options.quick else Sizes(), figures)
+                    measure(device_under_test, QUICK if options.quick else Sizes(), figures)
                 except (BenchmarkFailed, TimeoutError) as error:
                     failed.append(f"{name}: {error}")
                     console.print(f"[red]{name} failed[/]: {escape(str(error))}")
@@ -100,14 +102,14 @@ def _open_device(device: str, folder: Path) -> DeviceUnderTest:
     return DeviceUnderTest("0", fake_nvml.load(gpus.folder), gpus.environ())
 
 
-def _describe(ground: DeviceUnderTest, folder: Path) -> dict[str, Any]:
-    with ground.run_plain() as ask:
+def _describe(device_under_test: DeviceUnderTest, folder: Path) -> dict[str, Any]:
+    with device_under_test.run_plain() as ask:
         about = ask("about")
     return {
         **machine.describe(folder),
-        "gpu": ground.device.name,
-        "gpu_bytes": ground.device.total_bytes,
-        "driver": ground.driver,
+        "gpu": device_under_test.device.name,
+        "gpu_bytes": device_under_test.device.total_bytes,
+        "driver": device_under_test.driver,
         "torch": about["torch"],
         "cuda": about["cuda"],
     }

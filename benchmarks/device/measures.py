@@ -39,14 +39,14 @@ class Sizes:
 QUICK = Sizes(packed_jobs=16, warm_jobs=5, cold_jobs=1, cancels=2, rounds=1, busy_jobs=5)
 
 
-def packing(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
+def packing(device_under_test: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
     """Four small models on the device, all loaded: packed by bytes, and one at a time by a lock."""
-    with ground.serve(at_once=len(SMALL)) as client:
+    with device_under_test.serve(at_once=len(SMALL)) as client:
         _warm(client, SMALL)
         lock = str(client.server.data_dir / "one-at-a-time")
         for subject, data in (("packed by bytes", {}), ("one at a time", {"lock": lock})):
             jobs = [{"handler": name, "input": data} for name in SMALL * (sizes.packed_jobs // len(SMALL))]
-            with ground.measure_usage() as seen:
+            with device_under_test.measure_usage() as seen:
                 began = time.monotonic()
                 _all_succeed(_submit(client, jobs))
                 spent_s = time.monotonic() - began
@@ -57,15 +57,15 @@ def packing(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
             figures.add("4 small models: device memory at most", subject, "MiB", full / (1 << 20))
 
 
-def warm_and_cold(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
+def warm_and_cold(device_under_test: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
     """A small model's job in a process that has to be started, and in one that is loaded."""
-    with ground.serve(at_once=2) as client:
-        empty = ground.used_bytes()
+    with device_under_test.serve(at_once=2) as client:
+        empty = device_under_test.used_bytes()
         for _ in range(sizes.cold_jobs):
             began = time.monotonic()
             client.run("cold", {}, result_timeout=START_S)
             figures.add("a small model's job", "cold", "s", time.monotonic() - began)
-            ground.wait_until_used_at_most(empty + SLACK_BYTES, within_s=30)
+            device_under_test.wait_until_used_at_most(empty + SLACK_BYTES, within_s=30)
         _warm(client, SMALL[:1])
         spent = []
         for _ in range(sizes.warm_jobs):
@@ -76,19 +76,19 @@ def warm_and_cold(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> No
             figures.add(f"a small model's job, p{share * 100:.0f}", "warm", "s", percentile(spent, share))
 
 
-def cancel(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
+def cancel(device_under_test: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
     """A forced cancel of a job in mid-kernel, until its memory is free and until it may be granted again."""
     free, grantable = [], []
-    with ground.serve(at_once=2) as client:
-        empty = ground.used_bytes()
+    with device_under_test.serve(at_once=2) as client:
+        empty = device_under_test.used_bytes()
         for _ in range(sizes.cancels):
             job = client.submit("burn", {"bytes": HELD_BYTES}, retries=0)
             _await_progress(job)
-            if ground.used_bytes() < empty + HELD_BYTES:
+            if device_under_test.used_bytes() < empty + HELD_BYTES:
                 raise BenchmarkFailed("the driver does not show the memory that a job holds")
             began = time.monotonic()
             _post(client, f"/v1/jobs/{job.id}/cancel", {"force": True})
-            ground.wait_until_used_at_most(empty + SLACK_BYTES, within_s=30)
+            device_under_test.wait_until_used_at_most(empty + SLACK_BYTES, within_s=30)
             free.append(time.monotonic() - began)
             _await_no_draining(client)
             grantable.append(time.monotonic() - began)
@@ -97,9 +97,9 @@ def cancel(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
             figures.add(f"cancel until {name}, p{share * 100:.0f}", "runner", "s", percentile(spent, share))
 
 
-def overhead(ground: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
+def overhead(device_under_test: DeviceUnderTest, sizes: Sizes, figures: Figures) -> None:
     """Jobs that keep the device busy for 100 ms, against the same work in one plain process."""
-    with ground.run_plain() as ask, ground.serve(at_once=1) as client:
+    with device_under_test.run_plain() as ask, device_under_test.serve(at_once=1) as client:
         times = int(ask(f"times {JOB_S}"))
         client.run("products", {"times": times}, result_timeout=START_S)
         for _ in range(sizes.rounds):

@@ -76,7 +76,7 @@ def check_fit(jobs: Iterable[SimulatedJob], devices: Sequence[Device]) -> None:
             fits[job.job_class] = sum(device.cap_bytes >= job.need_bytes for device in devices)
         if fits[job.job_class] < job.job_class.gpus:
             raise InvalidJob(
-                f"job {job.number} (handler {job.job_class.handler!r}) asks for {job.need_bytes / GIB:g} GiB on each of "
-                f"{job.job_class.gpus} devices at once; {fits[job.job_class]} of {len(devices)} devices have so much: "
-                "give it less or --devices more"
+                f"job {job.number} (handler {job.job_class.handler!r}) asks for {job.need_bytes / GIB:g} GiB "
+                f"on each of {job.job_class.gpus} devices at once; {fits[job.job_class]} of {len(devices)} "
+                "devices have that much: give it less or --devices more"
             )

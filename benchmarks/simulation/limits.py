@@ -24,7 +24,7 @@ def add_limits(jobs: Iterable[SimulatedJob], factor: float | None) -> list[Simul
             job_class = classes.get(key)
             if job_class is None:
                 job_class = classes[key] = replace(job.job_class, limit_s=key[1])
-            job = replace(job, cls=job_class)
+            job = replace(job, job_class=job_class)
         made.append(job)
     return made
 

@@ -28,8 +28,8 @@ class NotYet(Exception):
 class Auditor:
     """Checks every job once, late, and keeps at most `pile` of them on the server meanwhile."""
 
-    def __init__(self, scene: RunContext, pile: int) -> None:
-        self._context = scene
+    def __init__(self, context: RunContext, pile: int) -> None:
+        self._context = context
         self._pile = pile
         self._concurrency = asyncio.Semaphore(CONCURRENCY)
         #: Jobs that were looked at and left on the server: they alone may have files.
@@ -37,43 +37,43 @@ class Auditor:
 
     async def check_oldest(self) -> None:
         """While the run goes on: look at the oldest and delete them."""
-        scene = self._context
-        while await scene.pause(1.0):
-            excess = len(scene.ledger.entries) - self._pile
+        context = self._context
+        while await context.pause(1.0):
+            excess = len(context.ledger.entries) - self._pile
             if excess <= 0:
                 continue
             old = [
                 entry
-                for entry in scene.ledger.known()[: excess + 20]
+                for entry in context.ledger.known()[: excess + 20]
                 if not entry.busy and time.monotonic() - entry.sent_at > MIN_AGE_S
             ]
-            await self._check_all(old[: 20 + int(scene.rate * 4)], delete=True)
+            await self._check_all(old[: 20 + int(context.rate * 4)], delete=True)
 
     async def check_remaining(self, within_s: float) -> None:
         """After the run: look at all that is left; what has not ended by then is a fault."""
-        scene = self._context
+        context = self._context
         until = time.monotonic() + within_s
-        while (known := scene.ledger.known()) and time.monotonic() < until:
+        while (known := context.ledger.known()) and time.monotonic() < until:
             if not await self._check_all(known, delete=False):
                 await asyncio.sleep(0.5)
-        for entry in scene.ledger.known():
-            scene.report_job_violation(
+        for entry in context.ledger.known():
+            context.report_job_violation(
                 entry, f"I7: it could not be looked at within {within_s:g} s after the run"
             )
 
     async def find_unknown_jobs(self) -> None:
         """Every job of the server must have been handed in by somebody: a look before the last check."""
-        scene = self._context
-        tags = set(scene.ledger.entries)
+        context = self._context
+        tags = set(context.ledger.entries)
         cursor = ""
         while True:
-            answer = await scene.http.request("GET", f"/v1/jobs?order=asc&limit=500{cursor}")
-            if not scene.expect(answer, set(), "a list of jobs"):
+            answer = await context.http.request("GET", f"/v1/jobs?order=asc&limit=500{cursor}")
+            if not context.expect(answer, set(), "a list of jobs"):
                 return
             page = answer.document()
             for job in page["data"]:
                 if not set(job["tags"]) & tags:
-                    scene.report_violation(
+                    context.report_violation(
                         f"I1: job {job['id']} {job['tags']} is there, and nobody has handed it in"
                     )
             if not page["next_cursor"]:
@@ -85,26 +85,26 @@ class Auditor:
         return sum(await asyncio.gather(*(self._check(entry, delete=delete) for entry in entries)))
 
     async def _check(self, entry: SubmittedJob, *, delete: bool) -> bool:
-        scene = self._context
+        context = self._context
         async with self._concurrency:
             entry.frozen = True
             try:
                 case = await self._read_case(entry)
                 # Before our own delete changes what may be.
-                broken = find_violations(case, scene.facts)
+                broken = find_violations(case, context.facts)
                 if delete and case.job is not None:
                     await self._delete(entry)
             except (ConnectionLost, NotYet):
                 entry.frozen = False
                 return False
         for fault in broken:
-            scene.report_job_violation(entry, fault)
+            context.report_job_violation(entry, fault)
         self._count(case)
         assert entry.job_id is not None
         if not delete and case.job is not None:
             self.kept_jobs.add(entry.job_id)
-        scene.stamps.remove(entry.job_id)
-        scene.ledger.remove(entry)
+        context.stamps.remove(entry.job_id)
+        context.ledger.remove(entry)
         return True
 
     def _count(self, case: JobCase) -> None:
@@ -162,46 +162,46 @@ class Auditor:
 
     async def _check_bodies(self, entry: SubmittedJob, job: dict[str, Any]) -> None:
         """What is too large for every look: the output by itself, the file that was saved."""
-        scene = self._context
+        context = self._context
         if job["state"] != "succeeded" or entry.draft.kind not in ("large", "save"):
             return
         output = await self._get(entry, "/output")
         if output != job["output"]:
-            scene.report_job_violation(entry, "I3: its output by itself is another one")
+            context.report_job_violation(entry, "I3: its output by itself is another one")
         if entry.draft.kind == "large" and len(job["output"]["text"]) != entry.draft.input["bytes"]:
-            scene.report_job_violation(
+            context.report_job_violation(
                 entry, f"I3: {len(job['output']['text'])} bytes of its output are left"
             )
         if entry.draft.kind == "save":
             reference = job["output"]["file"]
-            answer = await scene.http.request("GET", reference["url"])
-            if not scene.expect(answer, set(), f"the file of {entry.job_id}"):
+            answer = await context.http.request("GET", reference["url"])
+            if not context.expect(answer, set(), f"the file of {entry.job_id}"):
                 raise NotYet
             if hashlib.sha256(answer.body).hexdigest() != reference["sha256"]:
-                scene.report_job_violation(
+                context.report_job_violation(
                     entry, f"I3: its file of {reference['size']} bytes has {len(answer.body)} others"
                 )
 
     async def _get(self, entry: SubmittedJob, path: str) -> Any:
         """None where there is no such job. Raises NotYet."""
-        scene = self._context
-        answer = await scene.http.request("GET", f"/v1/jobs/{entry.job_id}{path}")
+        context = self._context
+        answer = await context.http.request("GET", f"/v1/jobs/{entry.job_id}{path}")
         if answer.status == 404:
             return None
-        if not scene.expect(answer, {409}, f"GET {path} of {entry.job_id}"):
+        if not context.expect(answer, {409}, f"GET {path} of {entry.job_id}"):
             raise NotYet
         return answer.document()
 
     async def _delete(self, entry: SubmittedJob) -> None:
         """Checked, and no longer needed: nothing of it may stay. Raises NotYet."""
-        scene = self._context
+        context = self._context
         entry.deleted = "maybe"
-        answer = await scene.http.request("DELETE", f"/v1/jobs/{entry.job_id}")
-        if not scene.expect(answer, {404, 409}, f"DELETE of {entry.job_id}"):
+        answer = await context.http.request("DELETE", f"/v1/jobs/{entry.job_id}")
+        if not context.expect(answer, {404, 409}, f"DELETE of {entry.job_id}"):
             raise NotYet
         if await self._get(entry, "") is not None:
-            scene.report_job_violation(entry, "I2: it was deleted by the check and is there")
-        scene.counts["deleted after the check"] += 1
+            context.report_job_violation(entry, "I2: it was deleted by the check and is there")
+        context.counts["deleted after the check"] += 1
 
 
 def _stored_event(event: SseEvent) -> StoredEvent:

@@ -39,104 +39,104 @@ STOP_SLACK_S = 5.0
 class FaultInjector:
     """Does one thing after the other; at times a second one before the first was got over."""
 
-    def __init__(self, scene: RunContext, submitter: Submitter, every_s: float) -> None:
-        self._context = scene
+    def __init__(self, context: RunContext, submitter: Submitter, every_s: float) -> None:
+        self._context = context
         self._submitter = submitter
         self._every_s = every_s
 
     async def inject_faults(self) -> None:
         """Until the run is over; nothing is begun in the calm part."""
-        scene = self._context
-        while await scene.pause(scene.rng.expovariate(1.0 / self._every_s)):
-            if scene.is_calm:
+        context = self._context
+        while await context.pause(context.rng.expovariate(1.0 / self._every_s)):
+            if context.is_calm:
                 continue
             await self._inject_one()
-            if scene.rng.random() < 0.2:
-                await asyncio.sleep(scene.rng.uniform(0.0, 0.5))
+            if context.rng.random() < 0.2:
+                await asyncio.sleep(context.rng.uniform(0.0, 0.5))
                 await self._inject_one()
 
     async def restart(self) -> None:
         """SIGTERM, and a new server on the same folder."""
-        scene = self._context
+        context = self._context
         began = time.monotonic()
-        scene.house.is_ending = True
-        scene.house.process.send_signal(signal.SIGTERM)
-        code = await scene.house.wait(GRACE_S + STOP_SLACK_S)
+        context.server.is_ending = True
+        context.server.process.send_signal(signal.SIGTERM)
+        code = await context.server.wait(GRACE_S + STOP_SLACK_S)
         took = time.monotonic() - began
-        scene.counts["longest stop, ms"] = max(scene.counts["longest stop, ms"], int(took * 1000))
+        context.counts["longest stop, ms"] = max(context.counts["longest stop, ms"], int(took * 1000))
         if code is None:
-            scene.report_violation(
+            context.report_violation(
                 f"I7: the server did not stop within {GRACE_S:g} + {STOP_SLACK_S:g} s after SIGTERM"
             )
-            scene.house.kill()
+            context.server.kill()
         elif code != 0:
-            scene.report_violation(f"I7: the server stopped with exit code {code}")
+            context.report_violation(f"I7: the server stopped with exit code {code}")
         await self._check_nothing_left("a stop", 1.0)
         await self._start()
 
     async def measure_recovery(self, since: float, what: str) -> None:
         """A new job is accepted, run and answered; how long after `since`."""
-        scene = self._context
+        context = self._context
         while time.monotonic() - since < RECOVERED_WITHIN_S:
             _, answer = await self._submitter.submit(job_mix.probe_job(), wait_s=5.0, fresh=True)
             if answer is not None and answer.status == 200:
                 if answer.document()["state"] == "succeeded":
                     took = time.monotonic() - since
-                    scene.recoveries.setdefault(what, []).append(took)
+                    context.recoveries.setdefault(what, []).append(took)
                     return
             elif answer is None or answer.status == 503:
                 await asyncio.sleep(0.02)
-        scene.report_violation(f"I7: {RECOVERED_WITHIN_S:g} s after {what} no job was run yet")
+        context.report_violation(f"I7: {RECOVERED_WITHIN_S:g} s after {what} no job was run yet")
 
     async def _inject_one(self) -> None:
-        scene = self._context
-        what = scene.rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
+        context = self._context
+        what = context.rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
         began = time.monotonic()
         match what.split():
             case ["restart"]:
-                scene.kills[what] += 1
+                context.kills[what] += 1
                 await self.restart()
             case ["kill", "coordinator" | "everything" as whom]:
-                scene.kills[what] += 1
+                context.kills[what] += 1
                 await self._kill_all(everything=whom == "everything")
             case [verb, role]:
-                pids = scene.house.pids_of_role(role)
+                pids = context.server.pids_of_role(role)
                 if not pids:
                     return
-                scene.kills[what] += 1
-                await self._signal_process(verb, role, scene.rng.choice(pids))
+                context.kills[what] += 1
+                await self._signal_process(verb, role, context.rng.choice(pids))
                 if verb == "stop":
                     # Counted from the moment at which it may go on.
                     began = time.monotonic()
         await self.measure_recovery(began, what)
 
     async def _signal_process(self, verb: str, role: str, pid: int) -> None:
-        scene = self._context
+        context = self._context
         try:
             if verb == "kill":
-                scene.facts.record_kill(role, pid, time.monotonic())
+                context.facts.record_kill(role, pid, time.monotonic())
                 os.kill(pid, signal.SIGKILL)
                 return
             os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(scene.rng.uniform(0.2, STOPPED_S))
+            await asyncio.sleep(context.rng.uniform(0.2, STOPPED_S))
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
             # It ended by itself meanwhile; executors come and go.
-            scene.counts["aimed at a process that had ended"] += 1
+            context.counts["aimed at a process that had ended"] += 1
 
     async def _kill_all(self, *, everything: bool) -> None:
         """The coordinator dies, alone or in the same moment as all its processes."""
-        scene = self._context
-        scene.facts.record_kill("coordinator", scene.house.process.pid, time.monotonic())
-        scene.house.kill(everything=everything)
+        context = self._context
+        context.facts.record_kill("coordinator", context.server.process.pid, time.monotonic())
+        context.server.kill(everything=everything)
         # A supervisor may start the next one while the processes of the last one are still ending.
-        if scene.rng.random() < 0.5:
+        if context.rng.random() < 0.5:
             await self._check_nothing_left("the death of the coordinator", GONE_WITHIN_S)
         await self._start()
 
     async def _check_nothing_left(self, what: str, within_s: float) -> None:
         began = time.monotonic()
-        left = await self._context.house.wait_until_gone(within_s)
+        left = await self._context.server.wait_until_gone(within_s)
         if left:
             self._context.report_violation(f"I6: {within_s:g} s after {what} these are left: {left}")
         took = int((time.monotonic() - began) * 1000)
@@ -146,19 +146,19 @@ class FaultInjector:
         )
 
     async def _start(self) -> None:
-        ready_s = await self._context.house.start()
+        ready_s = await self._context.server.start()
         self._context.recoveries.setdefault("start to ready", []).append(ready_s)
 
 
-async def restart_on_exit(scene: RunContext) -> None:
+async def restart_on_exit(context: RunContext) -> None:
     """The coordinator never ends unless it was ended; it is started again. Raises ServerFailed."""
-    while await scene.pause(0.5):
-        code = scene.house.process.poll()
-        if code is not None and not scene.house.is_ending:
-            scene.report_violation(f"I7: the server ended by itself with {code}; see {scene.house.log}")
-            await scene.house.start()
+    while await context.pause(0.5):
+        code = context.server.process.poll()
+        if code is not None and not context.server.is_ending:
+            context.report_violation(f"I7: the server ended by itself with {code}; see {context.server.log}")
+            await context.server.start()
 
 
-def leftover_runtimes(house: SoakServer) -> list[str]:
+def leftover_runtimes(server: SoakServer) -> list[str]:
     """Folders for sockets that no server uses any more and that are still there."""
-    return [str(path) for path in house.runtimes if path.exists()]
+    return [str(path) for path in server.runtimes if path.exists()]

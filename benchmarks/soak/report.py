@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 def build_document(soak: Soak) -> dict[str, Any]:
     """All figures of a run."""
-    scene, sampler = soak.scene, soak.resource_sampler
+    context, sampler = soak.context, soak.resource_sampler
     first, last = soak.levels
     return {
         "seed": soak.options.seed,
@@ -26,19 +26,19 @@ def build_document(soak: Soak) -> dict[str, Any]:
         "lasted_s": round(soak.lasted_s, 1),
         "rate": soak.options.rate,
         "cpu_share_of_a_core": round(soak.cpu_share, 3),
-        "jobs": dict(scene.ledger.counts),
-        "counts": dict(sorted(scene.counts.items())),
-        "requests": scene.http.requests,
-        "starts": scene.house.starts,
-        "kills": dict(sorted(scene.kills.items())),
-        "recovery_s": {what: _spread(times) for what, times in sorted(scene.recoveries.items())},
+        "jobs": dict(context.ledger.counts),
+        "counts": dict(sorted(context.counts.items())),
+        "requests": context.http.requests,
+        "starts": context.server.starts,
+        "kills": dict(sorted(context.kills.items())),
+        "recovery_s": {what: _spread(times) for what, times in sorted(context.recoveries.items())},
         "roles": {name: _role(role) for name, role in sorted(sampler.roles.items())},
         "roles_calm": {name: _role(role) for name, role in sorted(sampler.calm.items())},
         "driver": _role(sampler.driver),
         "disk_most_bytes": sampler.disk_most,
         "idle_first": {role: [level.descriptors, level.threads] for role, level in sorted(first.items())},
         "idle_last": {role: [level.descriptors, level.threads] for role, level in sorted(last.items())},
-        "findings": scene.findings,
+        "findings": context.findings,
     }
 
 

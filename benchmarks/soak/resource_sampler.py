@@ -51,8 +51,8 @@ class IdleLevel:
 class ResourceSampler:
     """Samples every few seconds."""
 
-    def __init__(self, scene: RunContext) -> None:
-        self._context = scene
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
         self.roles: dict[str, RoleUsage] = {}
         self.calm: dict[str, RoleUsage] = {}
         self.cpu_s = 0.0
@@ -70,14 +70,14 @@ class ResourceSampler:
 
     def sample(self) -> None:
         """Look at all processes once."""
-        members = self._context.house.members()
+        members = self._context.server.members()
         for member in members:
             self._sample_process(member)
         for pid in set(self._processes) - {member.pid for member in members}:
             del self._processes[pid]
             self._cpu.pop(pid, None)
         self._check_orphans(members)
-        self.disk_most = max(self.disk_most, self._context.house.disk_bytes())
+        self.disk_most = max(self.disk_most, self._context.server.disk_bytes())
         accepted, now = self._context.ledger.counts["accepted"], time.monotonic()
         if now - self._context.started_mono > WARM_S:
             _add(self.driver, os.getpid(), psutil.Process(), accepted, now)
@@ -85,7 +85,7 @@ class ResourceSampler:
     def measure_levels(self) -> dict[str, IdleLevel]:
         """What every role holds now, at most."""
         found: dict[str, IdleLevel] = {}
-        for member in self._context.house.members():
+        for member in self._context.server.members():
             if member.role in LONG_LIVED:
                 try:
                     process = psutil.Process(member.pid)
@@ -101,7 +101,7 @@ class ResourceSampler:
     async def measure_idle_levels(self, within_s: float) -> dict[str, IdleLevel]:
         """The levels once no executor lives any more."""
         until = time.monotonic() + within_s
-        while self._context.house.pids_of_role("executor") and time.monotonic() < until:
+        while self._context.server.pids_of_role("executor") and time.monotonic() < until:
             await asyncio.sleep(0.3)
         self._context.http.close()
         await asyncio.sleep(1.0)
@@ -130,7 +130,7 @@ class ResourceSampler:
                 self._context.report_violation(f"I6: the memory of a {name} grew by {slope:,.0f} bytes a job")
 
     def _sample_process(self, member: ServerProcess) -> None:
-        now, scene = time.monotonic(), self._context
+        now, context = time.monotonic(), self._context
         try:
             process = self._processes.get(member.pid) or psutil.Process(member.pid)
             self._processes[member.pid] = process
@@ -140,9 +140,9 @@ class ResourceSampler:
             self._cpu[member.pid] = spent
             if time.time() - process.create_time() < WARM_S and member.role in LONG_LIVED:
                 return
-            accepted = scene.ledger.counts["accepted"]
+            accepted = context.ledger.counts["accepted"]
             _add(self.roles.setdefault(member.role, RoleUsage()), member.pid, process, accepted, now)
-            if scene.is_calm:
+            if context.is_calm:
                 _add(self.calm.setdefault(member.role, RoleUsage()), member.pid, process, accepted, now)
         except psutil.NoSuchProcess:
             self._processes.pop(member.pid, None)

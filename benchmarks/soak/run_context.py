@@ -30,7 +30,7 @@ CODES = {
 class RunContext:
     """The shared state of one run."""
 
-    house: SoakServer
+    server: SoakServer
     http: HttpClient
     ledger: Ledger
     stamps: ExecutionStamps

@@ -32,7 +32,7 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """A process of the house."""
+    """A process of the server."""
 
     pid: int
     role: str
@@ -112,7 +112,7 @@ class SoakServer:
         self.process.wait()
 
     def members(self) -> list[ServerProcess]:
-        """All processes of the house, the handlers' children included."""
+        """All processes of the server, the handlers' children included."""
         found = []
         for entry in os.scandir("/proc"):
             if entry.name.isdigit() and int(entry.name) != os.getpid():

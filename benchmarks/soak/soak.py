@@ -51,32 +51,32 @@ class Soak:
     """A run and all that it measures."""
 
     def __init__(self, folder: Path, options: Options, print_line: Callable[[str], None]) -> None:
-        house = SoakServer(folder, f"soak{options.seed}x{folder.name}")
+        server = SoakServer(folder, f"soak{options.seed}x{folder.name}")
         self.options = options
-        self.scene = RunContext(
-            house,
-            HttpClient(house.port),
+        self.context = RunContext(
+            server,
+            HttpClient(server.port),
             Ledger(f"soak-{options.seed}"),
-            ExecutionStamps(house.stamps),
+            ExecutionStamps(server.stamps),
             random.Random(options.seed),
             options.rate,
             print_line,
         )
-        self.readers = Readers(self.scene)
-        self.submitter = Submitter(self.scene, self.readers)
-        self.user_actions = UserActions(self.scene)
-        self.fault_injector = FaultInjector(self.scene, self.submitter, options.kill_every_s)
-        self.auditor = Auditor(self.scene, options.pile)
-        self.resource_sampler = ResourceSampler(self.scene)
+        self.readers = Readers(self.context)
+        self.submitter = Submitter(self.context, self.readers)
+        self.user_actions = UserActions(self.context)
+        self.fault_injector = FaultInjector(self.context, self.submitter, options.kill_every_s)
+        self.auditor = Auditor(self.context, options.pile)
+        self.resource_sampler = ResourceSampler(self.context)
         self.levels: tuple[dict[str, IdleLevel], dict[str, IdleLevel]] = ({}, {})
         self.lasted_s = 0.0
         self.cpu_share = 0.0
 
     async def run(self) -> None:
-        """All of it. What is broken stands in `scene.findings`."""
-        scene = self.scene
+        """All of it. What is broken stands in `context.findings`."""
+        context = self.context
         try:
-            await scene.house.start()
+            await context.server.start()
             first = await self.warm_up()
             await self.load()
             await self.drain()
@@ -88,25 +88,25 @@ class Soak:
                 self.resource_sampler.check_drift()
             await self.stop_server()
         finally:
-            for text in scene.http.overdue:
-                scene.report_violation(f"I7: {text}")
-            scene.http.close()
-            scene.house.close()
+            for text in context.http.overdue:
+                context.report_violation(f"I7: {text}")
+            context.http.close()
+            context.server.close()
 
     async def warm_up(self) -> dict[str, IdleLevel]:
         """Every kind of job once and their end; what an idle server then holds. Short runs do without."""
         if self.options.minutes < SHORT_MINUTES:
             return {}
-        drafts = job_mix.draw_one_of_each(self.scene.rng)
+        drafts = job_mix.draw_one_of_each(self.context.rng)
         await asyncio.gather(*(self.submitter.submit(draft) for draft in drafts))
         await self.wait_until_drained(60.0)
         return await self.resource_sampler.measure_idle_levels(15.0)
 
     async def load(self) -> None:
         """Everybody at once, for the time of the run."""
-        scene, total_s = self.scene, self.options.minutes * 60.0
+        context, total_s = self.context, self.options.minutes * 60.0
         began, spent = time.monotonic(), _own_cpu_s()
-        scene.started_mono = began
+        context.started_mono = began
         tasks = [
             self.submitter.submit_singly(),
             self.submitter.submit_bursts(),
@@ -116,7 +116,7 @@ class Soak:
             self.auditor.check_oldest(),
             self.fault_injector.inject_faults(),
             self.resource_sampler.run(),
-            restart_on_exit(scene),
+            restart_on_exit(context),
             self._report_progress(),
             self._run_phases(total_s),
         ]
@@ -131,7 +131,7 @@ class Soak:
         await self.readers.close()
         for queue in job_mix.QUEUES:
             await self.user_actions.resume(queue)
-        while self.scene.ledger.unanswered():
+        while self.context.ledger.unanswered():
             await self.submitter.resolve_unanswered()
             await asyncio.sleep(0.2)
         await self.wait_until_drained(DRAIN_S)
@@ -139,16 +139,16 @@ class Soak:
 
     async def wait_until_drained(self, within_s: float) -> None:
         """Back when no job waits or runs."""
-        scene, until = self.scene, time.monotonic() + within_s
+        context, until = self.context, time.monotonic() + within_s
         while True:
             try:
-                answer = await scene.http.request("GET", "/v1/jobs?state=queued&state=running&limit=500")
+                answer = await context.http.request("GET", "/v1/jobs?state=queued&state=running&limit=500")
                 if answer.status == 200 and not answer.document()["data"]:
                     return
             except ConnectionLost:
-                scene.counts["looks at a server that was down"] += 1
+                context.counts["looks at a server that was down"] += 1
             if time.monotonic() > until:
-                scene.report_violation(
+                context.report_violation(
                     f"I7: jobs still wait or run {within_s:g} s after the last one was handed in"
                 )
                 return
@@ -161,47 +161,47 @@ class Soak:
 
     async def stop_server(self) -> None:
         """The last stop, and nothing is left."""
-        scene, house = self.scene, self.scene.house
-        house.is_ending = True
-        house.process.send_signal(signal.SIGTERM)
-        if await house.wait(GRACE_S + STOP_SLACK_S) != 0:
-            scene.report_violation(f"I7: the last stop gave {house.process.poll()}")
-        if left := await house.wait_until_gone(3.0):
-            scene.report_violation(f"I6: processes are left at the end: {left}")
-        if folders := leftover_runtimes(house):
-            scene.report_violation(f"I6: runtime folders are left at the end: {folders}")
-        for text in house.read_tracebacks():
-            scene.report_violation(f"I7: the server's log has a traceback: {text}")
-        if strays := {path.name for path in (house.data / "files").iterdir()} - self.auditor.kept_jobs:
-            scene.report_violation(
+        context, server = self.context, self.context.server
+        server.is_ending = True
+        server.process.send_signal(signal.SIGTERM)
+        if await server.wait(GRACE_S + STOP_SLACK_S) != 0:
+            context.report_violation(f"I7: the last stop gave {server.process.poll()}")
+        if left := await server.wait_until_gone(3.0):
+            context.report_violation(f"I6: processes are left at the end: {left}")
+        if folders := leftover_runtimes(server):
+            context.report_violation(f"I6: runtime folders are left at the end: {folders}")
+        for text in server.read_tracebacks():
+            context.report_violation(f"I7: the server's log has a traceback: {text}")
+        if strays := {path.name for path in (server.data / "files").iterdir()} - self.auditor.kept_jobs:
+            context.report_violation(
                 f"I6: files of {len(strays)} jobs are left that are not there: {sorted(strays)[:5]}"
             )
         for name in ("tmp", "spool"):
-            if rest := sorted(path.name for path in (house.data / name).glob("*")):
-                scene.report_violation(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
+            if rest := sorted(path.name for path in (server.data / name).glob("*")):
+                context.report_violation(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
 
     async def _report_progress(self) -> None:
         """A line a minute."""
-        scene = self.scene
-        while await scene.pause(60.0):
-            passed = (time.monotonic() - scene.started_mono) / 60.0
-            jobs, looked = scene.ledger.counts["accepted"], scene.counts["jobs looked at"]
-            scene.print_line(
-                f"{passed:4.0f} min: {jobs:,} accepted, {looked:,} looked at, {scene.kills.total()} kills, "
-                f"{scene.house.starts} starts, {scene.counts['findings']} findings"
+        context = self.context
+        while await context.pause(60.0):
+            passed = (time.monotonic() - context.started_mono) / 60.0
+            jobs, looked = context.ledger.counts["accepted"], context.counts["jobs looked at"]
+            context.print_line(
+                f"{passed:4.0f} min: {jobs:,} accepted, {looked:,} looked at, {context.kills.total()} kills, "
+                f"{context.server.starts} starts, {context.counts['findings']} findings"
             )
 
     async def _run_phases(self, total_s: float) -> None:
         """Kills in all of the run but the calm part; then the end."""
-        scene = self.scene
-        scene.is_calm = False
+        context = self.context
+        context.is_calm = False
         await asyncio.sleep(total_s * CALM[0])
-        scene.is_calm = True
+        context.is_calm = True
         await asyncio.sleep(total_s * (CALM[1] - CALM[0]))
-        scene.is_calm = False
+        context.is_calm = False
         await asyncio.sleep(total_s * (1.0 - CALM[1]))
-        scene.is_calm = True
-        scene.is_over.set()
+        context.is_calm = True
+        context.is_over.set()
 
 
 def _own_cpu_s() -> float:

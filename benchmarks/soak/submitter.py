@@ -21,25 +21,25 @@ BURST_JOBS = (5, 40)
 class Submitter:
     """The apps that POST."""
 
-    def __init__(self, scene: RunContext, readers: Readers) -> None:
-        self._context = scene
+    def __init__(self, context: RunContext, readers: Readers) -> None:
+        self._context = context
         self._readers = readers
 
     async def submit_singly(self) -> None:
         """Single jobs at random moments."""
-        scene = self._context
+        context = self._context
         async with asyncio.TaskGroup() as group:
-            while await scene.pause(scene.rng.expovariate(scene.rate * 0.6)):
-                wait_s = scene.rng.choice((0.5, 2.0, 5.0)) if scene.rng.random() < 0.15 else 0.0
-                group.create_task(self.submit(job_mix.draw_job(scene.rng), wait_s=wait_s))
+            while await context.pause(context.rng.expovariate(context.rate * 0.6)):
+                wait_s = context.rng.choice((0.5, 2.0, 5.0)) if context.rng.random() < 0.15 else 0.0
+                group.create_task(self.submit(job_mix.draw_job(context.rng), wait_s=wait_s))
 
     async def submit_bursts(self) -> None:
         """Many at once, in one request or over as many connections."""
-        scene = self._context
+        context = self._context
         mean = sum(BURST_JOBS) / 2
-        while await scene.pause(scene.rng.expovariate(scene.rate * 0.4 / mean)):
-            drafts = [job_mix.draw_job(scene.rng) for _ in range(scene.rng.randint(*BURST_JOBS))]
-            if scene.rng.random() < 0.5:
+        while await context.pause(context.rng.expovariate(context.rate * 0.4 / mean)):
+            drafts = [job_mix.draw_job(context.rng) for _ in range(context.rng.randint(*BURST_JOBS))]
+            if context.rng.random() < 0.5:
                 await self.submit_bulk(drafts)
             else:
                 await asyncio.gather(*(self.submit(order, fresh=True) for order in drafts))
@@ -48,39 +48,39 @@ class Submitter:
         self, draft: JobDraft, *, wait_s: float = 0.0, fresh: bool = False
     ) -> tuple[SubmittedJob, SoakResponse | None]:
         """One POST; no answer where the connection was lost."""
-        scene = self._context
-        entry = scene.ledger.open(draft, time.monotonic())
+        context = self._context
+        entry = context.ledger.open(draft, time.monotonic())
         try:
-            answer = await scene.http.request("POST", "/v1/jobs", _body(entry), wait_s=wait_s, fresh=fresh)
+            answer = await context.http.request("POST", "/v1/jobs", _body(entry), wait_s=wait_s, fresh=fresh)
         except ConnectionLost:
-            scene.counts["submits unanswered"] += 1
+            context.counts["submits unanswered"] += 1
             return entry, None
-        if scene.expect(answer, {429}, "a submit"):
+        if context.expect(answer, {429}, "a submit"):
             self._on_accepted(entry, answer.document())
         else:
-            scene.ledger.mark_refused(entry)
+            context.ledger.mark_refused(entry)
         return entry, answer
 
     async def submit_bulk(self, drafts: list[JobDraft]) -> None:
         """All of them in one request."""
-        scene = self._context
-        entries = [scene.ledger.open(draft, time.monotonic()) for draft in drafts]
+        context = self._context
+        entries = [context.ledger.open(draft, time.monotonic()) for draft in drafts]
         try:
-            answer = await scene.http.request(
+            answer = await context.http.request(
                 "POST", "/v1/jobs/bulk", {"jobs": [_body(entry) for entry in entries]}
             )
         except ConnectionLost:
-            scene.counts["submits unanswered"] += len(entries)
+            context.counts["submits unanswered"] += len(entries)
             return
-        if not scene.expect(answer, {429}, "a bulk submit"):
+        if not context.expect(answer, {429}, "a bulk submit"):
             for entry in entries:
-                scene.ledger.mark_refused(entry)
+                context.ledger.mark_refused(entry)
             return
         for entry, row in zip(entries, answer.document()["jobs"], strict=True):
             if "id" in row:
                 self._on_accepted(entry, row)
             else:
-                scene.ledger.mark_refused(entry)
+                context.ledger.mark_refused(entry)
 
     async def resolve_periodically(self) -> None:
         """Once in a while: whether unanswered submits have become jobs."""
@@ -89,24 +89,24 @@ class Submitter:
 
     async def resolve_unanswered(self) -> None:
         """Look for the jobs of all entries whose answer never came."""
-        scene = self._context
+        context = self._context
         now = time.monotonic()
-        for entry in list(scene.ledger.entries.values()):
+        for entry in list(context.ledger.entries.values()):
             if entry.job_id is not None or now - entry.sent_at < UNKNOWN_FOR_S or entry.busy:
                 continue
             try:
-                answer = await scene.http.request("GET", f"/v1/jobs?tag={quote(entry.tag)}")
+                answer = await context.http.request("GET", f"/v1/jobs?tag={quote(entry.tag)}")
             except ConnectionLost:
                 return
-            if not scene.expect(answer, set(), "a look for a tag"):
+            if not context.expect(answer, set(), "a look for a tag"):
                 return
             found = answer.document()["data"]
             if len(found) > 1:
-                scene.report_job_violation(entry, f"I3: one submit became {len(found)} jobs")
+                context.report_job_violation(entry, f"I3: one submit became {len(found)} jobs")
             if found:
-                scene.ledger.mark_found(entry, found[0]["id"])
+                context.ledger.mark_found(entry, found[0]["id"])
             else:
-                scene.ledger.remove(entry)
+                context.ledger.remove(entry)
 
     def _on_accepted(self, entry: SubmittedJob, job: dict[str, str]) -> None:
         self._context.ledger.mark_accepted(entry, job["id"])

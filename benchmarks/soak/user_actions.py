@@ -15,27 +15,27 @@ ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
 class UserActions:
     """Acts on random jobs of the ledger."""
 
-    def __init__(self, scene: RunContext) -> None:
-        self._context = scene
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
 
     async def act_on_jobs(self) -> None:
         """Now and then something is done to a job that was handed in lately."""
-        scene = self._context
+        context = self._context
         async with asyncio.TaskGroup() as group:
-            while await scene.pause(scene.rng.expovariate(scene.rate * 0.25)):
-                known = [entry for entry in scene.ledger.known()[-200:] if _is_free(entry)]
+            while await context.pause(context.rng.expovariate(context.rate * 0.25)):
+                known = [entry for entry in context.ledger.known()[-200:] if _is_free(entry)]
                 if known:
                     # Mostly young ones: an old one has ended.
-                    entry = known[-1 - min(len(known) - 1, int(scene.rng.expovariate(0.08)))]
-                    group.create_task(self._act_on_job(entry, scene.rng.choice(ACTIONS)))
+                    entry = known[-1 - min(len(known) - 1, int(context.rng.expovariate(0.08)))]
+                    group.create_task(self._act_on_job(entry, context.rng.choice(ACTIONS)))
 
     async def pause_queues(self) -> None:
         """A queue stands still for a moment."""
-        scene = self._context
-        while await scene.pause(scene.rng.uniform(10.0, 30.0)):
-            queue = scene.rng.choice(job_mix.QUEUES)
+        context = self._context
+        while await context.pause(context.rng.uniform(10.0, 30.0)):
+            queue = context.rng.choice(job_mix.QUEUES)
             if await self._set_queue(queue, "pause"):
-                await scene.pause(scene.rng.uniform(0.5, 4.0))
+                await context.pause(context.rng.uniform(0.5, 4.0))
             await self.resume(queue)
 
     async def resume(self, queue: str) -> None:
@@ -65,16 +65,16 @@ class UserActions:
         self, entry: SubmittedJob, method: str, path: str, document: object = None, wait_s: float = 0.0
     ) -> SoakResponse | None:
         """The answer, None where it was lost or the server was not there."""
-        scene = self._context
+        context = self._context
         try:
-            answer = await scene.http.request(
+            answer = await context.http.request(
                 method, f"/v1/jobs/{entry.job_id}{path}", document, wait_s=wait_s
             )
         except ConnectionLost:
             return None
         if answer.status == 404 and entry.deleted == "no" and entry.answer == "accepted":
-            scene.report_job_violation(entry, f"I1: {method} {path} was answered 404")
-        scene.expect(answer, {404, 409, 429}, f"{method} {path} of {entry.job_id}")
+            context.report_job_violation(entry, f"I1: {method} {path} was answered 404")
+        context.expect(answer, {404, 409, 429}, f"{method} {path} of {entry.job_id}")
         return answer
 
     async def _cancel(self, entry: SubmittedJob, *, force: bool = False) -> None:

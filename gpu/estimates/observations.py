@@ -128,8 +128,9 @@ class Observations:
         loaded.peaks = WeightedWindow(dumped["peaks"])
         loaded.run_s = WeightedWindow(dumped["run_s"])
         loaded.runs_by_limit = {limit_s: WeightedWindow(runs) for limit_s, runs in dumped["runs_by_limit"]}
-        for name in ("out_of_memory", "floor_bytes", "shaken", "is_less", "need_bytes"):
-            setattr(loaded, name, dumped[name])
+        loaded.out_of_memory, loaded.need_bytes = dumped["out_of_memory"], dumped["need_bytes"]
+        loaded.oom_minimum_bytes = dumped["floor_bytes"]
+        loaded.has_recent_oom, loaded.is_overdeclared = dumped["shaken"], dumped["is_less"]
         return loaded
 
     def _update_need(self) -> bool:

@@ -70,10 +70,10 @@ def class_on_rung(state: SchedulerState, job_class: JobClass, rung: int, grant_b
         return job_class
     alone = not _is_ram(state, job_class)  # guard: retried-alone
     if rung == OomRung.ALONE:
-        retry_class = replace(job_class, need_bytes=grant_bytes, alone=alone)
+        retry_class = replace(job_class, need_bytes=grant_bytes, alone_on_device=alone)
         # After a restart with smaller devices it would wait for ever.
         return (
-            replace(job_class, alone=alone)
+            replace(job_class, alone_on_device=alone)
             if state.memory_needs.misfit(retry_class) is not None
             else retry_class
         )
@@ -85,7 +85,7 @@ def class_on_rung(state: SchedulerState, job_class: JobClass, rung: int, grant_b
         learned = state.memory_needs.need_bytes(replace(job_class, need_bytes=None))
         need_bytes = min(_raised_grant(grant_bytes, learned or 0), largest)
     # Less than it had would be of no use, also where others hold more than they did.
-    return replace(job_class, need_bytes=max(need_bytes, grant_bytes), alone=alone)
+    return replace(job_class, need_bytes=max(need_bytes, grant_bytes), alone_on_device=alone)
 
 
 def largest_grant_bytes(state: SchedulerState, job_class: JobClass) -> int:

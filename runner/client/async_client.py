@@ -306,9 +306,7 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Have an executor of it ready without a job. Raises NotLoaded, TimeoutError."""
         until = None if timeout is None else time.monotonic() + parse_seconds(timeout)
-        return await self._perform(
-            executors.load(handler, model, device, expected_end=until, clock=time.monotonic)
-        )
+        return await self._perform(executors.load(handler, model, device, until=until, clock=time.monotonic))
 
     async def unload(
         self, handler: str, model: str | None = None, device: str | None = None

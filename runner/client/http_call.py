@@ -70,7 +70,7 @@ class HttpResponse:
 
 
 #: What an operation yields, is sent and returns.
-Operation = Generator["Call | Pause", "Answer | None", T]
+Operation = Generator["HttpCall | Pause", "HttpResponse | None", T]
 
 
 def send_call(call: HttpCall) -> Operation[HttpResponse]:

@@ -297,7 +297,7 @@ class Client:
     ) -> dict[str, Any]:
         """Have an executor of it ready without a job. Raises NotLoaded, TimeoutError."""
         until = None if timeout is None else time.monotonic() + parse_seconds(timeout)
-        return self._perform(executors.load(handler, model, device, expected_end=until, clock=time.monotonic))
+        return self._perform(executors.load(handler, model, device, until=until, clock=time.monotonic))
 
     def unload(self, handler: str, model: str | None = None, device: str | None = None) -> dict[str, Any]:
         """Have its executors go, busy ones when they have ended what they run."""

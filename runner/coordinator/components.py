@@ -392,7 +392,7 @@ def build_front(
         dispatcher=devices.dispatcher,
         worker_pool=devices.worker_pool,
         devices=devices.device_registry.devices,
-        render_metrics=metrics,
+        metrics=metrics,
         readiness=readiness,
         device_registry=devices.device_registry,
         health_document=devices.health_monitor.build_document,

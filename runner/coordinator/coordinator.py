@@ -134,7 +134,8 @@ class Coordinator:
             await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_START_TIMEOUT_S)
         except TimeoutError as timeout:
             raise RefusedStart(
-                f"no front has answered within {FRONT_START_TIMEOUT_S:g} s; what it wrote before this tells why"
+                f"no front has answered within {FRONT_START_TIMEOUT_S:g} s; "
+                "its last messages before this one say why"
             ) from timeout
 
     async def _recover(self, components: Components, access: StoreAccess) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 import zmq
-from zmq.backend import Socket as Backend
+from zmq.backend import Socket as ZmqSocket
 from zmq.utils.monitor import parse_monitor_message
 
 from runner.protocol import framing
@@ -58,7 +58,7 @@ class ZmqDealer:
         if not self.is_linked:
             return False
         try:
-            Backend.send(self._socket, framing.pack(messages), _NOBLOCK)
+            ZmqSocket.send(self._socket, framing.pack(messages), _NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("the link takes nothing now: %s", error)
             return False

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 import zmq
-from zmq.backend import Socket as Backend
+from zmq.backend import Socket as ZmqSocket
 
 from runner.errors import RefusedStart
 from runner.protocol import framing
@@ -102,8 +102,8 @@ class ZmqRouter:
         if identity is None:
             return False
         try:
-            Backend.send(self._socket, identity, _SNDMORE_NOBLOCK)
-            Backend.send(self._socket, framing.pack(messages), _NOBLOCK)
+            ZmqSocket.send(self._socket, identity, _SNDMORE_NOBLOCK)
+            ZmqSocket.send(self._socket, framing.pack(messages), _NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("nothing can be sent to %s: %s", peer, error)
             if error.errno == _UNREACHABLE:

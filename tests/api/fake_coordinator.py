@@ -206,7 +206,7 @@ class FakeCoordinator(asyncio.Protocol):
     def _submitjobs(self, ask: front_protocol.SubmitJobs) -> None:
         problem = self.replies.get("submit")
         if problem is not None:
-            self._send(msgspec.structs.replace(problem, rid=ask.request_id))
+            self._send(msgspec.structs.replace(problem, request_id=ask.request_id))
             return
         jobs = [self._accept(asked) for asked in ask.jobs]
         if ask.bulk:
@@ -262,7 +262,7 @@ class FakeCoordinator(asyncio.Protocol):
     def _getdocument(self, ask: front_protocol.GetDocument) -> None:
         given = self.replies.get(ask.document)
         if given is not None:
-            self._send(msgspec.structs.replace(given, rid=ask.request_id))
+            self._send(msgspec.structs.replace(given, request_id=ask.request_id))
             return
         body = {"what": ask.document, "subject": ask.subject}
         self._send(front_protocol.Reply(ask.request_id, 200, msgspec.json.encode(body)))

@@ -109,7 +109,7 @@ BROKEN = {
     "I5: its events up to 1 are gone": _case(gap_to=1, events=EVENTS[1:]),
     "I5: event 1 was seen by a reader and is not the same now": _case(_entry(seen={1: 99})),
     "I5: 1 of 2 chunks": _case(
-        replace(_entry(), order=JobDraft("chunks", "chunks", {"n": 2}, frozenset({"succeeded"}))),
+        replace(_entry(), draft=JobDraft("chunks", "chunks", {"n": 2}, frozenset({"succeeded"}))),
         events=[StoredEvent(1, "output", {"chunk": {"n": 0, "attempt": 2}}, 11), EVENTS[1], EVENTS[2]],
     ),
 }

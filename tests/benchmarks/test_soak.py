@@ -25,12 +25,12 @@ async def _accepted(soak: Soak) -> SubmittedJob:
 async def _run_with_faults(soak: Soak) -> tuple[SubmittedJob, SubmittedJob]:
     async with asyncio.TaskGroup() as group:
         running = group.create_task(soak.run())
-        while not soak.scene.house.starts:
+        while not soak.context.server.starts:
             assert not running.done()
             await asyncio.sleep(0.01)
         forgotten, lost = await _accepted(soak), await _accepted(soak)
-        soak.scene.ledger.remove(forgotten)
-        while (await soak.scene.http.request("DELETE", f"/v1/jobs/{lost.job_id}")).status != 204:
+        soak.context.ledger.remove(forgotten)
+        while (await soak.context.http.request("DELETE", f"/v1/jobs/{lost.job_id}")).status != 204:
             await asyncio.sleep(0.05)
     return forgotten, lost
 

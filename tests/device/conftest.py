@@ -22,15 +22,15 @@ def gpus(tmp_path: Path) -> FakeGpus:
 
 
 @pytest.fixture
-def ground(gpus: FakeGpus) -> Iterator[DeviceUnderTest]:
+def device_under_test(gpus: FakeGpus) -> Iterator[DeviceUnderTest]:
     if os.environ.get(REAL) == "1":
         why = find_obstacle()
         if why is not None:
             pytest.skip(why)
         import pynvml
 
-        ground = DeviceUnderTest(pynvml, {}, is_real=True)
+        device_under_test = DeviceUnderTest(pynvml, {}, is_real=True)
     else:
-        ground = DeviceUnderTest(fake_nvml.load(gpus.folder), gpus.environ(), is_real=False)
-    yield ground
-    ground.close()
+        device_under_test = DeviceUnderTest(fake_nvml.load(gpus.folder), gpus.environ(), is_real=False)
+    yield device_under_test
+    device_under_test.close()

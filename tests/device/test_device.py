@@ -36,36 +36,40 @@ def running(job: JobHandle[Document]) -> Document:
     return until(lambda: job.status().progress, "it runs", within_s=START_S)
 
 
-def test_a_job_sees_the_one_device_it_is_pinned_to(ground: DeviceUnderTest) -> None:
-    with ground.serve() as client:
+def test_a_job_sees_the_one_device_it_is_pinned_to(device_under_test: DeviceUnderTest) -> None:
+    with device_under_test.serve() as client:
         found = client.run("where", {}, result_timeout=START_S)
-    assert (found["count"], found["device"], found["mask"]) == (1, "cuda:0", ground.uuid)
-    assert found["uuid"].removeprefix("GPU-") == ground.uuid.removeprefix("GPU-")
+    assert (found["count"], found["device"], found["mask"]) == (1, "cuda:0", device_under_test.uuid)
+    assert found["uuid"].removeprefix("GPU-") == device_under_test.uuid.removeprefix("GPU-")
     assert found["sum"] == 256.0**3
 
 
-def test_two_models_share_the_device_at_the_same_time(ground: DeviceUnderTest, tmp_path: Path) -> None:
+def test_two_models_share_the_device_at_the_same_time(
+    device_under_test: DeviceUnderTest, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
-    with ground.serve() as client:
-        before = ground.used_bytes()
+    with device_under_test.serve() as client:
+        before = device_under_test.used_bytes()
         jobs = [client.submit(name, {"gate": str(gate)}) for name in ("model", "other-model")]
         pids = [running(job)["details"]["pid"] for job in jobs]
         assert len(set(pids)) == 2
-        assert ground.used_bytes() >= before + 2 * 256 * MIB
+        assert device_under_test.used_bytes() >= before + 2 * 256 * MIB
         until(lambda: device(client)["used_bytes"] >= before + 2 * 256 * MIB, "the figures show both")
         gate.touch()
         assert [job.result(timeout=START_S)["pid"] for job in jobs] == pids
 
 
-def test_torch_is_held_to_the_grant(ground: DeviceUnderTest) -> None:
-    with ground.serve() as client:
+def test_torch_is_held_to_the_grant(device_under_test: DeviceUnderTest) -> None:
+    with device_under_test.serve() as client:
         found = client.run("fill", {"most": 6 * GIB}, result_timeout=START_S)
     assert found["full"], "it was given more than its grant"
     assert GIB <= found["held"] <= found["granted"] == 2 * GIB
 
 
-def test_who_runs_out_of_memory_is_given_more_until_there_is_no_more(ground: DeviceUnderTest) -> None:
-    with ground.serve() as client:
+def test_who_runs_out_of_memory_is_given_more_until_there_is_no_more(
+    device_under_test: DeviceUnderTest,
+) -> None:
+    with device_under_test.serve() as client:
         job = client.submit("need", {"bytes": 5 * GIB // 2}, retries=0)
         assert job.result(timeout=START_S)["held"] == 5 * GIB // 2
         grants = [each["granted_bytes"] for each in client.attempts(job.id)]
@@ -75,14 +79,18 @@ def test_who_runs_out_of_memory_is_given_more_until_there_is_no_more(ground: Dev
         assert (ended.state, ended.reason) == ("failed", "device_out_of_memory"), ended
         assert ended.error is not None
         granted = ended.error["detail"]["granted_bytes"]
-        assert granted == sorted(granted) and len(granted) >= 3 and granted[-1] > ground.free_bytes() // 2
+        assert (
+            granted == sorted(granted)
+            and len(granted) >= 3
+            and granted[-1] > device_under_test.free_bytes() // 2
+        )
 
 
 def test_who_is_over_its_grant_is_given_more_where_there_is_room_and_ended_where_there_is_none(
-    ground: DeviceUnderTest, tmp_path: Path
+    device_under_test: DeviceUnderTest, tmp_path: Path
 ) -> None:
     gate, other_gate = tmp_path / "gate", tmp_path / "other"
-    with ground.serve(devices={"enforcement": "watchdog"}) as client:
+    with device_under_test.serve(devices={"enforcement": "watchdog"}) as client:
         over = client.submit("hold", {"bytes": 4 * GIB, "gate": str(gate)})
         running(over)
         until(lambda: executor(client)["granted_bytes"] >= 4 * GIB, "it was given more")
@@ -109,8 +117,10 @@ def test_who_is_over_its_grant_is_given_more_where_there_is_room_and_ended_where
         assert over.result(timeout=START_S)["held"] == 6 * GIB, "alone it has room"
 
 
-def test_jobs_in_a_batch_are_computed_at_once_and_each_gets_its_own(ground: DeviceUnderTest) -> None:
-    with ground.serve() as client:
+def test_jobs_in_a_batch_are_computed_at_once_and_each_gets_its_own(
+    device_under_test: DeviceUnderTest,
+) -> None:
+    with device_under_test.serve() as client:
         jobs = client.submit_many("batched", [{"number": number} for number in range(16)])
         found = [job.result(timeout=START_S) for job in jobs]
     assert [each["number"] for each in found] == list(range(16))
@@ -118,31 +128,31 @@ def test_jobs_in_a_batch_are_computed_at_once_and_each_gets_its_own(ground: Devi
     assert max(each["together"] for each in found) > 1
 
 
-def test_a_warm_model_answers_far_sooner_than_a_cold_one(ground: DeviceUnderTest) -> None:
-    with ground.serve() as client:
+def test_a_warm_model_answers_far_sooner_than_a_cold_one(device_under_test: DeviceUnderTest) -> None:
+    with device_under_test.serve() as client:
         began = time.monotonic()
         first = client.run("model", {}, result_timeout=START_S)
         cold_s = time.monotonic() - began
         began = time.monotonic()
         second = client.run("model", {}, result_timeout=START_S)
         warm_s = time.monotonic() - began
-    print(f"cold {cold_s:.2f} s, warm {warm_s * 1e3:.1f} ms on {ground.name}")
+    print(f"cold {cold_s:.2f} s, warm {warm_s * 1e3:.1f} ms on {device_under_test.name}")
     assert (first["jobs"], second["jobs"], second["pid"]) == (1, 2, first["pid"])
     assert warm_s < cold_s / 4
 
 
-def test_a_kill_in_mid_kernel_gives_the_memory_back(ground: DeviceUnderTest) -> None:
-    with ground.serve() as client:
-        before = ground.used_bytes()
+def test_a_kill_in_mid_kernel_gives_the_memory_back(device_under_test: DeviceUnderTest) -> None:
+    with device_under_test.serve() as client:
+        before = device_under_test.used_bytes()
         job = client.submit("burn", {"bytes": 2 * GIB})
         running(job)
-        assert ground.used_bytes() >= before + 2 * GIB
+        assert device_under_test.used_bytes() >= before + 2 * GIB
         began = time.monotonic()
         forced = httpx2.post(f"{client.server.url}/v1/jobs/{job.id}/cancel", json={"force": True})
         assert forced.status_code == 202, forced.text
         assert job.wait(timeout=START_S).state == "cancelled"
         ended_s = time.monotonic() - began
-        until(lambda: ground.used_bytes() < before + 128 * MIB, "the memory is free", within_s=10)
+        until(lambda: device_under_test.used_bytes() < before + 128 * MIB, "the memory is free", within_s=10)
         free_s = time.monotonic() - began
         until(lambda: device(client)["draining_bytes"] == 0, "it may be granted again", within_s=15)
         granted_s = time.monotonic() - began

@@ -3,7 +3,7 @@
 How to run a whole real server on them:
 
     gpus = FakeGpus(tmp_path / "gpus", Card("GPU-a"), Card("GPU-b", total=80 * GIB))
-    server = house.start("--gpus", "all", env=gpus.environ())
+    server = server_fixture.start("--gpus", "all", env=gpus.environ())
     gpus.change("GPU-a", foreign=20 * GIB)       # another program takes memory, while the server runs
 
 In every process of that server `pynvml` is the real package over a driver that is made up (`nvml.py`), and

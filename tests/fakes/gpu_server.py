@@ -1,4 +1,4 @@
-"""Effect: a house whose servers run on GPUs that are made up."""
+"""Effect: a server_fixture whose servers run on GPUs that are made up."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ HANDLERS = Path(__file__).with_name("handlers.py")
 
 
 def start_on_gpus(
-    house: ServerFixture, gpus: FakeGpus, *flags: str, env: dict[str, str] | None = None
+    server_fixture: ServerFixture, gpus: FakeGpus, *flags: str, env: dict[str, str] | None = None
 ) -> LiveServer:
     """A server on all these GPUs, with `handlers.py` of this folder besides the usual handlers."""
-    gpu_env = gpus.environ(house.tree) | (env or {})
-    return house.start("--gpus", "all", "--handlers", str(HANDLERS), *flags, executors=8, env=gpu_env)
+    gpu_env = gpus.environ(server_fixture.tree) | (env or {})
+    return server_fixture.start(
+        "--gpus", "all", "--handlers", str(HANDLERS), *flags, executors=8, env=gpu_env
+    )
 
 
 def devices(server: LiveServer) -> dict[str, Document]:

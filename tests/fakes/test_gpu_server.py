@@ -19,9 +19,9 @@ def gpus(tmp_path: Path) -> FakeGpus:
 
 
 def test_a_job_takes_bytes_of_the_card_it_is_pinned_to_and_gives_them_back(
-    house: ServerFixture, gpus: FakeGpus
+    server_fixture: ServerFixture, gpus: FakeGpus
 ) -> None:
-    server, gate = start_on_gpus(house, gpus), house.folder / "gate"
+    server, gate = start_on_gpus(server_fixture, gpus), server_fixture.folder / "gate"
     assert devices(server).keys() == {"gpu0", "gpu1", "cpu"}
     job_id = server.submit("take", {"bytes": ["2GiB"], "gate": str(gate)})
     until(lambda: server.job(job_id)["progress"], "it runs")
@@ -35,5 +35,5 @@ def test_a_job_takes_bytes_of_the_card_it_is_pinned_to_and_gives_them_back(
     job = server.wait_for_end(job_id)
     assert (job["state"], job["output"]["pid"]) == ("succeeded", next(iter(taken)))
     assert job["output"]["device"] in (A, B)
-    house.kill(server)
+    server_fixture.kill(server)
     assert gpus.used(A) == gpus.used(B) == 0

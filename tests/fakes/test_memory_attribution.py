@@ -32,9 +32,11 @@ def executor_of(server: LiveServer) -> Document:
     return dict(executor)
 
 
-def test_the_driver_names_our_processes_and_the_rest_is_foreign(house: ServerFixture, gpus: FakeGpus) -> None:
+def test_the_driver_names_our_processes_and_the_rest_is_foreign(
+    server_fixture: ServerFixture, gpus: FakeGpus
+) -> None:
     gpus.change(A, strangers={1: GIB}, foreign=GIB)
-    server, gate = start_on_gpus(house, gpus), house.folder / "gate"
+    server, gate = start_on_gpus(server_fixture, gpus), server_fixture.folder / "gate"
     job_id = server.submit("take", {"bytes": ["2GiB"], "gate": str(gate)})
     until(lambda: server.job(job_id)["progress"], "it runs")
     until(lambda: executor_of(server)["resident_bytes"] == 2 * GIB + CONTEXT, "its bytes are known")
@@ -48,8 +50,8 @@ def test_the_driver_names_our_processes_and_the_rest_is_foreign(house: ServerFix
     assert adds_up(devices(server)["gpu0"])
 
 
-def test_a_lost_card_takes_no_work_and_says_why(house: ServerFixture, gpus: FakeGpus) -> None:
-    server = start_on_gpus(house, gpus)
+def test_a_lost_card_takes_no_work_and_says_why(server_fixture: ServerFixture, gpus: FakeGpus) -> None:
+    server = start_on_gpus(server_fixture, gpus)
     until(lambda: devices(server)["gpu0"]["health"] == "ok", "it is read")
     gpus.change(A, errors={"*": 15})
     until(lambda: devices(server)["gpu0"]["health"] != "ok", "it is lost")
@@ -65,9 +67,9 @@ WATCHDOG = {"RUNNER_DEVICES__ENFORCEMENT": "watchdog"}
 
 
 def test_who_needs_more_than_its_grant_is_given_more_where_there_is_room(
-    house: ServerFixture, gpus: FakeGpus
+    server_fixture: ServerFixture, gpus: FakeGpus
 ) -> None:
-    server, gate = start_on_gpus(house, gpus, env=WATCHDOG), house.folder / "gate"
+    server, gate = start_on_gpus(server_fixture, gpus, env=WATCHDOG), server_fixture.folder / "gate"
     job_id = server.submit("take", {"bytes": ["6GiB"], "gate": str(gate)})
     until(lambda: executor_granted(server) == 6 * GIB + CONTEXT, "its grant is raised")
     assert adds_up(devices(server)["gpu0"])
@@ -76,9 +78,9 @@ def test_who_needs_more_than_its_grant_is_given_more_where_there_is_room(
 
 
 def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(
-    house: ServerFixture, gpus: FakeGpus
+    server_fixture: ServerFixture, gpus: FakeGpus
 ) -> None:
-    server, gate = start_on_gpus(house, gpus, env=WATCHDOG), house.folder / "gate"
+    server, gate = start_on_gpus(server_fixture, gpus, env=WATCHDOG), server_fixture.folder / "gate"
     beside = server.submit("take-much", {"bytes": ["15GiB"], "gate": str(gate)})
     until(lambda: server.job(beside)["progress"], "it runs")
     job_id = server.submit("take", {"bytes": ["8GiB"], "gate": str(gate)})
@@ -92,8 +94,10 @@ def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(
     assert [server.wait_for_end(each)["state"] for each in (beside, job_id)] == ["succeeded", "succeeded"]
 
 
-def test_where_others_take_what_was_promised_idle_models_go(house: ServerFixture, gpus: FakeGpus) -> None:
-    server = start_on_gpus(house, gpus)
+def test_where_others_take_what_was_promised_idle_models_go(
+    server_fixture: ServerFixture, gpus: FakeGpus
+) -> None:
+    server = start_on_gpus(server_fixture, gpus)
     server.wait_for_end(server.submit("take-much", {"bytes": ["12GiB"]}))
     until(lambda: executor_granted(server), "it is warm")
     gpus.change(A, foreign=10 * GIB, strangers={1: 3 * GIB})
@@ -107,31 +111,35 @@ def executor_granted(server: LiveServer) -> int:
     return int(executors[0]["granted_bytes"]) if executors else 0
 
 
-def test_torch_is_held_to_the_grant_from_its_first_tensor_on(house: ServerFixture, gpus: FakeGpus) -> None:
-    server = start_on_gpus(house, gpus)
+def test_torch_is_held_to_the_grant_from_its_first_tensor_on(
+    server_fixture: ServerFixture, gpus: FakeGpus
+) -> None:
+    server = start_on_gpus(server_fixture, gpus)
     job = server.wait_for_end(server.submit("take", {"bytes": ["4.5GiB"]}), within_s=20)
     first = server.attempts(job["id"])[0]
     assert first["error"]["code"] == "device_out_of_memory"
     assert devices(server)["gpu0"]["foreign_bytes"] == 0
 
 
-def test_the_context_is_measured_and_kept_from_the_cap(house: ServerFixture, gpus: FakeGpus) -> None:
+def test_the_context_is_measured_and_kept_from_the_cap(server_fixture: ServerFixture, gpus: FakeGpus) -> None:
     gpus.change(A, context=600 * MIB)
-    server = start_on_gpus(house, gpus)
+    server = start_on_gpus(server_fixture, gpus)
     # Nothing is known of contexts yet: torch may have nearly all of the grant.
     assert server.wait_for_end(server.submit("take", {"bytes": ["3.8GiB"]}))["state"] == "succeeded"
     until(lambda: devices(server)["gpu0"]["context_bytes"] is not None, "the context was measured")
     # What was written before a job that was accepted is as durable as the job.
     server.submit("take")
-    house.kill(server)
-    server = start_on_gpus(house, gpus)
+    server_fixture.kill(server)
+    server = start_on_gpus(server_fixture, gpus)
     job = server.wait_for_end(server.submit("take", {"bytes": ["3.8GiB"]}), within_s=20)
     assert server.attempts(job["id"])[0]["error"]["code"] == "device_out_of_memory"
     assert server.wait_for_end(server.submit("take", {"bytes": ["3.3GiB"]}))["state"] == "succeeded"
 
 
-def test_the_peak_of_a_short_job_is_known_with_its_context(house: ServerFixture, gpus: FakeGpus) -> None:
-    server = start_on_gpus(house, gpus)
+def test_the_peak_of_a_short_job_is_known_with_its_context(
+    server_fixture: ServerFixture, gpus: FakeGpus
+) -> None:
+    server = start_on_gpus(server_fixture, gpus)
     server.wait_for_end(server.submit("take", {"bytes": ["1GiB"]}))
     until(lambda: devices(server)["gpu0"]["context_bytes"] is not None, "the context was measured")
     job = server.wait_for_end(server.submit("take", {"bytes": ["1GiB", "2GiB"]}))
@@ -141,10 +149,10 @@ def test_the_peak_of_a_short_job_is_known_with_its_context(house: ServerFixture,
 
 @pytest.mark.parametrize("processes", ["host", "unknown", "hidden"])
 def test_where_the_driver_does_not_name_us_executors_report(
-    house: ServerFixture, gpus: FakeGpus, processes: str
+    server_fixture: ServerFixture, gpus: FakeGpus, processes: str
 ) -> None:
     gpus.change(A, processes=processes, foreign=GIB)
-    server, gate = start_on_gpus(house, gpus), house.folder / "gate"
+    server, gate = start_on_gpus(server_fixture, gpus), server_fixture.folder / "gate"
     assert devices(server)["gpu0"]["level"] == "totals"
     job_id = server.submit("take", {"bytes": ["2GiB"], "gate": str(gate)})
     until(lambda: server.job(job_id)["progress"], "it runs")

@@ -1,4 +1,4 @@
-"""Effect: the house that every fault test lives in."""
+"""Effect: the server_fixture that every fault test lives in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.server_fixture import ServerFixture
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[ServerFixture]:
-    house = ServerFixture(tmp_path)
-    yield house
-    house.close()
+def server_fixture(tmp_path: Path) -> Iterator[ServerFixture]:
+    server_fixture = ServerFixture(tmp_path)
+    yield server_fixture
+    server_fixture.close()

@@ -60,14 +60,14 @@ def has_ended(job: Document) -> bool:
 
 
 class FailpointLane:
-    """One house through which cases go one by one, each with its own round of jobs."""
+    """One server_fixture through which cases go one by one, each with its own round of jobs."""
 
     def __init__(self, folder: Path, *, tree: Path = ROOT, end_s: float = END_S, gpus: str = "none") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         #: What its servers are told of GPUs. Of "all" there is one, which is made up.
         self.gpus = gpus
         self.cards = FakeGpus(folder / "gpus", Card("GPU-a")) if gpus == "all" else None
-        self.house = ServerFixture(folder, tree=tree)
+        self.server_fixture = ServerFixture(folder, tree=tree)
         self.end_s = end_s
         self.marks = folder / "marks"
         self.marks.mkdir()
@@ -95,12 +95,12 @@ class FailpointLane:
         self.is_abandoned.set()
         # First the server: who follows a stream of its goes on as long as it lives.
         with self._lock:
-            self.house.close()
+            self.server_fixture.close()
         self.pool.shutdown()
 
     def describe_state(self) -> str:
         """What its server says of jobs and workers, and the logs of the last two."""
-        logs = sorted(self.house.folder.glob("server-*"), key=lambda path: path.stat().st_mtime)
+        logs = sorted(self.server_fixture.folder.glob("server-*"), key=lambda path: path.stat().st_mtime)
         words = [path.read_text()[-3000:] for path in logs[-2:]]
         try:
             server = self.live_server()
@@ -141,13 +141,13 @@ class FailpointLane:
         assert status == -9 or (status == 0 and self._is_stopping), (
             f"the server ended with {status}:\n{self.server.log.read_text()[-3000:]}"
         )
-        until(lambda: not self.house.processes(), "what belonged to a dead server is gone")
+        until(lambda: not self.server_fixture.processes(), "what belonged to a dead server is gone")
         self.server.http.close()
         self.server = None
 
     def _start(self) -> LiveServer | None:
         """None where it died before it was ready."""
-        tree = self.house.tree
+        tree = self.server_fixture.tree
         env = {"PYTHONPATH": str(tree)} if self.cards is None else self.cards.environ(tree)
         env |= {
             "PYTHONPATH": f"{POINTS}:{env['PYTHONPATH']}",
@@ -155,7 +155,7 @@ class FailpointLane:
             "RUNNER_LIMITS__EVENTS_KEPT": "50",
         }
         flags = ["--gpus", self.gpus, *self._sources]
-        process, ready, log = self.house.spawn(*flags, env=env, port=self._port)
+        process, ready, log = self.server_fixture.spawn(*flags, env=env, port=self._port)
         with open(ready, "rb", buffering=0) as pipe:
             line = read_line(pipe.fileno(), END_S)
         if not line:
@@ -168,16 +168,16 @@ class FailpointLane:
             self.deaths += 1
             # It was killed, or it refused to start because a process that it needs had died.
             assert status in (-9, 2) and self.has_fired(), f"{status}: {log.read_text()[-3000:]}"
-            until(lambda: not self.house.processes(), "what belonged to a dead server is gone")
+            until(lambda: not self.server_fixture.processes(), "what belonged to a dead server is gone")
             return None
         server = LiveServer(process, json.loads(line)["url"], 0.0, log)
         self._port = server.port
-        self.house.servers.append(server)
+        self.server_fixture.servers.append(server)
         return server
 
     def add_source(self, text: str) -> Path:
         """A file of handlers that a server has which is started from now on."""
-        path = self.house.folder / f"source_{self.rounds}.py"
+        path = self.server_fixture.folder / f"source_{self.rounds}.py"
         path.write_text(text)
         self._sources += ["--handlers", str(path)]
         return path
@@ -301,7 +301,7 @@ class FailpointLane:
 
     def _load(self) -> dict[str, Future[list[SseEvent]]]:
         """Plain jobs, one that fails first, and one that is cancelled; two of them are followed."""
-        cancelled = self.submit("work", "cancelled", gate=str(self.house.folder / "never"))
+        cancelled = self.submit("work", "cancelled", gate=str(self.server_fixture.folder / "never"))
         retried = self.submit("work", fails=1, talk=3)
         followed = {job_id: self.follow(job_id) for job_id in (cancelled, retried)}
         for _ in range(2):
@@ -341,7 +341,7 @@ class FailpointLane:
                 self.await_job(job["id"], has_ended, "a job that nobody knew of ends")
 
     def _roles(self) -> dict[str, int]:
-        return {role: len(self.house.pids_of_role(role)) for role in ROLES}
+        return {role: len(self.server_fixture.pids_of_role(role)) for role in ROLES}
 
     def _has_all_roles(self) -> bool:
         roles = self._roles()
@@ -352,8 +352,8 @@ class FailpointLane:
     def end(self) -> None:
         """An orderly stop: nothing of the server is left, and nothing waits for another start."""
         self.stop(signal.SIGTERM)
-        assert not self.house.processes()
-        data = self.house.data
+        assert not self.server_fixture.processes()
+        data = self.server_fixture.data
         for path in (data / "lock", *(data / "locks").iterdir()):
             with path.open("rb+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -46,7 +46,7 @@ def usual(lane: FailpointLane) -> None:
 @contextmanager
 def gated(lane: FailpointLane, handler: str = "work", *, grow: int = 0) -> Iterator[None]:
     """A job runs meanwhile."""
-    gate = lane.house.folder / f"gate-{lane.rounds}"
+    gate = lane.server_fixture.folder / f"gate-{lane.rounds}"
     job_id = lane.submit(handler, gate=str(gate), grow=grow)
     lane.await_job(job_id, lambda job: bool(job["progress"]), "it runs")
     yield
@@ -91,7 +91,7 @@ def stage(lane: FailpointLane) -> None:
     for _ in range(3):
         ids = [lane.submit("work") for _ in range(8)]
         lane.await_job(ids[-1], lambda job: job["state"] == "succeeded", "quick ones end")
-    gate = lane.house.folder / f"gate-{lane.rounds}"
+    gate = lane.server_fixture.folder / f"gate-{lane.rounds}"
     lane.submit_many([{"gate": str(gate)}, {"gate": str(gate)}, *[{}] * 20])
     until(lane.has_fired, "they are recalled", within_s=lane.end_s)
     gate.touch()
@@ -151,7 +151,7 @@ def look(lane: FailpointLane) -> None:
 
 def describe(lane: FailpointLane) -> None:
     """A job comes for a handler that is still being imported."""
-    gate = lane.house.folder / f"described-{lane.rounds}"
+    gate = lane.server_fixture.folder / f"described-{lane.rounds}"
     lane.add_source(f"{LATE.format(number=lane.rounds, gate=str(gate), load='pass')}\nwait()\n")
     lane.stop(signal.SIGKILL)
     submitted = lane.pool.submit(lane.submit, f"late-{lane.rounds}")
@@ -279,7 +279,7 @@ def see(lane: FailpointLane) -> None:
 
 def replace(lane: FailpointLane) -> None:
     """A handler is changed while an executor still loads it."""
-    gate = lane.house.folder / f"loaded-{lane.rounds}"
+    gate = lane.server_fixture.folder / f"loaded-{lane.rounds}"
     text = LATE.format(number=lane.rounds, gate=str(gate), load="wait()")
     source = lane.add_source(text)
     lane.stop(signal.SIGKILL)
@@ -296,78 +296,78 @@ Way = Callable[[FailpointLane], None]
 #: Gate -> message -> how it is made to pass. A message that is new in the code must be given its way here.
 POINTS: dict[str, dict[str, Way]] = {
     "coordinator>worker": {
-        "Load": load,
-        "Run": usual,
-        "Cancel": usual,
-        "Recall": stage,
-        "Unload": load,
-        "Kill": replace,
-        "Grant": need,
+        "LoadExecutor": load,
+        "RunAttempts": usual,
+        "CancelAttempt": usual,
+        "RecallAttempts": stage,
+        "UnloadExecutor": load,
+        "KillExecutor": replace,
+        "SetGrant": need,
         "Ack": usual,
-        "Answer": ask,
+        "AttemptReply": ask,
         "Stop": stop,
     },
     "coordinator>probe": {"Stop": stop},
     "worker>coordinator": {
         "Hello": restart,
-        "Loaded": load,
-        "Started": usual,
-        "Note": usual,
-        "Ended": usual,
-        "Recalled": usual,
-        "Gone": usual,
-        "Usage": grow,
-        "Over": need,
-        "Processes": use_gpu,
-        "Call": ask,
+        "ExecutorLoaded": load,
+        "AttemptStarted": usual,
+        "AttemptEvents": usual,
+        "AttemptEnded": usual,
+        "AttemptsRecalled": usual,
+        "ExecutorGone": usual,
+        "ExecutorUsage": grow,
+        "OverGrant": need,
+        "ExecutorProcesses": use_gpu,
+        "AttemptRequest": ask,
     },
-    "probe>coordinator": {"Hello": restart, "Devices": restart, "Readings": in_time},
+    "probe>coordinator": {"Hello": restart, "DevicesFound": restart, "DeviceReadings": in_time},
     "worker>executor": {
-        "Configure": load,
-        "Run": usual,
-        "Flag": usual,
-        "Raise": usual,
-        "Recall": usual,
-        "Unload": load,
-        "Grant": need,
-        "Answer": ask,
+        "ConfigureExecutor": load,
+        "RunAttempts": usual,
+        "RequestCancel": usual,
+        "RaiseCancelled": usual,
+        "RecallAttempts": usual,
+        "UnloadExecutor": load,
+        "SetGrant": need,
+        "AttemptReply": ask,
     },
     "executor>worker": {
-        "Loaded": load,
+        "ExecutorLoaded": load,
         "LoadFailed": load,
-        "Note": usual,
-        "Ended": usual,
-        "Recalled": stage,
-        "Call": ask,
-        "Allocated": allocate,
-        "Marked": spill,
-        "Begun": side_by_side,
+        "AttemptEvents": usual,
+        "AttemptEnded": usual,
+        "AttemptsRecalled": stage,
+        "AttemptRequest": ask,
+        "SimulatedAllocation": allocate,
+        "OutputMark": spill,
+        "SlotStarted": side_by_side,
     },
     "front>coordinator": {
-        "Submit": usual,
+        "SubmitJobs": usual,
         "GetJob": usual,
         "ListJobs": look,
-        "Act": usual,
-        "Look": look,
+        "JobAction": usual,
+        "GetDocument": look,
         "SetQueue": pause,
         "SetDevice": drain,
         "LoadHandler": by_hand,
         "UnloadHandler": by_hand,
         "AwaitHandler": describe,
         "ReadEvents": usual,
-        "Watch": follow,
-        "Unwatch": follow,
+        "SubscribeEvents": follow,
+        "UnsubscribeEvents": follow,
         "FrontHello": restart,
-        "Reload": reload,
+        "ReloadHandlers": reload,
         "Pong": in_time,
     },
     "coordinator>front": {
         "Reply": usual,
-        "Page": usual,
-        "Feed": follow,
-        "Handlers": restart,
-        "Sight": see,
-        "Drain": stop,
+        "EventPage": usual,
+        "JobEvents": follow,
+        "HandlersUpdate": restart,
+        "MemoryLevel": see,
+        "ShutdownBegun": stop,
         "Exit": stop,
         "Ping": in_time,
     },
@@ -385,8 +385,8 @@ POINTS: dict[str, dict[str, Way]] = {
     "spool": {"write_spool": restart, "remove_spool": restart},
 }
 
-#: What is told of GPUs alone: these are come to in a house that has one.
-ON_GPU = {"worker>coordinator.Processes"}
+#: What is told of GPUs alone: these are come to in a server_fixture that has one.
+ON_GPU = {"worker>coordinator.ExecutorProcesses"}
 
 
 def modes_of(point: str) -> tuple[str, ...]:

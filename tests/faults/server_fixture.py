@@ -20,8 +20,8 @@ from benchmarks.ready_pipe import read_line
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")
-#: Every process of a house carries this variable with the house's own value.
-MARK_VARIABLE = "FAULT_TEST_HOUSE"
+#: Every process of a server_fixture carries this variable with the server_fixture's own value.
+MARK_VARIABLE = "FAULT_TEST_SERVER"
 Found = TypeVar("Found")
 Document = dict[str, Any]
 
@@ -217,7 +217,7 @@ class ServerFixture:
         return process, read_fd, log
 
     def environ(self, executors: int, ready_fd: int) -> dict[str, str]:
-        """The environment of a server of this house."""
+        """The environment of a server of this server_fixture."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
         return kept | {
             MARK_VARIABLE: self.mark,
@@ -241,7 +241,7 @@ class ServerFixture:
         until(lambda: not self.processes(), "all processes are gone")
 
     def processes(self) -> list[int]:
-        """All processes that came from this house, executors' children included."""
+        """All processes that came from this server_fixture, executors' children included."""
         return pids_with_environ(MARK_VARIABLE, self.mark)
 
     def pids_of_role(self, role: str) -> list[int]:

@@ -73,9 +73,9 @@ def rss_bytes(pid: int) -> int:
 
 
 @pytest.mark.timed
-def test_a_table_of_bad_bodies_is_refused_quickly_and_costs_nothing(house: ServerFixture) -> None:
-    server = house.start()
-    (front,) = house.pids_of_role("front")
+def test_a_table_of_bad_bodies_is_refused_quickly_and_costs_nothing(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
+    (front,) = server_fixture.pids_of_role("front")
     for body in ACCEPTED.values():
         assert server.http.post("/v1/jobs", content=body, headers=JSON).status_code == 202
     before = rss_bytes(front), rss_bytes(server.pid)
@@ -106,17 +106,17 @@ def _refuse(server: LiveServer, body: bytes) -> tuple[httpx2.Response, float]:
     return answer, min(spent)
 
 
-def test_accepted_oddities_come_back_unchanged(house: ServerFixture) -> None:
-    server = house.start()
+def test_accepted_oddities_come_back_unchanged(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     values: list[object] = ["\0", "😀", 2**63 - 1, -(2**63), 1.5e308, "x" * 1000, [[[]]], {"": {}}]
     for each in values:
         job = server.wait_for_end(server.submit("echo", {"a": each}))
         assert job["output"] == {"a": each}
 
 
-def test_large_and_chunked_bodies_are_cut_at_the_limit(house: ServerFixture) -> None:
-    server = house.start(env={"RUNNER_LIMITS__BODY_BYTES": "1MiB"})
-    (front,) = house.pids_of_role("front")
+def test_large_and_chunked_bodies_are_cut_at_the_limit(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start(env={"RUNNER_LIMITS__BODY_BYTES": "1MiB"})
+    (front,) = server_fixture.pids_of_role("front")
     before = rss_bytes(front)
     big = HEAD + b'"' + b"x" * (2 << 20) + b'"}'
     assert server.http.post("/v1/jobs", content=big, headers=JSON).status_code == 413
@@ -153,9 +153,9 @@ def _send_chunks(link: socket.socket, chunks: int) -> None:
 @pytest.mark.timed
 @pytest.mark.parametrize("part", ["head", "body"])
 def test_a_trickle_is_closed_at_its_limit(tmp_path: Path, part: str) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     try:
-        server = house.start()
+        server = server_fixture.start()
         started = time.monotonic()
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as link:
             link.sendall(_beginning(part, server.port))
@@ -163,7 +163,7 @@ def test_a_trickle_is_closed_at_its_limit(tmp_path: Path, part: str) -> None:
             until(lambda: _is_closed(link), "the trickle is cut off")
         assert 1 <= time.monotonic() - started <= 2
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def _beginning(part: str, port: int) -> bytes:

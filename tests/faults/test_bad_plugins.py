@@ -40,11 +40,11 @@ def handlers(server: LiveServer) -> dict[str, Document]:
 
 
 def test_plugins_that_hang_leave_or_crash_are_told_of_and_stop_nothing_else(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     install(tmp_path / "site")
     try:
-        path = f"{house.tree}:{tmp_path / 'site'}"
-        server = house.start("--entry-points", env={"PYTHONPATH": path})
+        path = f"{server_fixture.tree}:{tmp_path / 'site'}"
+        server = server_fixture.start("--entry-points", env={"PYTHONPATH": path})
         # Not held up by the one that sleeps.
         assert server.wait_for_end(server.submit("echo", {"a": 1}))["output"] == {"a": 1}
         found = until(lambda: handlers(server), "all are described", within_s=8)
@@ -56,4 +56,4 @@ def test_plugins_that_hang_leave_or_crash_are_told_of_and_stop_nothing_else(tmp_
             assert (answer.status_code, answer.json()["code"]) == (422, "handler_broken")
         assert server.wait_for_end(server.submit("offered", {"b": 2}))["output"] == {"b": 2}
     finally:
-        house.close()
+        server_fixture.close()

@@ -144,8 +144,8 @@ def ends_survive(server: LiveServer, gate: Path, running: list[str]) -> None:
         assert (job["state"], job["output"]["attempt"]) == ("succeeded", 1)
 
 
-def start_steady(house: ServerFixture, server: LiveServer, trace: Path) -> tuple[Path, list[str]]:
-    gate = house.folder / "gate"
+def start_steady(server_fixture: ServerFixture, server: LiveServer, trace: Path) -> tuple[Path, list[str]]:
+    gate = server_fixture.folder / "gate"
     data = {"gate": str(gate), "trace": str(trace)}
     running = [server.submit("steady", data, timeout_s=60) for _ in range(2)]
     until(lambda: all(server.job(job_id)["progress"] for job_id in running), "two jobs run")
@@ -159,12 +159,12 @@ def wait_until_healed(server: LiveServer, posting: PostingThread) -> None:
     until(lambda: any(a.accepted for a in posting.answers[healed:]), "jobs are taken in again")
 
 
-def write_lock_is_survived(house: ServerFixture, held_s: float) -> list[PostResult]:
-    server, trace = house.start(executors=4), house.folder / "trace"
-    gate, running = start_steady(house, server, trace)
+def write_lock_is_survived(server_fixture: ServerFixture, held_s: float) -> list[PostResult]:
+    server, trace = server_fixture.start(executors=4), server_fixture.folder / "trace"
+    gate, running = start_steady(server_fixture, server, trace)
     posting = PostingThread(server, trace)
     until(lambda: len(posting.answers) >= 12, "jobs are taken in")
-    with hold_write_lock(house.data / "runner.db") as release:
+    with hold_write_lock(server_fixture.data / "runner.db") as release:
         began = time.monotonic()
         gate.touch()
         until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
@@ -181,21 +181,23 @@ def write_lock_is_survived(house: ServerFixture, held_s: float) -> list[PostResu
 @pytest.mark.timed
 @pytest.mark.parametrize("held_s", [3.0, 7.0])
 def test_another_programs_lock_delays_or_refuses_and_loses_nothing(
-    house: ServerFixture, held_s: float
+    server_fixture: ServerFixture, held_s: float
 ) -> None:
-    answers = write_lock_is_survived(house, held_s)
+    answers = write_lock_is_survived(server_fixture, held_s)
     refused = [answer for answer in answers if answer.status == 503]
     assert refused and any(answer.accepted for answer in answers)
 
 
-def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house: ServerFixture) -> None:
-    server, marks = house.start(), house.folder / "marks"
+def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(
+    server_fixture: ServerFixture,
+) -> None:
+    server, marks = server_fixture.start(), server_fixture.folder / "marks"
     marks.mkdir()
     job_id = server.submit("work", {"marks": str(marks), "save": True})
     assert server.wait_for_end(job_id)["state"] == "succeeded"
-    files = house.data / "files" / job_id
+    files = server_fixture.data / "files" / job_id
     assert files.is_dir()
-    with hold_write_lock(house.data / "runner.db") as release:
+    with hold_write_lock(server_fixture.data / "runner.db") as release:
         for _ in range(2):
             answer = server.http.delete(f"/v1/jobs/{job_id}")
             assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
@@ -206,39 +208,41 @@ def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house
     assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 404
 
 
-def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: ServerFixture) -> None:
-    server, trace = house.start(), house.folder / "trace"
-    gate, running = start_steady(house, server, trace)
-    with hold_write_lock(house.data / "runner.db") as release:
+def test_ends_that_could_not_be_stored_outlive_the_coordinator(server_fixture: ServerFixture) -> None:
+    server, trace = server_fixture.start(), server_fixture.folder / "trace"
+    gate, running = start_steady(server_fixture, server, trace)
+    with hold_write_lock(server_fixture.data / "runner.db") as release:
         gate.touch()
         until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
-        house.kill(server)
+        server_fixture.kill(server)
         release()
-    server = house.start()
+    server = server_fixture.start()
     ends_survive(server, gate, running)
     assert sorted(read_trace(trace)) == sorted((job_id, 1) for job_id in running)
 
 
-def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(house: ServerFixture) -> None:
-    server, trace = house.start(), house.folder / "trace"
-    gate, running = start_steady(house, server, trace)
-    with hold_write_lock(house.data / "runner.db") as release:
+def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(server_fixture: ServerFixture) -> None:
+    server, trace = server_fixture.start(), server_fixture.folder / "trace"
+    gate, running = start_steady(server_fixture, server, trace)
+    with hold_write_lock(server_fixture.data / "runner.db") as release:
         gate.touch()
         until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
         server.process.terminate()
         assert server.exit_code(within_s=GRACE_S + 3) == 0
         assert "Traceback" not in server.log.read_text()
         release()
-    server = house.start()
+    server = server_fixture.start()
     ends_survive(server, gate, running)
     assert sorted(read_trace(trace)) == sorted((job_id, 1) for job_id in running)
 
 
 @pytest.mark.parametrize("heals_first", [True, False], ids=["after it healed", "without a writer"])
-def test_a_writer_that_cannot_be_replaced_is_replaced_later(house: ServerFixture, heals_first: bool) -> None:
+def test_a_writer_that_cannot_be_replaced_is_replaced_later(
+    server_fixture: ServerFixture, heals_first: bool
+) -> None:
     """The coordinator is out of descriptors in the moment in which its writer dies."""
-    server = house.start()
-    (writer,) = house.pids_of_role("writer")
+    server = server_fixture.start()
+    (writer,) = server_fixture.pids_of_role("writer")
     limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     os.kill(writer, signal.SIGKILL)
@@ -260,10 +264,10 @@ def _refused(server: LiveServer) -> bool:
     return answer.status_code == 503
 
 
-def full_disk_is_survived(house: ServerFixture) -> None:
-    server, trace = house.start(executors=4), house.folder / "trace"
-    gate, running = start_steady(house, server, trace)
-    ballast = house.data / "ballast"
+def full_disk_is_survived(server_fixture: ServerFixture) -> None:
+    server, trace = server_fixture.start(executors=4), server_fixture.folder / "trace"
+    gate, running = start_steady(server_fixture, server, trace)
+    ballast = server_fixture.data / "ballast"
     posting = PostingThread(server, trace, padding="x" * 50_000)
     fill(ballast)
     until(lambda: any(not a.accepted for a in posting.answers), "a submit is refused", within_s=8)
@@ -288,15 +292,15 @@ def fill(ballast: Path) -> None:
             return
 
 
-def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(house: ServerFixture) -> None:
-    with mount_tmpfs(house.data, "-o", "size=24m,mode=0700"):
-        full_disk_is_survived(house)
-        house.close()
+def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(server_fixture: ServerFixture) -> None:
+    with mount_tmpfs(server_fixture.data, "-o", "size=24m,mode=0700"):
+        full_disk_is_survived(server_fixture)
+        server_fixture.close()
 
 
-def refused_start(house: ServerFixture, *flags: str) -> str:
+def refused_start(server_fixture: ServerFixture, *flags: str) -> str:
     """What a server says that must not start: exit code 2, within a few seconds, no traceback."""
-    process, ready, log = house.spawn(*flags)
+    process, ready, log = server_fixture.spawn(*flags)
     try:
         assert process.wait(8) == 2, log.read_text()
         assert os.read(ready, 100) == b""
@@ -309,22 +313,22 @@ def refused_start(house: ServerFixture, *flags: str) -> str:
     return said
 
 
-def test_a_read_only_folder_is_refused_at_start(house: ServerFixture) -> None:
-    with mount_tmpfs(house.data, "-o", "ro,size=1m"):
-        assert f"{house.data} can't be written to" in refused_start(house)
+def test_a_read_only_folder_is_refused_at_start(server_fixture: ServerFixture) -> None:
+    with mount_tmpfs(server_fixture.data, "-o", "ro,size=1m"):
+        assert f"{server_fixture.data} can't be written to" in refused_start(server_fixture)
 
 
-def test_a_read_only_file_is_refused_at_start(house: ServerFixture) -> None:
-    server = house.start()
+def test_a_read_only_file_is_refused_at_start(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     server.process.terminate()
     server.process.wait(5)
-    database = house.data / "runner.db"
+    database = server_fixture.data / "runner.db"
     made = subprocess.run(["mount", "--bind", database, database], capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"mounting is not permitted here: {made.stderr.strip()}")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", database], check=True)
-        said = refused_start(house)
+        said = refused_start(server_fixture)
     finally:
         subprocess.run(["umount", "-l", database], check=True)
     assert str(database) in said and "store_unavailable" in said
@@ -333,16 +337,16 @@ def test_a_read_only_file_is_refused_at_start(house: ServerFixture) -> None:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A database with a few hundred jobs, as a server leaves it that was stopped."""
-    house = ServerFixture(tmp_path_factory.mktemp("filled"))
+    server_fixture = ServerFixture(tmp_path_factory.mktemp("filled"))
     try:
-        server = house.start()
+        server = server_fixture.start()
         server.submit_many("echo", [{"text": "x" * 2_000}] * 400)
         until(lambda: server.counts().get("succeeded") == 400, "all jobs end")
         server.process.terminate()
         server.process.wait(5)
-        return (house.data / "runner.db").read_bytes()
+        return (server_fixture.data / "runner.db").read_bytes()
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def interior_page(database: bytes) -> int:
@@ -352,7 +356,9 @@ def interior_page(database: bytes) -> int:
 
 
 @pytest.mark.parametrize("where", ["header", "interior page", "leaf page", "cut off"])
-def test_a_damaged_file_is_refused_and_left_alone(house: ServerFixture, filled: bytes, where: str) -> None:
+def test_a_damaged_file_is_refused_and_left_alone(
+    server_fixture: ServerFixture, filled: bytes, where: str
+) -> None:
     damaged = bytearray(filled)
     at = {"header": 0, "cut off": 0, "interior page": interior_page(filled)}.get(where, 0)
     if where == "leaf page":
@@ -362,10 +368,10 @@ def test_a_damaged_file_is_refused_and_left_alone(house: ServerFixture, filled: 
         del damaged[len(damaged) // 2 :]
     else:
         damaged[at : at + 16] = bytes(255 - byte for byte in damaged[at : at + 16])
-    house.data.mkdir()
-    database = house.data / "runner.db"
+    server_fixture.data.mkdir()
+    database = server_fixture.data / "runner.db"
     database.write_bytes(damaged)
-    said = refused_start(house)
+    said = refused_start(server_fixture)
     assert str(database) in said and "store_corrupt" in said
     assert hashlib.sha256(database.read_bytes()).digest() == hashlib.sha256(damaged).digest()
 
@@ -373,20 +379,20 @@ def test_a_damaged_file_is_refused_and_left_alone(house: ServerFixture, filled: 
 @pytest.fixture(scope="module")
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a server that lost its power with a hundred commits in the log."""
-    house = ServerFixture(tmp_path_factory.mktemp("cut_off"))
+    server_fixture = ServerFixture(tmp_path_factory.mktemp("cut_off"))
     try:
-        server = house.start()
+        server = server_fixture.start()
         for number in range(100):
             server.submit("echo", {"number": number}, delay_s=3_600)
-        house.cut_power(server)
-        return {name: (house.data / name).read_bytes() for name in ("runner.db", "runner.db-wal")}
+        server_fixture.cut_power(server)
+        return {name: (server_fixture.data / name).read_bytes() for name in ("runner.db", "runner.db-wal")}
     finally:
-        house.close()
+        server_fixture.close()
 
 
 @pytest.mark.parametrize("where", ["whole", "header", "first frame", "a page", "salts of a frame"])
 def test_a_damaged_log_is_refused_and_left_alone(
-    house: ServerFixture, cut_off: dict[str, bytes], where: str
+    server_fixture: ServerFixture, cut_off: dict[str, bytes], where: str
 ) -> None:
     """SQLite alone would read it up to the damage and forget what was acknowledged after that."""
     log = bytearray(cut_off["runner.db-wal"])
@@ -399,28 +405,28 @@ def test_a_damaged_log_is_refused_and_left_alone(
     }
     if where in at:
         log[at[where]] ^= 0x55
-    house.data.mkdir()
-    (house.data / "runner.db").write_bytes(cut_off["runner.db"])
-    (house.data / "runner.db-wal").write_bytes(log)
+    server_fixture.data.mkdir()
+    (server_fixture.data / "runner.db").write_bytes(cut_off["runner.db"])
+    (server_fixture.data / "runner.db-wal").write_bytes(log)
     if where == "whole":
-        assert len(house.start().jobs()) == 100
+        assert len(server_fixture.start().jobs()) == 100
         return
-    said = refused_start(house)
-    assert f"{house.data / 'runner.db-wal'} is damaged" in said and "store_corrupt" in said
-    assert (house.data / "runner.db").read_bytes() == cut_off["runner.db"]
-    assert (house.data / "runner.db-wal").read_bytes() == log
+    said = refused_start(server_fixture)
+    assert f"{server_fixture.data / 'runner.db-wal'} is damaged" in said and "store_corrupt" in said
+    assert (server_fixture.data / "runner.db").read_bytes() == cut_off["runner.db"]
+    assert (server_fixture.data / "runner.db-wal").read_bytes() == log
 
 
 def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
     early = replaced("answer-when-durable", "durable(None)")
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [early]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [early]))
     try:
-        server = house.start()
-        with hold_write_lock(house.data / "runner.db"):
+        server = server_fixture.start()
+        with hold_write_lock(server_fixture.data / "runner.db"):
             answer = server.http.post("/v1/jobs", json={"handler": "echo", "input": {}})
-            house.kill(server, within_s=8)
-        server = house.start()
+            server_fixture.kill(server, within_s=8)
+        server = server_fixture.start()
         assert answer.status_code == 202
         assert server.http.get(f"/v1/jobs/{answer.json()['id']}").status_code == 404
     finally:
-        house.close()
+        server_fixture.close()

@@ -65,8 +65,8 @@ def ask(
         link.close()
 
 
-def test_foreign_hosts_are_refused_on_every_route(house: ServerFixture) -> None:
-    server = house.start()
+def test_foreign_hosts_are_refused_on_every_route(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     for path in ("/v1/jobs", "/healthz", "/metrics", "/docs", "/openapi.json", "/nowhere"):
         for host in FOREIGN_HOSTS if path == "/v1/jobs" else FOREIGN_HOSTS[:3]:
             status, text = ask(server, "GET", path, {"Host": host})
@@ -77,8 +77,8 @@ def test_foreign_hosts_are_refused_on_every_route(house: ServerFixture) -> None:
         assert ask(server, "GET", "/v1/jobs", {"Host": host})[0] == 200, host
 
 
-def test_cross_site_requests_are_refused_and_do_nothing(house: ServerFixture) -> None:
-    server = house.start()
+def test_cross_site_requests_are_refused_and_do_nothing(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     for name, (attack, refused) in CROSS_SITE.items():
         for path in WRITES:
             headers = {"Host": "127.0.0.1:{port}", "Content-Type": "application/json", **attack}
@@ -92,8 +92,8 @@ def test_cross_site_requests_are_refused_and_do_nothing(house: ServerFixture) ->
     assert not any(queue["paused"] for queue in server.http.get("/v1/queues").json()["data"])
 
 
-def test_preflight_grants_nothing_and_get_changes_nothing(house: ServerFixture) -> None:
-    server = house.start()
+def test_preflight_grants_nothing_and_get_changes_nothing(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     answer = server.http.options("/v1/jobs", headers=preflight)
     assert answer.status_code >= 400
@@ -102,8 +102,8 @@ def test_preflight_grants_nothing_and_get_changes_nothing(house: ServerFixture) 
         assert server.http.get(path).status_code in (404, 405)
 
 
-def test_our_own_origin_and_an_allowed_one_may_post(house: ServerFixture) -> None:
-    server = house.start("--allow-origin", "https://app.example")
+def test_our_own_origin_and_an_allowed_one_may_post(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--allow-origin", "https://app.example")
     for origin in ("http://127.0.0.1:{port}", "https://app.example"):
         headers = {"Host": "127.0.0.1:{port}", "Origin": origin, "Content-Type": "application/json"}
         assert ask(server, "POST", "/v1/jobs", headers, BODY)[0] == 202, origin
@@ -112,8 +112,8 @@ def test_our_own_origin_and_an_allowed_one_may_post(house: ServerFixture) -> Non
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_wide_bind_without_a_token_does_not_start(house: ServerFixture, host: str) -> None:
-    process, ready, log = house.spawn("--host", host)
+def test_a_wide_bind_without_a_token_does_not_start(server_fixture: ServerFixture, host: str) -> None:
+    process, ready, log = server_fixture.spawn("--host", host)
     with open(ready, "rb"):
         until(lambda: process.poll() is not None, "it refuses", within_s=4)
     assert process.returncode == 2

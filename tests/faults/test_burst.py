@@ -59,9 +59,9 @@ async def _answers(reader: asyncio.StreamReader, count: int) -> list[BurstRespon
 
 
 def test_a_burst_is_bounded_told_when_to_come_back_and_what_was_accepted_is_kept(
-    house: ServerFixture,
+    server_fixture: ServerFixture,
 ) -> None:
-    server = house.start(env={"RUNNER_LIMITS__QUEUED": str(QUEUE_MAX)})
+    server = server_fixture.start(env={"RUNNER_LIMITS__QUEUED": str(QUEUE_MAX)})
     assert server.http.post("/v1/queues/burst/pause").status_code == 200
     answers, sent_s = asyncio.run(asyncio.wait_for(burst(server), LIMIT_S))
     assert sent_s <= WITHIN_S
@@ -76,6 +76,6 @@ def test_a_burst_is_bounded_told_when_to_come_back_and_what_was_accepted_is_kept
     one = {"handler": "echo", "input": {}, "queue": "burst"}
     (fate,) = server.http.post("/v1/jobs/bulk", json={"jobs": [one]}).json()["jobs"]
     assert (fate["status"], fate["code"]) == (429, "queue_full")
-    house.kill(server)
-    server = house.start()
+    server_fixture.kill(server)
+    server = server_fixture.start()
     assert {job["id"] for job in server.jobs(queue="burst")} == accepted

@@ -60,9 +60,9 @@ def make_canaries() -> dict[str, str]:
     return {name: f"canary{uuid.uuid4().hex}" for name in NAMES}
 
 
-def start(house: ServerFixture, canaries: dict[str, str]) -> tuple[LiveServer, Path]:
+def start(server_fixture: ServerFixture, canaries: dict[str, str]) -> tuple[LiveServer, Path]:
     """A server at log level debug that has been given secrets in every way there is."""
-    told, handlers, token = (house.folder / name for name in ("environ", "leaky.py", "token"))
+    told, handlers, token = (server_fixture.folder / name for name in ("environ", "leaky.py", "token"))
     handlers.write_text(HANDLERS.format(told=str(told)))
     token.write_text(canaries["token file"])
     env = {
@@ -71,7 +71,7 @@ def start(house: ServerFixture, canaries: dict[str, str]) -> tuple[LiveServer, P
         "RUNNER_REDIS_PASSWORD": canaries["RUNNER_REDIS_PASSWORD"],
         "RUNNER_LOG_LEVEL": "debug",
     }
-    server = house.start("--handlers", str(handlers), "--token-file", str(token), env=env)
+    server = server_fixture.start("--handlers", str(handlers), "--token-file", str(token), env=env)
     server.http.headers["Authorization"] = f"Bearer {canaries['token file']}"
     return server, told
 
@@ -136,8 +136,8 @@ def _without_document(data: Document) -> Document:
     return {key: value for key, value in data.items() if key not in ("input", "metadata")}
 
 
-def command_lines(house: ServerFixture) -> list[str]:
-    found = [Path(f"/proc/{pid}/cmdline") for pid in house.processes()]
+def command_lines(server_fixture: ServerFixture) -> list[str]:
+    found = [Path(f"/proc/{pid}/cmdline") for pid in server_fixture.processes()]
     return [path.read_bytes().decode("utf-8", "replace") for path in found if path.exists()]
 
 
@@ -145,10 +145,10 @@ def hits(texts: list[str], canaries: dict[str, str]) -> list[tuple[str, str]]:
     return [(name, text[:300]) for name, canary in canaries.items() for text in texts if canary in text]
 
 
-def test_no_secret_shows_in_anything_that_a_server_says(house: ServerFixture) -> None:
+def test_no_secret_shows_in_anything_that_a_server_says(server_fixture: ServerFixture) -> None:
     canaries = make_canaries()
     assert len(canaries) == 12
-    server, told = start(house, canaries)
+    server, told = start(server_fixture, canaries)
     until(lambda: "hangs" in server.http.get("/v1/handlers").text, "the handlers are described")
     texts = attempts_to_get_in(server, canaries)
     tickets, answers = use_tickets(server)
@@ -156,7 +156,7 @@ def test_no_secret_shows_in_anything_that_a_server_says(house: ServerFixture) ->
     texts += answers
     _, ends = fail_jobs(server, canaries)
     texts += ends + [server.http.get(page).text for page in PAGES]
-    lines = command_lines(house)
+    lines = command_lines(server_fixture)
     assert len(lines) >= 4
     server.process.terminate()
     assert server.exit_code(within_s=5) == 0
@@ -167,7 +167,7 @@ def test_no_secret_shows_in_anything_that_a_server_says(house: ServerFixture) ->
     assert hits([json.dumps(each) for each in environments], canaries) == []
 
 
-def test_a_setting_that_is_refused_is_not_repeated(house: ServerFixture) -> None:
+def test_a_setting_that_is_refused_is_not_repeated(server_fixture: ServerFixture) -> None:
     canary = make_canaries()["RUNNER_DATABASE_URL"]
     for env in (
         {"RUNNER_STORE": f"postgresql://user:{canary}@db/jobs"},
@@ -175,7 +175,7 @@ def test_a_setting_that_is_refused_is_not_repeated(house: ServerFixture) -> None
         {"RUNNER_EXECUTORS__ENV__KEY": canary, "RUNNER_FRONTS": "-1"},
         {"RUNNER_TOKEN": f"{canary}\n {canary}", "RUNNER_FRONTS": "-1"},
     ):
-        process, ready, log = house.spawn(env=env)
+        process, ready, log = server_fixture.spawn(env=env)
         try:
             assert process.wait(5) == 2, log.read_text()
         finally:

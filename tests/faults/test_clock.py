@@ -11,7 +11,7 @@ from tests.faults.server_fixture import LiveServer, ServerFixture, until, wait_u
 pytestmark = pytest.mark.timed
 
 DAY_S = 86_400
-#: Put before everything else on the path: every process of the house reads the time through it.
+#: Put before everything else on the path: every process of the server_fixture reads the time through it.
 JUMPER = """
 import os, time
 _time = time.time
@@ -22,19 +22,21 @@ time.time = jumped
 """
 
 
-def start(house: ServerFixture) -> LiveServer:
-    folder = house.folder / "jumper"
+def start(server_fixture: ServerFixture) -> LiveServer:
+    folder = server_fixture.folder / "jumper"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(JUMPER)
-    jump(house, 0)
-    path = f"{folder}:{house.tree}"
-    return house.start(env={"PYTHONPATH": path, "CLOCK_OFFSET": str(house.folder / "offset")})
+    jump(server_fixture, 0)
+    path = f"{folder}:{server_fixture.tree}"
+    return server_fixture.start(
+        env={"PYTHONPATH": path, "CLOCK_OFFSET": str(server_fixture.folder / "offset")}
+    )
 
 
-def jump(house: ServerFixture, seconds: float) -> None:
-    fresh = house.folder / "offset.new"
+def jump(server_fixture: ServerFixture, seconds: float) -> None:
+    fresh = server_fixture.folder / "offset.new"
     fresh.write_text(str(seconds))
-    fresh.replace(house.folder / "offset")
+    fresh.replace(server_fixture.folder / "offset")
 
 
 def within(server: LiveServer, handler: str, least_s: float, most_s: float, **options: object) -> str:
@@ -48,17 +50,17 @@ def within(server: LiveServer, handler: str, least_s: float, most_s: float, **op
 
 @pytest.mark.parametrize("seconds", [DAY_S, -DAY_S], ids=["forward", "back"])
 def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(
-    house: ServerFixture, seconds: int
+    server_fixture: ServerFixture, seconds: int
 ) -> None:
-    server = start(house)
+    server = start(server_fixture)
     server.http.post("/v1/queues/still/pause")
     later = server.submit("echo", delay_s=3_600)
     waiting = server.submit("echo", queue="still", queue_timeout_s=3_600)
-    gate = house.folder / "gate"
+    gate = server_fixture.folder / "gate"
     running = server.submit("steady", {"gate": str(gate)}, timeout_s=3_600)
     until(lambda: server.job(running)["progress"], "it runs")
     executors = _executors(server)
-    jump(house, seconds)
+    jump(server_fixture, seconds)
     states = wait_until_stable(
         lambda: [server.job(each)["state"] for each in (later, waiting, running)], "all is quiet"
     )

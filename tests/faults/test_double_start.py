@@ -17,10 +17,10 @@ NO_LOCK = [removed("data-folder-lock")]
 NO_EPOCH = [never("epoch-in-transactions"), never("epoch-each-second")]
 
 
-def second_is_refused(house: ServerFixture, server: LiveServer) -> None:
+def second_is_refused(server_fixture: ServerFixture, server: LiveServer) -> None:
     """The second one ends at once and says who holds the folder."""
     started = time.monotonic()
-    process, ready, log = house.spawn()
+    process, ready, log = server_fixture.spawn()
     try:
         until(lambda: process.poll() is not None, "the second server ends", within_s=3)
         assert time.monotonic() - started <= 2.0
@@ -33,43 +33,43 @@ def second_is_refused(house: ServerFixture, server: LiveServer) -> None:
         os.close(ready)
 
 
-def older_stops_writing(house: ServerFixture, server: LiveServer) -> None:
+def older_stops_writing(server_fixture: ServerFixture, server: LiveServer) -> None:
     """With the lock file gone a second server starts; the store's epoch then fences the older one,
     which is at work, and the newer one ends what the older could not."""
     ids = server.submit_many("nap", [{"s": 0.05}] * JOBS)
     until(lambda: server.counts().get("succeeded"), "the older one is at work")
-    (house.data / "lock").unlink()
-    newer = house.start()
+    (server_fixture.data / "lock").unlink()
+    newer = server_fixture.start()
     until(lambda: server.process.poll() is not None, "the older server ends", within_s=2)
     assert server.process.returncode == 3
     until(lambda: newer.counts().get("succeeded") == len(ids), "the newer one ends all", within_s=6)
 
 
 @pytest.mark.timed
-def test_a_second_server_is_refused_and_the_first_goes_on(house: ServerFixture) -> None:
-    server = house.start()
+def test_a_second_server_is_refused_and_the_first_goes_on(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     ids = server.submit_many("nap", [{"s": 0.005}] * JOBS)
-    second_is_refused(house, server)
+    second_is_refused(server_fixture, server)
     until(lambda: server.counts().get("succeeded") == len(ids), "all jobs of the first end well")
 
 
-def test_with_the_lock_file_deleted_the_older_server_is_fenced(house: ServerFixture) -> None:
-    older_stops_writing(house, house.start())
+def test_with_the_lock_file_deleted_the_older_server_is_fenced(server_fixture: ServerFixture) -> None:
+    older_stops_writing(server_fixture, server_fixture.start())
 
 
 def test_without_the_lock_a_second_server_starts(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_LOCK))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_LOCK))
     try:
         with pytest.raises(AssertionError, match="the second server ends"):
-            second_is_refused(house, house.start())
+            second_is_refused(server_fixture, server_fixture.start())
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def test_without_the_epoch_the_older_server_keeps_its_devices(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_EPOCH))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_EPOCH))
     try:
         with pytest.raises(AssertionError, match="still holds"):
-            older_stops_writing(house, house.start())
+            older_stops_writing(server_fixture, server_fixture.start())
     finally:
-        house.close()
+        server_fixture.close()

@@ -45,8 +45,8 @@ def stop(server: LiveServer) -> None:
     assert server.exit_code(within_s=10) == 0
 
 
-def test_a_wait_beyond_ten_years_is_refused_at_every_door(house: ServerFixture) -> None:
-    server = house.start()
+def test_a_wait_beyond_ten_years_is_refused_at_every_door(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     for options, pointer in REFUSED:
         started = time.monotonic()
         answer = server.http.post("/v1/jobs", json={"handler": "nap", "input": {"s": 5}, **options})
@@ -63,33 +63,33 @@ def test_a_wait_beyond_ten_years_is_refused_at_every_door(house: ServerFixture) 
         assert "at most ten years" in job["error"]["message"]
     assert listed(server) == dict.fromkeys(ids, "failed")
     stop(server)
-    server = house.start()
+    server = server_fixture.start()
     assert listed(server) == dict.fromkeys(ids, "failed")
     assert server.wait_for_end(server.submit("echo"))["state"] == "succeeded"
 
 
-def test_stored_times_beyond_any_calendar_cost_neither_start_nor_lists(house: ServerFixture) -> None:
+def test_stored_times_beyond_any_calendar_cost_neither_start_nor_lists(server_fixture: ServerFixture) -> None:
     """What an older version has taken in: of three jobs for each time one waits for its retry, one has to
     start by then, and one fails now and would wait so long by its backoff."""
-    server = house.start()
+    server = server_fixture.start()
     told = {"retries": 1, "delay_s": 600}
     sets = [[server.submit("stumble", {"fails": 1, "s": 0}, **told) for _ in range(3)] for _ in LATE_S]
     every = [job_id for ids in sets for job_id in ids]
     stop(server)
-    store = SqliteStore(str(house.data / "runner.db"))
+    store = SqliteStore(str(server_fixture.data / "runner.db"))
     epoch = store.take_epoch()
     jobs = {job.id: job for job in store.find_jobs(JobQuery())}
     for late, ids in zip(LATE_S, sets, strict=True):
         store.commit(epoch, WriteBatch(updates=_spoilt(late, [jobs[job_id] for job_id in ids])))
     store.close()
-    server = house.start()
+    server = server_fixture.start()
     for waits, _, fails in sets:
         until(partial(_waits_again, server, fails), "it has failed once")
         assert server.job(waits)["ready_at"] == "9999-12-31T23:59:59.000Z"
         assert server.http.get(f"/v1/jobs/{waits}/explain").status_code == 200
     assert listed(server) == dict.fromkeys(every, "queued")
     stop(server)
-    server = house.start()
+    server = server_fixture.start()
     assert listed(server) == dict.fromkeys(every, "queued")
     for job_id in every:
         assert server.http.post(f"/v1/jobs/{job_id}/cancel").status_code in (200, 202)

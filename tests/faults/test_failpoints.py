@@ -23,9 +23,9 @@ from tests.faults.server_fixture import ROOT
 
 #: `all`, or how the names of points begin that are tried in every mode; else each is tried in one.
 POINTS_WANTED = "FAULT_TEST_POINTS"
-#: Houses side by side where all is tried, and one more whose server has a GPU.
+#: Servers side by side where all is tried, and one more that has a GPU.
 LANES = 3
-#: What is tried in the suite goes in so many tests, each with a house of its own, and one more with a GPU.
+#: Into this many tests the cases of the suite are cut, each with a server of its own, and one more with a GPU.
 SLICES = 6
 #: Where bytes leave a process of the server or go into the store; each is wrapped in `points`, or passed on
 #: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.
@@ -33,15 +33,15 @@ GATES = {
     "api/coordinator/client.py _flush self._transport.write",
     "runner/coordinator/processes/front_pool.py _flush self._transport.write",
     "runner/coordinator/storage/journal.py _write self._committer.commit",
-    "runner/protocol/zmq_router.py send Backend.send",
+    "runner/protocol/zmq_router.py send ZmqSocket.send",
     "runner/executor/sender.py _write os.writev",
-    "runner/stores/sqlite/access.py ask self._transport.write",
+    "runner/stores/sqlite/access.py send_request self._transport.write",
     "runner/stores/sqlite/access.py commit self._store.commit",
-    "runner/stores/sqlite/writer.py _answer self._store.commit",
+    "runner/stores/sqlite/writer.py _handle_request self._store.commit",
     "runner/stores/sqlite/writer.py run self._stream.sendall",
     "runner/worker/processes/executor_process.py _flush self.channel.send",
     "runner/worker/processes/executor_process.py send self.channel.send",
-    "runner/protocol/zmq_dealer.py send Backend.send",
+    "runner/protocol/zmq_dealer.py send ZmqSocket.send",
 }
 OTHERS = {
     "api/http/connection.py _refuse self.transport.write",
@@ -138,7 +138,7 @@ def sample() -> Iterator[FailpointCase]:
 
 
 def drive(folder: Path, mine: list[FailpointCase], *, gpus: str = "none") -> list[str]:
-    """Cases one by one in one house; what went wrong. After a failure a new house is moved into."""
+    """Run cases one by one on one server; gives what went wrong. After a failure a new server is started."""
     failures: list[str] = []
     if not mine:
         return failures

@@ -136,13 +136,13 @@ def bad_frames(server: LiveServer) -> int:
     return int(float(next(line for line in lines if line.startswith("runner_bad_frames_total")).split()[1]))
 
 
-def start_watched(house: ServerFixture) -> tuple[LiveServer, Path]:
+def start_watched(server_fixture: ServerFixture) -> tuple[LiveServer, Path]:
     """A server whose every process tells when it unpickles anything."""
-    watcher, told = house.folder / "watcher", house.folder / "unpickled"
+    watcher, told = server_fixture.folder / "watcher", server_fixture.folder / "unpickled"
     watcher.mkdir()
     (watcher / "sitecustomize.py").write_text(WATCHER)
-    path = f"{watcher}:{house.tree}"
-    return house.start(env={"PYTHONPATH": path, "PICKLE_WATCH": str(told)}), told
+    path = f"{watcher}:{server_fixture.tree}"
+    return server_fixture.start(env={"PYTHONPATH": path, "PICKLE_WATCH": str(told)}), told
 
 
 def attacked(server: LiveServer, path: str) -> float:
@@ -157,17 +157,17 @@ def attacked(server: LiveServer, path: str) -> float:
 
 
 @pytest.mark.serial
-def test_rubbish_on_the_workers_socket_is_counted_and_does_no_harm(house: ServerFixture) -> None:
-    server, told = start_watched(house)
-    path = json.loads((house.data / "lock").read_text())["runtime"] + "/workers.sock"
+def test_rubbish_on_the_workers_socket_is_counted_and_does_no_harm(server_fixture: ServerFixture) -> None:
+    server, told = start_watched(server_fixture)
+    path = json.loads((server_fixture.data / "lock").read_text())["runtime"] + "/workers.sock"
     before_s = job_s(server)
-    worker, before_bytes = house.pids_of_role("worker"), rss_bytes(server.pid)
+    worker, before_bytes = server_fixture.pids_of_role("worker"), rss_bytes(server.pid)
     seen_s = attacked(server, path)
     send_noise(path, NOISY_LINKS)
     # Twice as long is what must hold on a machine of its own; what attacks takes a core here.
     assert seen_s <= max(2 * before_s, 0.1)
     assert rss_bytes(server.pid) - before_bytes <= GROWTH_BYTES
-    assert house.pids_of_role("worker") == worker
+    assert server_fixture.pids_of_role("worker") == worker
     assert job_s(server, 20) <= max(2 * before_s, 0.1)
     assert server.log.read_text().count("a frame was dropped") <= 30
     assert "Traceback" not in server.log.read_text()

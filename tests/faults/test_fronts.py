@@ -62,8 +62,8 @@ def all_answer(server: LiveServer) -> bool:
         return False
 
 
-def start(house: ServerFixture, **env: str) -> LiveServer:
-    server = house.start("--fronts", str(FRONTS), env=env)
+def start(server_fixture: ServerFixture, **env: str) -> LiveServer:
+    server = server_fixture.start("--fronts", str(FRONTS), env=env)
     until(lambda: all_answer(server), "all fronts answer", within_s=10)
     return server
 
@@ -106,8 +106,8 @@ class Poster:
 
 
 @pytest.mark.timed
-def test_no_job_and_no_event_is_lost_with_a_front(house: ServerFixture) -> None:
-    server, gate = start(house), house.folder / "gate"
+def test_no_job_and_no_event_is_lost_with_a_front(server_fixture: ServerFixture) -> None:
+    server, gate = start(server_fixture), server_fixture.folder / "gate"
     job_id = server.submit("talk", {"n": CHUNKS, "gate": str(gate)})
     give_up, stop = threading.Event(), threading.Event()
     followers = [Follower(server.url, job_id, seed, cuts=0) for seed in range(FOLLOWERS)]
@@ -119,7 +119,7 @@ def test_no_job_and_no_event_is_lost_with_a_front(house: ServerFixture) -> None:
             half = CHUNKS // 2
             until(lambda: all(len(f.seen) >= half for f in followers), "half was seen", within_s=10)
             # The oldest each time: none of the first three stays.
-            took_s = [kill(server, min(house.pids_of_role("front"))) for _ in range(KILLS)]
+            took_s = [kill(server, min(server_fixture.pids_of_role("front"))) for _ in range(KILLS)]
             gate.touch()
             for future in following:
                 future.result(timeout=10)
@@ -140,12 +140,12 @@ def test_no_job_and_no_event_is_lost_with_a_front(house: ServerFixture) -> None:
     until(lambda: not server.counts()["queued"] + server.counts()["running"], "all jobs have ended")
     ended = {job["id"] for job in server.jobs(state="succeeded")}
     assert set(accepted) <= ended
-    assert len(house.pids_of_role("front")) == FRONTS
+    assert len(server_fixture.pids_of_role("front")) == FRONTS
 
 
 @pytest.mark.timed
-def test_who_waits_for_a_job_is_told_when_the_front_dies(house: ServerFixture) -> None:
-    server, gate = start(house), house.folder / "gate"
+def test_who_waits_for_a_job_is_told_when_the_front_dies(server_fixture: ServerFixture) -> None:
+    server, gate = start(server_fixture), server_fixture.folder / "gate"
     body = {"handler": "steady", "input": {"gate": str(gate)}}
     broke_at: list[float] = []
 
@@ -160,7 +160,7 @@ def test_who_waits_for_a_job_is_told_when_the_front_dies(house: ServerFixture) -
         waiting = [pool.submit(wait) for _ in range(WAITERS)]
         until(lambda: len(server.jobs()) == WAITERS, "all are taken in")
         server.http.close()
-        for pid in house.pids_of_role("front"):
+        for pid in server_fixture.pids_of_role("front"):
             os.kill(pid, signal.SIGKILL)
         killed_at = time.monotonic()
         for future in waiting:
@@ -191,42 +191,42 @@ def served(link: socket.socket) -> bool:
             return False
 
 
-def served_beside_a_death(house: ServerFixture, server: LiveServer) -> int:
+def served_beside_a_death(server_fixture: ServerFixture, server: LiveServer) -> int:
     """How many of those who wait to be accepted are served although one front dies meanwhile."""
     server.http.close()
-    fronts = house.pids_of_role("front")
+    fronts = server_fixture.pids_of_role("front")
     for pid in fronts:
         os.kill(pid, signal.SIGSTOP)
     links = queue_up(server)
     os.kill(fronts[0], signal.SIGKILL)
-    until(lambda: fronts[0] not in house.pids_of_role("front"), "it is dead")
+    until(lambda: fronts[0] not in server_fixture.pids_of_role("front"), "it is dead")
     for pid in fronts[1:]:
         os.kill(pid, signal.SIGCONT)
     return sum(served(link) for link in links)
 
 
-def test_who_waits_to_be_accepted_outlives_a_front(house: ServerFixture) -> None:
-    assert served_beside_a_death(house, start(house)) == QUEUED
+def test_who_waits_to_be_accepted_outlives_a_front(server_fixture: ServerFixture) -> None:
+    assert served_beside_a_death(server_fixture, start(server_fixture)) == QUEUED
 
 
 def test_with_sockets_of_their_own_the_waiting_die_with_a_front(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, OWN_SOCKETS))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, OWN_SOCKETS))
     with ExitStack() as stack:
-        stack.callback(house.close)
-        assert served_beside_a_death(house, start(house)) < QUEUED
+        stack.callback(server_fixture.close)
+        assert served_beside_a_death(server_fixture, start(server_fixture)) < QUEUED
 
 
 @pytest.mark.timed
-def test_a_front_that_hangs_is_told_of_and_replaced(house: ServerFixture) -> None:
-    server = start(house)
-    job_id = server.submit("steady", {"gate": str(house.folder / "gate")})
+def test_a_front_that_hangs_is_told_of_and_replaced(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
+    job_id = server.submit("steady", {"gate": str(server_fixture.folder / "gate")})
     with ExitStack() as stack, ThreadPoolExecutor(WAITERS) as pool:
         give_up = threading.Event()
         stack.callback(give_up.set)
         followers = [Follower(server.url, job_id, seed, cuts=0) for seed in range(WAITERS)]
         following: list[Future[None]] = [pool.submit(follower.run, give_up) for follower in followers]
         until(lambda: all(follower.seen for follower in followers), "all read")
-        (hung, *_) = house.pids_of_role("front")
+        (hung, *_) = server_fixture.pids_of_role("front")
         os.kill(hung, signal.SIGSTOP)
         told: set[str] = set()
         took_s: list[float] = []
@@ -235,13 +235,13 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: ServerFixture) -> Non
             asked = time.monotonic()
             told.add(httpx2.get(f"{server.url}/readyz", **PLAIN).json()["status"])
             took_s.append(time.monotonic() - asked)
-            return hung not in house.pids_of_role("front")
+            return hung not in server_fixture.pids_of_role("front")
 
         until(is_gone, "it is killed", within_s=HUNG_S, every_s=0.05)
         assert told == {"ok", "degraded"}
         assert max(took_s) <= 1.0, "the others took every new connection"
         until(lambda: all_answer(server), "it is replaced", within_s=10)
-        (house.folder / "gate").touch()
+        (server_fixture.folder / "gate").touch()
         for future in following:
             future.result(timeout=10)
     assert {follower.seen[-1].name for follower in followers} == {"done"}
@@ -250,37 +250,39 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: ServerFixture) -> Non
 
 def test_without_the_watch_a_hung_front_stays(tmp_path: Path) -> None:
     blind = [value("pulse", "0.1"), value("silent-pulses", "10_000"), value("busy-pulses", "10_000")]
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, blind))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, blind))
     with ExitStack() as stack:
-        stack.callback(house.close)
-        server = start(house)
-        (hung, *_) = house.pids_of_role("front")
+        stack.callback(server_fixture.close)
+        server = start(server_fixture)
+        (hung, *_) = server_fixture.pids_of_role("front")
         os.kill(hung, signal.SIGSTOP)
         lost = "runner_fronts_lost_total"
         until(lambda: figure(server, 'runner_fronts{state="silent"}') == 1, "it is missed", within_s=5)
         # Thirty pulses and more, which would be its end three times over.
         wait_until_stable(lambda: figure(server, lost), "nothing is done about it", for_s=3.0)
-        assert hung in house.pids_of_role("front") and figure(server, lost) == 0
+        assert hung in server_fixture.pids_of_role("front") and figure(server, lost) == 0
 
 
 def test_a_start_without_any_front_is_refused_with_a_sentence(tmp_path: Path) -> None:
     mute = [removed("front-hello"), value("front-wait", "1.0")]
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, mute))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, mute))
     with ExitStack() as stack:
-        stack.callback(house.close)
-        process, ready, log = house.spawn()
+        stack.callback(server_fixture.close)
+        process, ready, log = server_fixture.spawn()
         stack.callback(os.close, ready)
         assert process.wait(15) == 2
         assert "no front has answered within 1 s" in log.read_text()
         assert "Traceback" not in log.read_text()
-        until(lambda: not house.processes(), "nothing is left")
+        until(lambda: not server_fixture.processes(), "nothing is left")
 
 
-def test_figures_and_limits_are_the_coordinators_whichever_front_answers(house: ServerFixture) -> None:
-    server = start(house, RUNNER_LIMITS__QUEUED="2")
+def test_figures_and_limits_are_the_coordinators_whichever_front_answers(
+    server_fixture: ServerFixture,
+) -> None:
+    server = start(server_fixture, RUNNER_LIMITS__QUEUED="2")
     server.http.post("/v1/queues/default/pause")
     server.http.close()
-    fronts, told = house.pids_of_role("front"), []
+    fronts, told = server_fixture.pids_of_role("front"), []
     for alone in fronts:
         others = [pid for pid in fronts if pid != alone]
         for pid in others:
@@ -320,13 +322,13 @@ def seconds_of(server: LiveServer, path: str) -> float:
 
 
 @pytest.mark.serial
-def test_a_front_with_many_readers_does_not_slow_down_the_others(house: ServerFixture) -> None:
+def test_a_front_with_many_readers_does_not_slow_down_the_others(server_fixture: ServerFixture) -> None:
     """All readers are at one front; new connections go to whoever is free."""
     with many_descriptors(4_096), ExitStack() as stack, ThreadPoolExecutor(1) as pool:
-        server, gate = start(house), house.folder / "gate"
+        server, gate = start(server_fixture), server_fixture.folder / "gate"
         job_id = server.submit("ticker", {"gate": str(gate), "every_s": 0.1, "padding": 100}, timeout_s=60)
         server.http.close()
-        _, *others = house.pids_of_role("front")
+        _, *others = server_fixture.pids_of_role("front")
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
         links = [stack.enter_context(ask_for_events(server, job_id)) for _ in range(READERS)]

@@ -21,9 +21,11 @@ def pids(trace: Path) -> list[int]:
     return [int(line.split()[2]) for line in trace.read_text().splitlines()]
 
 
-def test_a_lost_context_costs_one_executor_once_and_no_neighbour(house: ServerFixture, one: FakeGpus) -> None:
-    server, trace = start_on_gpus(house, one), house.folder / "trace"
-    gate = FileGate(server, house.folder)
+def test_a_lost_context_costs_one_executor_once_and_no_neighbour(
+    server_fixture: ServerFixture, one: FakeGpus
+) -> None:
+    server, trace = start_on_gpus(server_fixture, one), server_fixture.folder / "trace"
+    gate = FileGate(server, server_fixture.folder)
     neighbour = gate.submit_running()
     one.change("GPU-a", launch_error="CUDA error: an illegal memory access was encountered", launch_errors=1)
     job = server.wait_for_end(server.submit("take", {"kernel": True, "trace": str(trace)}, retries=0))
@@ -37,9 +39,9 @@ def test_a_lost_context_costs_one_executor_once_and_no_neighbour(house: ServerFi
     assert (kept["state"], kept["attempt"]) == ("succeeded", 1)
 
 
-def test_out_of_memory_costs_no_executor(house: ServerFixture, one: FakeGpus) -> None:
-    server, trace = start_on_gpus(house, one), house.folder / "trace"
-    gate = FileGate(server, house.folder)
+def test_out_of_memory_costs_no_executor(server_fixture: ServerFixture, one: FakeGpus) -> None:
+    server, trace = start_on_gpus(server_fixture, one), server_fixture.folder / "trace"
+    gate = FileGate(server, server_fixture.folder)
     gate.submit_running("take-much")
     data = {"bytes": ["30GiB"], "once": True, "trace": str(trace)}
     job_id = server.submit("take", data, retries=0)

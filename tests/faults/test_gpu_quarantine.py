@@ -55,13 +55,13 @@ def finished(server: LiveServer, job_id: str) -> None:
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job
 
 
-# What is shown, as functions of a house: with a guard taken out they must fail.
+# What is shown, as functions of a server_fixture: with a guard taken out they must fail.
 
 
-def lost_and_found(house: ServerFixture, two: FakeGpus) -> None:
+def lost_and_found(server_fixture: ServerFixture, two: FakeGpus) -> None:
     """A lost GPU is told at once, its jobs move, and it comes back."""
-    server = start_on_gpus(house, two)
-    gate = FileGate(server, house.folder)
+    server = start_on_gpus(server_fixture, two)
+    gate = FileGate(server, server_fixture.folder)
     job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     began = time.monotonic()
@@ -83,9 +83,9 @@ def lost_and_found(house: ServerFixture, two: FakeGpus) -> None:
     assert server.http.get("/readyz").json()["status"] == "ok"
 
 
-def needs_reset(house: ServerFixture, two: FakeGpus) -> None:
+def needs_reset(server_fixture: ServerFixture, two: FakeGpus) -> None:
     """A GPU that needs a reset comes back by the operator's word and by nothing else."""
-    server = start_on_gpus(house, two)
+    server = start_on_gpus(server_fixture, two)
     two.event(A, EVENT_XID, 95)
     becomes(server, "gpu0", "quarantined")
     assert "it needs a reset" in devices(server)["gpu0"]["health"]
@@ -100,10 +100,10 @@ def needs_reset(house: ServerFixture, two: FakeGpus) -> None:
     becomes(server, "gpu0", "ok")
 
 
-def contained(house: ServerFixture, two: FakeGpus) -> None:
+def contained(server_fixture: ServerFixture, two: FakeGpus) -> None:
     """After a contained memory error no result is trusted."""
-    server = start_on_gpus(house, two)
-    gate = FileGate(server, house.folder)
+    server = start_on_gpus(server_fixture, two)
+    gate = FileGate(server, server_fixture.folder)
     job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     two.event(CARDS[sick], EVENT_XID, 94)
@@ -114,17 +114,17 @@ def contained(house: ServerFixture, two: FakeGpus) -> None:
 
 
 def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(
-    house: ServerFixture, two: FakeGpus
+    server_fixture: ServerFixture, two: FakeGpus
 ) -> None:
-    lost_and_found(house, two)
+    lost_and_found(server_fixture, two)
 
 
 @pytest.mark.parametrize(("code", "state"), [(48, "quarantined"), (79, "lost")])
 def test_a_card_that_reports_that_it_is_broken_is_left(
-    house: ServerFixture, two: FakeGpus, code: int, state: str
+    server_fixture: ServerFixture, two: FakeGpus, code: int, state: str
 ) -> None:
-    server = start_on_gpus(house, two)
-    gate = FileGate(server, house.folder)
+    server = start_on_gpus(server_fixture, two)
+    gate = FileGate(server, server_fixture.folder)
     job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     if code == 79:
@@ -138,17 +138,23 @@ def test_a_card_that_reports_that_it_is_broken_is_left(
     finished(server, job_id)
 
 
-def test_who_needs_a_reset_comes_back_by_the_operators_word(house: ServerFixture, two: FakeGpus) -> None:
-    needs_reset(house, two)
+def test_who_needs_a_reset_comes_back_by_the_operators_word(
+    server_fixture: ServerFixture, two: FakeGpus
+) -> None:
+    needs_reset(server_fixture, two)
 
 
-def test_after_a_contained_memory_error_no_result_is_trusted(house: ServerFixture, two: FakeGpus) -> None:
-    contained(house, two)
+def test_after_a_contained_memory_error_no_result_is_trusted(
+    server_fixture: ServerFixture, two: FakeGpus
+) -> None:
+    contained(server_fixture, two)
 
 
-def test_an_unknown_error_drains_and_what_runs_ends_first(house: ServerFixture, two: FakeGpus) -> None:
-    server = start_on_gpus(house, two)
-    gate = FileGate(server, house.folder)
+def test_an_unknown_error_drains_and_what_runs_ends_first(
+    server_fixture: ServerFixture, two: FakeGpus
+) -> None:
+    server = start_on_gpus(server_fixture, two)
+    gate = FileGate(server, server_fixture.folder)
     job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     two.event(CARDS[sick], EVENT_XID, 9999)
@@ -161,10 +167,10 @@ def test_an_unknown_error_drains_and_what_runs_ends_first(house: ServerFixture, 
 
 @pytest.mark.parametrize("code", [13, 45])
 def test_errors_of_programs_are_left_to_their_programs(
-    house: ServerFixture, two: FakeGpus, code: int
+    server_fixture: ServerFixture, two: FakeGpus, code: int
 ) -> None:
-    server = start_on_gpus(house, two)
-    gate = FileGate(server, house.folder)
+    server = start_on_gpus(server_fixture, two)
+    gate = FileGate(server, server_fixture.folder)
     job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     two.event(CARDS[sick], EVENT_XID, code)
@@ -178,9 +184,9 @@ def test_errors_of_programs_are_left_to_their_programs(
 
 
 def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(
-    house: ServerFixture, two: FakeGpus
+    server_fixture: ServerFixture, two: FakeGpus
 ) -> None:
-    server = start_on_gpus(house, two)
+    server = start_on_gpus(server_fixture, two)
     two.change(A, launch_error=ILLEGAL, launch_errors=10_000)
     jobs = [server.wait_for_end(server.submit("take", {"kernel": True}, retries=0)) for _ in range(3)]
     assert [job["state"] for job in jobs] == ["succeeded"] * 3
@@ -193,9 +199,9 @@ def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(
 
 
 def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(
-    house: ServerFixture, two: FakeGpus
+    server_fixture: ServerFixture, two: FakeGpus
 ) -> None:
-    server = start_on_gpus(house, two)
+    server = start_on_gpus(server_fixture, two)
     until(lambda: [condition(server, each)["state"] for each in CARDS] == ["ok", "ok"], "they are read")
     began = datetime.now(UTC)
     two.hang()
@@ -207,8 +213,8 @@ def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(
     assert becomes(server, "gpu0", "ok", within_s=15)["message"] == ""
 
 
-def test_simulated_ones_are_left_and_come_back_too(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:1x24GiB")
+def test_simulated_ones_are_left_and_come_back_too(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:1x24GiB")
     for _ in range(3):
         job = server.wait_for_end(server.submit("device_error", {"kind": "sticky", "times": 99}))
         assert job["state"] == "failed" and job["attempt"] == 2
@@ -243,9 +249,9 @@ def test_without_its_guard_it_would_show(
     shown: Callable[[ServerFixture, FakeGpus], None],
     fault: str,
 ) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=fault):
-            shown(house, two)
+            shown(server_fixture, two)
     finally:
-        house.close()
+        server_fixture.close()

@@ -64,10 +64,10 @@ def split(tmp_path: Path) -> FakeGpus:
 
 @pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[ServerFixture]:
-    """A house whose servers have short bounds."""
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, SHORT))
-    yield house
-    house.close()
+    """A server_fixture whose servers have short bounds."""
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, SHORT))
+    yield server_fixture
+    server_fixture.close()
 
 
 @contextmanager
@@ -98,13 +98,13 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[int(share * len(values))]
 
 
-# What is shown, as functions of a house: with a guard taken out they must fail.
+# What is shown, as functions of a server_fixture: with a guard taken out they must fail.
 
 
-def hang(house: ServerFixture, two: FakeGpus) -> None:
+def hang(server_fixture: ServerFixture, two: FakeGpus) -> None:
     """A driver that does not answer holds up nobody, and its GPUs take no work until it does."""
-    server = start_on_gpus(house, two)
-    gate = FileGate(server, house.folder)
+    server = start_on_gpus(server_fixture, two)
+    gate = FileGate(server, server_fixture.folder)
     running = gate.submit_running()
     with watched(server) as spent:
         two.hang()
@@ -115,7 +115,7 @@ def hang(house: ServerFixture, two: FakeGpus) -> None:
         assert server.wait_for_end(server.submit("beside"))["state"] == "succeeded"
         told = explain_job(server, waits)
         assert told["state"] == "queued" and "not read" in told["message"], told
-        assert len(house.pids_of_role("probe")) <= 1, "probes do not pile up"
+        assert len(server_fixture.pids_of_role("probe")) <= 1, "probes do not pile up"
         gate.open()
         assert server.wait_for_end(running)["state"] == "succeeded"
     assert percentile(spent, 0.99) < 0.05, sorted(spent)[-10:]
@@ -124,10 +124,10 @@ def hang(house: ServerFixture, two: FakeGpus) -> None:
     assert device_healths(server) == ["ok", "ok"]
 
 
-def foreign(house: ServerFixture, one: FakeGpus) -> None:
+def foreign(server_fixture: ServerFixture, one: FakeGpus) -> None:
     """What other programs hold is left to them; the job says so, and starts when they go."""
     one.change(A, foreign=12 * GIB)
-    server = start_on_gpus(house, one)
+    server = start_on_gpus(server_fixture, one)
     job_id = server.submit("take-much", {"bytes": ["14GiB"]})
     told = until(
         lambda: (found := explain_job(server, job_id))["reason"] == "waiting_for_memory" and found,
@@ -141,12 +141,12 @@ def foreign(house: ServerFixture, one: FakeGpus) -> None:
     assert (job["state"], job["attempt"], job["output"]["held"]) == ("succeeded", 1, 14 * GIB)
 
 
-def late_release(house: ServerFixture, one: FakeGpus) -> None:
+def late_release(server_fixture: ServerFixture, one: FakeGpus) -> None:
     """Bytes that the dead still hold are not granted again; what is really free is."""
     # A kill in mid-kernel leaves some cards at 100 % for good.
     one.change(A, holds=True, utilisation=100)
-    server = start_on_gpus(house, one)
-    kill_job(server, FileGate(server, house.folder).submit_running("take-much", nbytes="14GiB"))
+    server = start_on_gpus(server_fixture, one)
+    kill_job(server, FileGate(server, server_fixture.folder).submit_running("take-much", nbytes="14GiB"))
     waits = server.submit("take-much", {"bytes": ["14GiB"]})
     until(lambda: gpus_of(server)[0]["used_bytes"] >= 14 * GIB, "the device still shows them")
     beside = server.wait_for_end(server.submit("take", {"bytes": ["2GiB"]}))
@@ -158,10 +158,10 @@ def late_release(house: ServerFixture, one: FakeGpus) -> None:
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
 
 
-def never_released(house: ServerFixture, two: FakeGpus) -> None:
+def never_released(server_fixture: ServerFixture, two: FakeGpus) -> None:
     """A card that does not give back what a dead process had takes no more work, until it does."""
-    server = start_on_gpus(house, two)
-    job_id = FileGate(server, house.folder).submit_running("take-much", nbytes="14GiB")
+    server = start_on_gpus(server_fixture, two)
+    job_id = FileGate(server, server_fixture.folder).submit_running("take-much", nbytes="14GiB")
     at = 0 if device_of(server, job_id) == "gpu0" else 1
     held, other = (A, B) if at == 0 else (B, A)
     until(lambda: gpus_of(server)[at]["level"] == "processes", "the driver names it")
@@ -176,9 +176,9 @@ def never_released(house: ServerFixture, two: FakeGpus) -> None:
     assert gpus_of(server)[at]["draining_bytes"] == 0
 
 
-def split_anew(house: ServerFixture, split: FakeGpus) -> None:
+def split_anew(server_fixture: ServerFixture, split: FakeGpus) -> None:
     """An instance that vanished is lost; a new one waits for a restart."""
-    server = start_on_gpus(house, split)
+    server = start_on_gpus(server_fixture, split)
     assert {each["uuid"] for each in gpus_of(server)} == {"MIG-1", "MIG-2"}
     kept = Card("MIG-2", total=9 * GIB)
     split.change(A, instances=[None, Card("MIG-3", total=9 * GIB), kept])
@@ -190,9 +190,9 @@ def split_anew(house: ServerFixture, split: FakeGpus) -> None:
 
 
 def test_a_driver_that_hangs_holds_up_nobody_and_its_gpus_take_no_work(
-    house: ServerFixture, two: FakeGpus
+    server_fixture: ServerFixture, two: FakeGpus
 ) -> None:
-    hang(house, two)
+    hang(server_fixture, two)
 
 
 def test_memory_of_others_is_left_to_them_and_the_job_starts_when_they_go(
@@ -201,8 +201,10 @@ def test_memory_of_others_is_left_to_them_and_the_job_starts_when_they_go(
     foreign(hasty, one)
 
 
-def test_bytes_that_the_dead_still_hold_are_not_granted_again(house: ServerFixture, one: FakeGpus) -> None:
-    late_release(house, one)
+def test_bytes_that_the_dead_still_hold_are_not_granted_again(
+    server_fixture: ServerFixture, one: FakeGpus
+) -> None:
+    late_release(server_fixture, one)
 
 
 def test_a_card_that_never_gives_memory_back_is_taken_out_of_work(
@@ -212,22 +214,22 @@ def test_a_card_that_never_gives_memory_back_is_taken_out_of_work(
 
 
 def test_an_instance_that_vanished_is_lost_and_a_new_one_waits_for_a_restart(
-    house: ServerFixture, split: FakeGpus
+    server_fixture: ServerFixture, split: FakeGpus
 ) -> None:
-    split_anew(house, split)
+    split_anew(server_fixture, split)
 
 
 def test_a_driver_that_hangs_at_the_start_is_told_and_nothing_is_left(tmp_path: Path, one: FakeGpus) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, IMPATIENT))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, IMPATIENT))
     try:
         one.hang()
-        process, ready, log = house.spawn("--gpus", "all", env=one.environ(house.tree))
+        process, ready, log = server_fixture.spawn("--gpus", "all", env=one.environ(server_fixture.tree))
         os.close(ready)
         assert process.wait(15) != 0
         assert "a driver that hangs?" in log.read_text() and "--gpus none" in log.read_text()
-        until(lambda: not house.processes(), "nothing is left")
+        until(lambda: not server_fixture.processes(), "nothing is left")
     finally:
-        house.close()
+        server_fixture.close()
 
 
 @pytest.mark.parametrize(
@@ -248,9 +250,9 @@ def test_without_its_guard_it_would_show(
     cards: str,
     fault: str,
 ) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=fault):
-            shown(house, request.getfixturevalue(cards))
+            shown(server_fixture, request.getfixturevalue(cards))
     finally:
-        house.close()
+        server_fixture.close()

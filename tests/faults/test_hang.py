@@ -31,27 +31,29 @@ def unharmed(server: LiveServer, healthy: str) -> None:
 
 
 @pytest.mark.timed
-def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(house: ServerFixture) -> None:
-    server = house.start()
+def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(
+    server_fixture: ServerFixture,
+) -> None:
+    server = server_fixture.start()
     healthy = server.submit("hold_gil", {"s": 3}, timeout_s=6)
     hang(server)
     unharmed(server, healthy)
 
 
 def test_without_the_deadline_the_loop_goes_on(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_DEADLINE))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_DEADLINE))
     try:
         with pytest.raises(AssertionError, match="running"):
-            hang(house.start())
+            hang(server_fixture.start())
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def test_a_limit_on_silence_would_end_the_healthy(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, HASTY))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, HASTY))
     try:
         with pytest.raises(AssertionError, match="failed"):
-            server = house.start()
+            server = server_fixture.start()
             unharmed(server, server.submit("hold_gil", {"s": 1.6}, timeout_s=6))
     finally:
-        house.close()
+        server_fixture.close()

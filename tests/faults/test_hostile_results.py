@@ -13,8 +13,8 @@ from tests.faults.server_fixture import LiveServer, ServerFixture
 GROWTH_BYTES = 64 << 20
 
 
-def test_a_table_of_hostile_results_ends_typed_and_never_as_our_fault(house: ServerFixture) -> None:
-    server = house.start()
+def test_a_table_of_hostile_results_ends_typed_and_never_as_our_fault(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     pid = server.wait_for_end(server.submit("hostile"))["output"]
     for handler in ("hostile", "hostile_chunks"):
         for kind in HOSTILE:
@@ -31,11 +31,11 @@ def _all_views(server: LiveServer, job_id: str) -> list[httpx2.Response]:
     return [server.http.get(f"/v1/jobs/{job_id}{path}") for path in paths]
 
 
-def test_a_gigabyte_from_a_generator_is_cut_off_and_held_by_nobody(house: ServerFixture) -> None:
-    server = house.start()
+def test_a_gigabyte_from_a_generator_is_cut_off_and_held_by_nobody(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     pid = server.wait_for_end(server.submit("tamper"))["output"]
     assert server.wait_for_end(server.submit("pour", {"n": 2}))["state"] == "succeeded"
-    ours = {role: house.pids_of_role(role)[0] for role in ("worker", "front", "writer")} | {
+    ours = {role: server_fixture.pids_of_role(role)[0] for role in ("worker", "front", "writer")} | {
         "coordinator": server.pid
     }
     before = {role: peak_bytes(each) for role, each in ours.items()}
@@ -44,7 +44,7 @@ def test_a_gigabyte_from_a_generator_is_cut_off_and_held_by_nobody(house: Server
     for role, each in ours.items():
         assert peak_bytes(each) - before[role] <= GROWTH_BYTES, role
     # The worker lives on, and so do its other executors.
-    assert house.pids_of_role("worker") == [ours["worker"]]
+    assert server_fixture.pids_of_role("worker") == [ours["worker"]]
     assert server.wait_for_end(server.submit("tamper"))["output"] == pid
 
 

@@ -21,16 +21,16 @@ NOT_TOLD = [
 ]
 
 
-def kill_loop(house: ServerFixture, kills: int, ready_s: float) -> None:
+def kill_loop(server_fixture: ServerFixture, kills: int, ready_s: float) -> None:
     """Kills at random moments lose no job, and none ends twice."""
     moments = random.Random(4)
-    trace = house.folder / "trace"
-    server = house.start()
+    trace = server_fixture.folder / "trace"
+    server = server_fixture.start()
     ids = server.submit_many("nap", [{"s": 0.01, "trace": str(trace)}] * JOBS)
     for _ in range(kills):
         _work_on(server, moments.randint(2, JOBS // (2 * kills)))
-        house.kill(server)
-        server = house.start()
+        server_fixture.kill(server)
+        server = server_fixture.start()
         assert server.ready_s <= ready_s
 
     until(lambda: _ended(server) == JOBS, "all jobs have ended", within_s=8)
@@ -44,17 +44,17 @@ def kill_loop(house: ServerFixture, kills: int, ready_s: float) -> None:
 
 
 @pytest.mark.serial
-def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(house: ServerFixture) -> None:
-    kill_loop(house, KILLS, READY_S)
+def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(server_fixture: ServerFixture) -> None:
+    kill_loop(server_fixture, KILLS, READY_S)
 
 
 def test_what_nobody_puts_back_is_missed(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NOT_TOLD))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NOT_TOLD))
     try:
         with pytest.raises(AssertionError, match="interrupted"):
-            kill_loop(house, 3, float("inf"))
+            kill_loop(server_fixture, 3, float("inf"))
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def _ended(server: LiveServer) -> int:

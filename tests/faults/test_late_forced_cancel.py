@@ -10,17 +10,19 @@ from tests.faults.server_fixture import LiveServer, ServerFixture, read_trace, u
 TRIES = 15
 
 
-def test_a_forced_cancel_that_comes_late_spares_the_attempt_behind_it(house: ServerFixture) -> None:
-    server = house.start(executors=1)
+def test_a_forced_cancel_that_comes_late_spares_the_attempt_behind_it(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start(executors=1)
     for job_id in server.submit_many("nap", [{}] * 100):
         server.wait_for_end(job_id)
-    (worker,) = house.pids_of_role("worker")
-    assert any(_came_late(house, server, worker, number) for number in range(TRIES)), "never behind another"
+    (worker,) = server_fixture.pids_of_role("worker")
+    assert any(_came_late(server_fixture, server, worker, number) for number in range(TRIES)), (
+        "never behind another"
+    )
 
 
-def _came_late(house: ServerFixture, server: LiveServer, worker: int, number: int) -> bool:
+def _came_late(server_fixture: ServerFixture, server: LiveServer, worker: int, number: int) -> bool:
     """Whether the second job had begun when the first one's cancel came; where it had, it goes on."""
-    traces = [house.folder / f"{which}-{number}" for which in ("first", "second")]
+    traces = [server_fixture.folder / f"{which}-{number}" for which in ("first", "second")]
     first, second = server.submit_many(
         "nap", [{"s": s, "trace": str(trace)} for s, trace in zip((0.3, 1.0), traces, strict=True)]
     )

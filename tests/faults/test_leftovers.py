@@ -35,47 +35,47 @@ def strangers() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def _family(house: ServerFixture, server: LiveServer, **options: object) -> tuple[str, set[int]]:
+def _family(server_fixture: ServerFixture, server: LiveServer, **options: object) -> tuple[str, set[int]]:
     """A job whose handler has a pool, a child in its own session and an orphan; and all their pids."""
     server.wait_for_end(server.submit("echo"))
-    before = set(house.processes())
+    before = set(server_fixture.processes())
     job_id = server.submit("family", {"block": True}, **options)
     until(lambda: server.job(job_id)["progress"], "the family is up")
-    pids = set(house.processes()) - before
+    pids = set(server_fixture.processes()) - before
     assert len(pids) >= 5, "executor, two children, two pool workers"
     return job_id, pids
 
 
-def cancel(house: ServerFixture, server: LiveServer) -> None:
+def cancel(server_fixture: ServerFixture, server: LiveServer) -> None:
     """A cancelled job's family is gone."""
-    job_id, pids = _family(house, server)
+    job_id, pids = _family(server_fixture, server)
     assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={}).status_code == 202
-    until(lambda: not pids & set(house.processes()), "cancel ends them all", within_s=3)
+    until(lambda: not pids & set(server_fixture.processes()), "cancel ends them all", within_s=3)
     assert server.wait_for_end(job_id)["state"] == "cancelled"
 
 
-def time_out(house: ServerFixture, server: LiveServer) -> None:
+def time_out(server_fixture: ServerFixture, server: LiveServer) -> None:
     """So is that of one that was out of time."""
-    job_id, pids = _family(house, server, timeout_s=1.0)
-    until(lambda: not pids & set(house.processes()), "a timeout ends them all", within_s=1 + 3)
+    job_id, pids = _family(server_fixture, server, timeout_s=1.0)
+    until(lambda: not pids & set(server_fixture.processes()), "a timeout ends them all", within_s=1 + 3)
     assert server.wait_for_end(job_id)["error"]["code"] == "timeout"
 
 
-def kill(house: ServerFixture, server: LiveServer) -> None:
+def kill(server_fixture: ServerFixture, server: LiveServer) -> None:
     """And that of a dead coordinator."""
-    _family(house, server)
+    _family(server_fixture, server)
     server.signal(signal.SIGKILL)
     server.process.wait()
-    until(lambda: not house.processes(), "a dead coordinator's are gone", within_s=3)
+    until(lambda: not server_fixture.processes(), "a dead coordinator's are gone", within_s=3)
 
 
 def test_cancel_timeout_and_kill_leave_no_process_behind(
-    house: ServerFixture, strangers: list[subprocess.Popen[bytes]]
+    server_fixture: ServerFixture, strangers: list[subprocess.Popen[bytes]]
 ) -> None:
-    server = house.start()
-    cancel(house, server)
-    time_out(house, server)
-    kill(house, server)
+    server = server_fixture.start()
+    cancel(server_fixture, server)
+    time_out(server_fixture, server)
+    kill(server_fixture, server)
     assert all(process.poll() is None for process in strangers), "a stranger was killed"
     assert pids_with_environ(MARKER, "somebody-else/1")
 
@@ -90,9 +90,9 @@ def test_without_the_clearing_something_remains(
     fault: Callable[[ServerFixture, LiveServer], None],
     remains: str,
 ) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=remains):
-            fault(house, house.start())
+            fault(server_fixture, server_fixture.start())
     finally:
-        house.close()
+        server_fixture.close()

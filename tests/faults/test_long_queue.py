@@ -25,9 +25,9 @@ JOBS = 1_200
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[ServerFixture]:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, SMALL))
-    yield house
-    house.close()
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, SMALL))
+    yield server_fixture
+    server_fixture.close()
 
 
 def pause(server: LiveServer, verb: str, queue: str = "default") -> None:

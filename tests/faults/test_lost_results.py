@@ -19,13 +19,13 @@ QUICK_S = 0.0002
 NO_SPOOL = [value("spool-unacknowledged", "[]")]
 
 
-def lose_results(house: ServerFixture) -> None:
+def lose_results(server_fixture: ServerFixture) -> None:
     """The worker is held first, so that the coordinator hands it all that it has credit for; then the
     coordinator is held, so that it reads none of the results; then it is killed."""
-    trace = house.folder / "trace"
-    server = house.start(executors=EXECUTORS)
+    trace = server_fixture.folder / "trace"
+    server = server_fixture.start(executors=EXECUTORS)
     _warm(server)
-    (worker,) = house.pids_of_role("worker")
+    (worker,) = server_fixture.pids_of_role("worker")
     os.kill(worker, signal.SIGSTOP)
     ids = server.submit_many("nap", [{"trace": str(trace)}] * 600, queue="lost")
     # Each executor has one that runs; what is staged behind it went out in the same frames.
@@ -35,9 +35,9 @@ def lose_results(house: ServerFixture) -> None:
     # All that the worker has runs to its end: what is cut off in the middle has no result to lose.
     assert wait_until_stable(lambda: len(read_trace(trace)), "the handlers ran") >= RESULTS
     ran = {job_id for job_id, _ in read_trace(trace)}
-    house.kill(server)
+    server_fixture.kill(server)
 
-    server = house.start(executors=EXECUTORS)
+    server = server_fixture.start(executors=EXECUTORS)
     recorded = until(lambda: _succeeded_once(server, ran), "the results are recorded", within_s=3)
     assert len(recorded) >= RESULTS
     until(lambda: server.counts("lost").get("succeeded") == len(ids), "the rest ran too")
@@ -71,14 +71,14 @@ def _succeeded_once(server: LiveServer, wanted: set[str]) -> set[str]:
     return found if len(found) == len(wanted) else set()
 
 
-def test_200_unread_results_are_all_recorded_once_after_a_kill(house: ServerFixture) -> None:
-    lose_results(house)
+def test_200_unread_results_are_all_recorded_once_after_a_kill(server_fixture: ServerFixture) -> None:
+    lose_results(server_fixture)
 
 
 def test_without_the_spool_results_are_lost(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_SPOOL))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_SPOOL))
     try:
         with pytest.raises(AssertionError, match="the results are recorded"):
-            lose_results(house)
+            lose_results(server_fixture)
     finally:
-        house.close()
+        server_fixture.close()

@@ -21,12 +21,12 @@ def lane(tmp_path: Path) -> Iterator[FailpointLane]:
     lane.close()
 
 
-def test_no_attempt_number_is_given_twice_when_a_worker_dies(house: ServerFixture) -> None:
+def test_no_attempt_number_is_given_twice_when_a_worker_dies(server_fixture: ServerFixture) -> None:
     """The job that kills the worker stands in the middle of a line of quick ones: nobody was told that it
     had started."""
-    marks = house.folder / "marks"
+    marks = server_fixture.folder / "marks"
     marks.mkdir()
-    server = house.start(executors=1)
+    server = server_fixture.start(executors=1)
     plain = {"marks": str(marks)}
     server.submit_many("work", [plain] * QUICK)
     until(lambda: server.counts().get("succeeded") == QUICK, "quick ones end", within_s=10)
@@ -39,10 +39,10 @@ def test_no_attempt_number_is_given_twice_when_a_worker_dies(house: ServerFixtur
 
 def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: FailpointLane) -> None:
     """The order to run a second job is lost with the link, while the first one runs."""
-    gate = lane.house.folder / "gate"
+    gate = lane.server_fixture.folder / "gate"
     first = lane.submit("work", gate=str(gate))
     lane.await_job(first, lambda job: bool(job["progress"]), "it runs")
-    (worker,) = lane.house.pids_of_role("worker")
+    (worker,) = lane.server_fixture.pids_of_role("worker")
     lane.arm(FailpointCase("coordinator>worker.Run", "cut"))
     second = lane.submit("work")
     job = lane.await_job(second, has_ended, "the second one ends")
@@ -51,4 +51,4 @@ def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: Failp
     job = lane.await_job(first, has_ended, "the first one ends")
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
     assert sorted(path.name for path in lane.marks.iterdir()) == sorted([f"{first}.1.1", f"{second}.1.1"])
-    assert lane.house.pids_of_role("worker") == [worker]
+    assert lane.server_fixture.pids_of_role("worker") == [worker]

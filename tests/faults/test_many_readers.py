@@ -107,11 +107,11 @@ def established(pid: int) -> int:
 
 
 def test_a_live_reader_does_not_notice_the_idle_and_the_dead(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     with many_descriptors(IDLE + 3_096), ExitStack() as stack:
-        stack.callback(house.close)
-        server, gate = house.start(), str(tmp_path / "gate")
-        (front,) = house.pids_of_role("front")
+        stack.callback(server_fixture.close)
+        server, gate = server_fixture.start(), str(tmp_path / "gate")
+        (front,) = server_fixture.pids_of_role("front")
         quiet = server.submit("steady", {"gate": gate}, timeout_s=60)
         loud = server.submit(
             "ticker", {"gate": gate, "every_s": EVERY_S, "padding": PADDING_BYTES}, timeout_s=60

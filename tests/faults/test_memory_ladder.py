@@ -46,9 +46,13 @@ def waits_alone(server: LiveServer, job_id: str) -> None:
             break
 
 
-def whole_ladder(house: ServerFixture) -> None:
+def whole_ladder(server_fixture: ServerFixture) -> None:
     """Each rung brings more, and after the last the job fails with a report."""
-    server, gate, trace = house.start("--gpus", "sim:1x24GiB"), house.folder / "gate", house.folder / "trace"
+    server, gate, trace = (
+        server_fixture.start("--gpus", "sim:1x24GiB"),
+        server_fixture.folder / "gate",
+        server_fixture.folder / "trace",
+    )
     neighbour(server, gate)
     job_id = server.submit("device_error", {"kind": "memory", "times": 99, "trace": str(trace)}, retries=5)
     waits_alone(server, job_id)
@@ -74,8 +78,10 @@ def whole_ladder(house: ServerFixture) -> None:
     assert read_trace(trace) == [(job_id, number) for number in (1, 2, 3, 4)]
 
 
-def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: ServerFixture) -> None:
-    whole_ladder(house)
+def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(
+    server_fixture: ServerFixture,
+) -> None:
+    whole_ladder(server_fixture)
 
 
 @pytest.mark.parametrize(
@@ -87,16 +93,16 @@ def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: 
     ids=["the rung is forgotten", "not alone"],
 )
 def test_without_its_guard_it_would_show(tmp_path: Path, guard: Change) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [guard]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [guard]))
     try:
         with pytest.raises(AssertionError, match="4"):
-            whole_ladder(house)
+            whole_ladder(server_fixture)
     finally:
-        house.close()
+        server_fixture.close()
 
 
-def test_who_was_alone_gets_more_at_once_and_idle_neighbours_make_room(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:1x24GiB")
+def test_who_was_alone_gets_more_at_once_and_idle_neighbours_make_room(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:1x24GiB")
     server.wait_for_end(server.submit("hungry", {"hold": "1GiB"}))
     job = server.wait_for_end(server.submit("device_error", {"kind": "memory", "times": 1}))
     assert (job["state"], job["output"]["granted"]) == ("succeeded", 6 * GIB)
@@ -109,8 +115,8 @@ def test_who_was_alone_gets_more_at_once_and_idle_neighbours_make_room(house: Se
     until(left, "those who idled beside it are gone")
 
 
-def test_the_last_rung_is_the_largest_device(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:8GiB,24GiB")
+def test_the_last_rung_is_the_largest_device(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:8GiB,24GiB")
     job = server.wait_for_end(server.submit("device_error", {"kind": "memory", "times": 2}, vram="7GiB"))
     assert (job["state"], job["output"]["granted"]) == ("succeeded", 24 * GIB)
     assert [each[:2] for each in rungs(server, job["id"])] == [
@@ -120,21 +126,21 @@ def test_the_last_rung_is_the_largest_device(house: ServerFixture) -> None:
     ]
 
 
-def test_who_has_a_whole_device_already_is_not_tried_again(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:1x4GiB")
+def test_who_has_a_whole_device_already_is_not_tried_again(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:1x4GiB")
     job = server.wait_for_end(server.submit("device_error", {"kind": "memory", "times": 1}))
     assert (job["error"]["code"], job["attempt"]) == ("device_out_of_memory", 1)
 
 
-def test_weights_that_do_not_fit_are_loaded_with_more_room(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:1x24GiB")
+def test_weights_that_do_not_fit_are_loaded_with_more_room(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:1x24GiB")
     job = server.wait_for_end(server.submit("weighty"))
     assert (job["state"], job["output"]) == ("succeeded", 6 * GIB)
     assert rungs(server, job["id"])[0] == (["sim0"], 4, False, "device_out_of_memory")
 
 
-def test_who_takes_more_than_there_is_goes_the_same_way(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:1x24GiB")
+def test_who_takes_more_than_there_is_goes_the_same_way(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:1x24GiB")
     job = server.wait_for_end(server.submit("hungry", {"hold": "30GiB"}))
     assert job["error"]["code"] == "device_out_of_memory"
     assert job["error"]["detail"]["peak_bytes"] == 30 * GIB
@@ -144,13 +150,13 @@ def test_who_takes_more_than_there_is_goes_the_same_way(house: ServerFixture) ->
 
 
 @pytest.mark.parametrize("end", [ServerFixture.kill, ServerFixture.cut_power], ids=["kill", "power"])
-def test_a_restart_in_the_middle_keeps_the_rung(house: ServerFixture, end: Any) -> None:
-    server, gate = house.start("--gpus", "sim:1x24GiB"), house.folder / "gate"
+def test_a_restart_in_the_middle_keeps_the_rung(server_fixture: ServerFixture, end: Any) -> None:
+    server, gate = server_fixture.start("--gpus", "sim:1x24GiB"), server_fixture.folder / "gate"
     neighbour(server, gate)
     job_id = server.submit("device_error", {"kind": "memory", "times": 2})
     waits_alone(server, job_id)
-    end(house, server)
-    server = house.start("--gpus", "sim:1x24GiB")
+    end(server_fixture, server)
+    server = server_fixture.start("--gpus", "sim:1x24GiB")
     gate.touch()
     job = server.wait_for_end(job_id)
     assert (job["state"], job["output"]["granted"]) == ("succeeded", 6 * GIB)
@@ -162,15 +168,15 @@ def test_a_restart_in_the_middle_keeps_the_rung(house: ServerFixture, end: Any) 
     ]
 
 
-def test_a_strict_handler_gets_no_more_than_it_declared(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:1x24GiB")
+def test_a_strict_handler_gets_no_more_than_it_declared(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:1x24GiB")
     job = server.wait_for_end(server.submit("modest"))
     assert (job["error"]["code"], job["attempt"]) == ("device_out_of_memory", 1)
     assert job["error"]["detail"]["largest_bytes"] == 4 * GIB
 
 
-def test_a_job_that_is_run_again_by_hand_begins_at_the_foot(house: ServerFixture) -> None:
-    server = house.start("--gpus", "sim:1x4GiB")
+def test_a_job_that_is_run_again_by_hand_begins_at_the_foot(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--gpus", "sim:1x4GiB")
     job_id = server.submit("device_error", {"kind": "memory", "times": 1})
     assert server.wait_for_end(job_id)["state"] == "failed"
     assert server.http.post(f"/v1/jobs/{job_id}/retry").status_code == 202

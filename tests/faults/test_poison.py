@@ -15,10 +15,10 @@ GOOD = 20
 NO_BUDGET = [value("deaths-budget", "99")]
 
 
-def poison(house: ServerFixture) -> None:
+def poison(server_fixture: ServerFixture) -> None:
     """Killer and good jobs share handler and executors, so that good ones wait right behind the killer."""
-    trace = house.folder / "trace"
-    server = house.start()
+    trace = server_fixture.folder / "trace"
+    server = server_fixture.start()
     killer = server.submit(
         "die", {"how": "SEGV", "trace": str(trace)}, retries=5, backoff=NO_RETRY_WAIT, queue="killer"
     )
@@ -30,14 +30,14 @@ def poison(house: ServerFixture) -> None:
     assert {server.job(job_id)["attempt"] for job_id in good} == {1}, "a job was blamed that did not run"
 
 
-def test_a_killer_dies_twice_and_takes_no_good_job_with_it(house: ServerFixture) -> None:
-    poison(house)
+def test_a_killer_dies_twice_and_takes_no_good_job_with_it(server_fixture: ServerFixture) -> None:
+    poison(server_fixture)
 
 
 def test_without_the_budget_a_killer_goes_on(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_BUDGET))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_BUDGET))
     try:
         with pytest.raises(AssertionError, match="worker_crashed"):
-            poison(house)
+            poison(server_fixture)
     finally:
-        house.close()
+        server_fixture.close()

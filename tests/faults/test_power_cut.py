@@ -17,17 +17,17 @@ ROUNDS = 15
 #: Commits one job a batch for ever; prints each number once the store has taken it.
 COMMITTER = """
 import sys
-from runner.job import Job, Terms
-from runner.stores.store import Batch
-from runner.stores.sqlite import SqliteStore
-from runner.uuid7 import new_id
+from runner.jobs.ids import new_id
+from runner.jobs.job import Job, JobTerms
+from runner.stores.sqlite.sqlite_store import SqliteStore
+from runner.stores.store import WriteBatch
 store = SqliteStore(sys.argv[1])
 epoch = store.take_epoch()
-n = store.last_n()
+n = store.last_job_number()
 while True:
     n += 1
-    job = Job(n, new_id(), "echo", "default", 50, 0.0, Terms(), 4)
-    store.commit(epoch, Batch(inserts=[(job, b'"in"')], outputs=[(n, b'"out"')]))
+    job = Job(n, new_id(), "echo", "default", 50, 0.0, JobTerms(), 4)
+    store.commit(epoch, WriteBatch(inserts=[(job, b'"in"')], outputs=[(n, b'"out"')]))
     store.checkpoint_if_due()
     sys.stdout.write(f"{n}\\n")
     sys.stdout.flush()

@@ -49,34 +49,34 @@ class Posters:
         self.pool.shutdown()
 
 
-def lose_power(house: ServerFixture, rounds: int) -> int:
+def lose_power(server_fixture: ServerFixture, rounds: int) -> int:
     """Cut the power in the middle of a stream of posts, again and again; gives how many jobs are missing."""
-    shadow = house.folder / "shadow"
+    shadow = server_fixture.folder / "shadow"
     accepted: set[str] = set()
-    house.data.mkdir()
+    server_fixture.data.mkdir()
     for _ in range(rounds):
-        server = house.start(env=powercut.env(shadow, house.data))
+        server = server_fixture.start(env=powercut.env(shadow, server_fixture.data))
         posters = Posters(server)
         try:
             posters.until_accepted(ENOUGH)
-            house.cut_power(server)
+            server_fixture.cut_power(server)
         finally:
             posters.close()
         accepted.update(posters.accepted)
-        powercut.restore(shadow, house.data)
-    server = house.start()
+        powercut.restore(shadow, server_fixture.data)
+    server = server_fixture.start()
     assert len(accepted) >= rounds * ENOUGH
     return len(accepted - {job["id"] for job in server.jobs()})
 
 
-def test_no_accepted_job_is_missing_after_five_power_cuts(house: ServerFixture) -> None:
-    assert lose_power(house, ROUNDS) == 0
+def test_no_accepted_job_is_missing_after_five_power_cuts(server_fixture: ServerFixture) -> None:
+    assert lose_power(server_fixture, ROUNDS) == 0
 
 
 def test_without_synced_commits_accepted_jobs_are_missing(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [NORMAL]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [NORMAL]))
     try:
         with pytest.raises(AssertionError):
-            assert lose_power(house, 1) == 0
+            assert lose_power(server_fixture, 1) == 0
     finally:
-        house.close()
+        server_fixture.close()

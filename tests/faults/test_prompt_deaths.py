@@ -35,10 +35,10 @@ def best(measure: Callable[[], float], bound_s: float) -> float:
 
 @pytest.mark.parametrize(("how", "name"), [("SEGV", "SIGSEGV"), ("KILL", "SIGKILL")])
 def test_a_death_is_told_at_once_and_another_executor_starts_within_a_second(
-    house: ServerFixture, how: str, name: str
+    server_fixture: ServerFixture, how: str, name: str
 ) -> None:
     """With one executor, so that the next job needs the replacement."""
-    server, stamp = house.start(executors=1), house.folder / "stamp"
+    server, stamp = server_fixture.start(executors=1), server_fixture.folder / "stamp"
     server.wait_for_end(server.submit("die"))
     told_s: list[float] = []
 
@@ -56,13 +56,13 @@ def test_a_death_is_told_at_once_and_another_executor_starts_within_a_second(
     assert min(told_s) <= TOLD_S
 
 
-def family(house: ServerFixture, server: LiveServer, **data: object) -> tuple[int, set[int]]:
+def family(server_fixture: ServerFixture, server: LiveServer, **data: object) -> tuple[int, set[int]]:
     """An executor that has children of every kind, and all of them, itself included."""
     server.wait_for_end(server.submit("echo"))
-    before = set(house.processes())
+    before = set(server_fixture.processes())
     job_id = server.submit("family", {"block": True, **data}, retries=0)
     until(lambda: server.job(job_id)["progress"], "the family is up")
-    pids = set(house.processes()) - before
+    pids = set(server_fixture.processes()) - before
     assert len(pids) >= 5, "executor, two children, two pool workers"
     (leader,) = [pid for pid in pids if _is_executor(pid)]
     return leader, pids
@@ -73,54 +73,58 @@ def _is_executor(pid: int) -> bool:
     return os.getsid(pid) == pid and b"runner.executor" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_what_an_executor_started_is_gone_within_a_second_of_its_end(house: ServerFixture) -> None:
-    server = house.start()
+def test_what_an_executor_started_is_gone_within_a_second_of_its_end(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
 
     def cleared_s() -> float:
-        leader, pids = family(house, server)
+        leader, pids = family(server_fixture, server)
         began = time.monotonic()
         os.kill(leader, signal.SIGKILL)
-        until(lambda: not pids & set(house.processes()), "all of them are gone")
+        until(lambda: not pids & set(server_fixture.processes()), "all of them are gone")
         return time.monotonic() - began
 
     assert best(cleared_s, CLEARED_S) <= CLEARED_S
 
 
-def test_nothing_of_a_killed_coordinator_is_left_after_a_second(house: ServerFixture) -> None:
+def test_nothing_of_a_killed_coordinator_is_left_after_a_second(server_fixture: ServerFixture) -> None:
     def cleared_s() -> float:
-        server = house.start()
-        family(house, server)
+        server = server_fixture.start()
+        family(server_fixture, server)
         began = time.monotonic()
         server.process.kill()
         server.process.wait()
         # Its fronts end what they answer; what ran jobs must not outlive it.
-        until(lambda: not _executing(house), "executors and all that they started are gone")
+        until(lambda: not _executing(server_fixture), "executors and all that they started are gone")
         took_s = time.monotonic() - began
-        until(lambda: not house.processes(), "everything is gone", within_s=3)
+        until(lambda: not server_fixture.processes(), "everything is gone", within_s=3)
         return took_s
 
     assert best(cleared_s, CLEARED_S) <= CLEARED_S
 
 
-def _executing(house: ServerFixture) -> list[int]:
-    """Processes of the house that are none of its own roles."""
-    own = {pid for role in ("worker", "front", "probe", "writer") for pid in house.pids_of_role(role)}
-    return [pid for pid in house.processes() if pid not in own]
+def _executing(server_fixture: ServerFixture) -> list[int]:
+    """Processes of the server_fixture that are none of its own roles."""
+    own = {
+        pid for role in ("worker", "front", "probe", "writer") for pid in server_fixture.pids_of_role(role)
+    }
+    return [pid for pid in server_fixture.processes() if pid not in own]
 
 
-def test_after_a_kill_with_a_thousand_jobs_the_next_start_takes_two_seconds(house: ServerFixture) -> None:
-    server = house.start()
-    gate = house.folder / "gate"
+def test_after_a_kill_with_a_thousand_jobs_the_next_start_takes_two_seconds(
+    server_fixture: ServerFixture,
+) -> None:
+    server = server_fixture.start()
+    gate = server_fixture.folder / "gate"
     running = [server.submit("steady", {"gate": str(gate)}, retries=1) for _ in range(2)]
     until(lambda: all(server.job(job_id)["progress"] for job_id in running), "two jobs run")
     waiting = server.submit_many("echo", [{}] * 1_000, queue="waiting")
 
     def ready_s() -> float:
-        house.kill(house.servers[-1])
-        return house.start().ready_s
+        server_fixture.kill(server_fixture.servers[-1])
+        return server_fixture.start().ready_s
 
     assert best(ready_s, READY_S) <= READY_S
-    server = house.servers[-1]
+    server = server_fixture.servers[-1]
     gate.touch()
     for job_id in running:
         job: Document = server.wait_for_end(job_id)

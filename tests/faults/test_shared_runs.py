@@ -15,8 +15,8 @@ HANDLERS = Path(__file__).with_name("together_handlers.py")
 GROUP = {"group": "g"}
 
 
-def start(house: ServerFixture, *flags: str, **options: Any) -> LiveServer:
-    return house.start("--handlers", str(HANDLERS), *flags, **{"executors": 1, **options})
+def start(server_fixture: ServerFixture, *flags: str, **options: Any) -> LiveServer:
+    return server_fixture.start("--handlers", str(HANDLERS), *flags, **{"executors": 1, **options})
 
 
 def warm(server: LiveServer, handler: str = "gathered", **data: Any) -> None:
@@ -32,10 +32,10 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def spared(house: ServerFixture, how: str) -> None:
+def spared(server_fixture: ServerFixture, how: str) -> None:
     """One of three spoils the whole batch, whenever it runs."""
-    trace = house.folder / "trace"
-    server = start(house)
+    trace = server_fixture.folder / "trace"
+    server = start(server_fixture)
     warm(server)
     bad = {**GROUP, "how": how, "trace": str(trace)}
     ids = server.submit_many(
@@ -53,21 +53,23 @@ def spared(house: ServerFixture, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["segv", "raise"])
-def test_only_the_one_that_spoils_a_batch_pays_for_it(house: ServerFixture, how: str) -> None:
-    spared(house, how)
+def test_only_the_one_that_spoils_a_batch_pays_for_it(server_fixture: ServerFixture, how: str) -> None:
+    spared(server_fixture, how)
 
 
 def test_without_the_mark_a_mate_is_blamed(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [never("shared-blame")]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [never("shared-blame")]))
     try:
         with pytest.raises(AssertionError):
-            spared(house, "raise")
+            spared(server_fixture, "raise")
     finally:
-        house.close()
+        server_fixture.close()
 
 
-def test_a_killer_in_batches_dies_twice_alone_and_takes_no_mate_with_it(house: ServerFixture) -> None:
-    server = start(house)
+def test_a_killer_in_batches_dies_twice_alone_and_takes_no_mate_with_it(
+    server_fixture: ServerFixture,
+) -> None:
+    server = start(server_fixture)
     warm(server)
     inputs: list[Document] = [{**GROUP, "how": "segv"}] + [GROUP] * 10
     options = {"retries": 5, "backoff": {"kind": "fixed", "base_s": 0.05, "jitter": 0}}
@@ -78,8 +80,8 @@ def test_a_killer_in_batches_dies_twice_alone_and_takes_no_mate_with_it(house: S
         assert (each["state"], each["retries_left"]) == ("succeeded", 5)
 
 
-def test_each_outcome_is_its_items_own(house: ServerFixture) -> None:
-    server = start(house)
+def test_each_outcome_is_its_items_own(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     warm(server)
     hows = ["fail", "never", "later", "save"]
     ids = server.submit_many("gathered", [{**GROUP, "how": how} for how in hows], retries=1, backoff=0.05)
@@ -92,24 +94,24 @@ def test_each_outcome_is_its_items_own(house: ServerFixture) -> None:
     assert [one.data["message"] for one in server.events(save["id"]) if one.name == "progress"] == ["of 4"]
 
 
-def test_a_batch_waits_for_more_and_goes_by_groups(house: ServerFixture) -> None:
-    server = start(house)
+def test_a_batch_waits_for_more_and_goes_by_groups(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     warm(server)
     ids = [server.submit("gathered", {"group": group}) for group in ("x", "y", "x", "y", "x")]
     outputs = [job["output"][2] for job in all_ended(server, ids)]
     assert outputs == [3, 2, 3, 2, 3]
 
 
-def test_a_wrong_input_is_refused_by_the_schema_of_an_item(house: ServerFixture) -> None:
-    server = start(house)
+def test_a_wrong_input_is_refused_by_the_schema_of_an_item(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     answer = server.http.post("/v1/jobs", json={"handler": "gathered", "input": [GROUP]})
     assert answer.status_code == 422, answer.text
 
 
-def test_a_cancelled_mate_ends_alone(house: ServerFixture) -> None:
-    server = start(house)
+def test_a_cancelled_mate_ends_alone(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     warm(server)
-    go = house.folder / "go"
+    go = server_fixture.folder / "go"
     ids = server.submit_many("gathered", [{**GROUP, "how": "go", "go": str(go)}, {**GROUP, "how": "wait"}])
     until(lambda: all(server.job(job_id)["progress"] for job_id in ids), "both run")
     assert server.http.post(f"/v1/jobs/{ids[1]}/cancel", json={"reason": "enough"}).status_code == 202
@@ -120,8 +122,10 @@ def test_a_cancelled_mate_ends_alone(house: ServerFixture) -> None:
     assert (mate["state"], mate["error"]["message"]) == ("cancelled", "enough")
 
 
-def test_a_batch_that_hangs_is_ended_and_only_the_one_that_hangs_times_out(house: ServerFixture) -> None:
-    server = start(house)
+def test_a_batch_that_hangs_is_ended_and_only_the_one_that_hangs_times_out(
+    server_fixture: ServerFixture,
+) -> None:
+    server = start(server_fixture)
     warm(server)
     ids = server.submit_many("gathered", [GROUP, {**GROUP, "how": "hang"}, GROUP], timeout_s=0.5)
     first, hangs, last = all_ended(server, ids)
@@ -129,9 +133,9 @@ def test_a_batch_that_hangs_is_ended_and_only_the_one_that_hangs_times_out(house
     assert (hangs["error"]["code"], hangs["attempt"]) == ("timeout", 2)
 
 
-def test_a_batch_shrinks_when_memory_runs_out_and_no_job_pays(house: ServerFixture) -> None:
-    trace = house.folder / "trace"
-    server = start(house, "--gpus", "sim:1x8GiB")
+def test_a_batch_shrinks_when_memory_runs_out_and_no_job_pays(server_fixture: ServerFixture) -> None:
+    trace = server_fixture.folder / "trace"
+    server = start(server_fixture, "--gpus", "sim:1x8GiB")
     ids = server.submit_many("batch_of_three", [{"trace": str(trace)}] * 24)
     for job in all_ended(server, ids):
         assert (job["state"], job["retries_left"]) == ("succeeded", 0), job
@@ -139,20 +143,22 @@ def test_a_batch_shrinks_when_memory_runs_out_and_no_job_pays(house: ServerFixtu
     assert sizes[:2] == [8, 4] and max(sizes[2:]) <= 4 and max(sizes[3:]) <= 2, sizes
 
 
-def test_a_killed_server_puts_a_batch_back(house: ServerFixture) -> None:
-    server = start(house)
+def test_a_killed_server_puts_a_batch_back(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     warm(server)
-    ids = server.submit_many("gathered", [{**GROUP, "how": "go", "go": str(house.folder / "go")}] * 3)
+    ids = server.submit_many(
+        "gathered", [{**GROUP, "how": "go", "go": str(server_fixture.folder / "go")}] * 3
+    )
     until(lambda: all(server.job(job_id)["progress"] for job_id in ids), "all run")
-    house.kill(server)
-    (house.folder / "go").touch()
-    server = start(house)
+    server_fixture.kill(server)
+    (server_fixture.folder / "go").touch()
+    server = start(server_fixture)
     for job in all_ended(server, ids):
         assert (job["state"], job["output"][1], job["retries_left"]) == ("succeeded", 2, 0)
 
 
-def test_slots_run_side_by_side_in_one_executor(house: ServerFixture) -> None:
-    server = start(house)
+def test_slots_run_side_by_side_in_one_executor(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     warm(server, "beside")
     ids = server.submit_many("beside", [{"s": 0.8}] * 4)
     until(lambda: all(server.job(job_id)["progress"] for job_id in ids), "all four run at once", within_s=5)
@@ -162,8 +168,8 @@ def test_slots_run_side_by_side_in_one_executor(house: ServerFixture) -> None:
         assert texts == [f"I am {job['id']}"]
 
 
-def test_slots_cancel_and_time_out_one_by_one(house: ServerFixture) -> None:
-    server = start(house)
+def test_slots_cancel_and_time_out_one_by_one(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     warm(server, "beside")
     ids = server.submit_many("beside", [{"s": 60}, {"s": 1.5}])
     late = server.submit("beside", {"s": 60}, timeout_s=0.4)
@@ -175,8 +181,8 @@ def test_slots_cancel_and_time_out_one_by_one(house: ServerFixture) -> None:
     assert (other["state"], other["attempt"]) == ("succeeded", 1)
 
 
-def test_a_slot_that_does_not_end_costs_its_mates_no_retry(house: ServerFixture) -> None:
-    server = start(house)
+def test_a_slot_that_does_not_end_costs_its_mates_no_retry(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture)
     warm(server, "beside")
     stubborn = server.submit("beside", {"s": 60, "how": "stubborn"}, timeout_s=0.3)
     mates = server.submit_many("beside", [{"s": 2.5}] * 2)
@@ -185,9 +191,9 @@ def test_a_slot_that_does_not_end_costs_its_mates_no_retry(house: ServerFixture)
         assert (job["state"], job["attempt"], job["retries_left"]) == ("succeeded", 2, 0)
 
 
-def test_a_killer_in_a_slot_is_found_alone(house: ServerFixture) -> None:
-    trace = house.folder / "trace"
-    server = start(house)
+def test_a_killer_in_a_slot_is_found_alone(server_fixture: ServerFixture) -> None:
+    trace = server_fixture.folder / "trace"
+    server = start(server_fixture)
     warm(server, "beside")
     mates = server.submit_many("beside", [{"s": 0.5}] * 2)
     killer = server.submit("beside", {"s": 0.2, "how": "segv", "trace": str(trace)})

@@ -22,9 +22,9 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 class Load:
     """50 streams, 2 running jobs, 200 waiting ones and a client that goes on posting."""
 
-    def __init__(self, house: ServerFixture, server: LiveServer, streams: int = STREAMS) -> None:
+    def __init__(self, server_fixture: ServerFixture, server: LiveServer, streams: int = STREAMS) -> None:
         self.server = server
-        gate = str(house.folder / "never")
+        gate = str(server_fixture.folder / "never")
         self.running = [server.submit("steady", {"gate": gate}, retries=1, timeout_s=60) for _ in range(2)]
         self.waiting = server.submit_many("echo", [{}] * 200, queue="waiting")
         until(lambda: all(server.job(j)["progress"] for j in self.running), "two jobs run")
@@ -63,9 +63,9 @@ class Load:
         self.pool.shutdown()
 
 
-def test_one_term_lets_go_of_everything_within_the_grace(house: ServerFixture) -> None:
-    server = house.start("--grace", "1s")
-    load = Load(house, server)
+def test_one_term_lets_go_of_everything_within_the_grace(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start("--grace", "1s")
+    load = Load(server_fixture, server)
     started = time.monotonic()
     server.signal(TERM)
     assert server.exit_code(within_s=GRACE_S + 3) == 0
@@ -75,15 +75,15 @@ def test_one_term_lets_go_of_everything_within_the_grace(house: ServerFixture) -
     assert {answer.status_code for answer in load.refused} == {503}
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in load.refused)
     assert load.refused[0].json()["code"] == "shutting_down"
-    until(lambda: not house.processes(), "no process is left", within_s=1)
+    until(lambda: not server_fixture.processes(), "no process is left", within_s=1)
     log = server.log.read_text()
     assert "stopping: jobs that run (2) may go on for 1 s" in log
     assert "Traceback" not in log
-    _assert_nothing_consumed(house, load)
+    _assert_nothing_consumed(server_fixture, load)
 
 
-def _assert_nothing_consumed(house: ServerFixture, load: Load) -> None:
-    server = house.start(executors=4)
+def _assert_nothing_consumed(server_fixture: ServerFixture, load: Load) -> None:
+    server = server_fixture.start(executors=4)
     for job_id in load.running:
         job = server.job(job_id)
         assert job["state"] in ("queued", "running"), job
@@ -94,10 +94,10 @@ def _assert_nothing_consumed(house: ServerFixture, load: Load) -> None:
 
 @pytest.mark.parametrize("signals", [(TERM, TERM), (INT, INT), (TERM,) * 5], ids=["TERM2", "INT2", "TERM5"])
 def test_a_second_signal_ends_it_within_two_seconds(
-    house: ServerFixture, signals: tuple[signal.Signals, ...]
+    server_fixture: ServerFixture, signals: tuple[signal.Signals, ...]
 ) -> None:
-    server = house.start("--grace", "30s")
-    load = Load(house, server, streams=5)
+    server = server_fixture.start("--grace", "30s")
+    load = Load(server_fixture, server, streams=5)
     refusals = len(load.refused)
     server.signal(signals[0])
     until(lambda: len(load.refused) > refusals, "the first signal was heard")
@@ -108,5 +108,5 @@ def test_a_second_signal_ends_it_within_two_seconds(
     server.exit_code(within_s=4)
     assert time.monotonic() - started <= 2.0
     load.close()
-    until(lambda: not house.processes(), "no process is left", within_s=1)
+    until(lambda: not server_fixture.processes(), "no process is left", within_s=1)
     assert "Traceback" not in server.log.read_text()

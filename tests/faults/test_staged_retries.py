@@ -10,8 +10,8 @@ SHORT = 60
 LONG = 20
 
 
-def test_a_retry_that_was_given_back_before_it_began_is_no_start(house: ServerFixture) -> None:
-    server = house.start(executors=1)
+def test_a_retry_that_was_given_back_before_it_began_is_no_start(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start(executors=1)
     for job_id in server.submit_many("stumble", [{"fails": 0, "s": 0}] * 100):
         server.wait_for_end(job_id)
     jobs: list[dict[str, Any]] = [{"fails": 1, "s": 0}] * (SHORT // LONG) + [{"fails": 0, "s": 0.06}]

@@ -51,9 +51,9 @@ class Follower:
                 assert not give_up.wait(0.02), "the stream did not come back"
 
 
-def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(house: ServerFixture) -> None:
-    gate = house.folder / "gate"
-    server = house.start()
+def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(server_fixture: ServerFixture) -> None:
+    gate = server_fixture.folder / "gate"
+    server = server_fixture.start()
     job_id = server.submit("talk", {"n": CHUNKS, "gate": str(gate)})
     give_up = threading.Event()
     followers = [Follower(server.url, job_id, seed) for seed in range(CLIENTS)]
@@ -61,8 +61,8 @@ def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(house: ServerFix
         running = [pool.submit(follower.run, give_up) for follower in followers]
         try:
             until(lambda: all(len(f.seen) > CHUNKS // 3 for f in followers), "half of it was seen")
-            house.kill(server)
-            server = house.start(port=server.port)
+            server_fixture.kill(server)
+            server = server_fixture.start(port=server.port)
             gate.touch()
             for future in running:
                 future.result(timeout=8)
@@ -78,8 +78,8 @@ def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(house: ServerFix
     assert last_run == list(range(CHUNKS))
 
 
-def test_what_retention_took_is_told_as_a_gap(house: ServerFixture) -> None:
-    server = house.start(env={"RUNNER_LIMITS__EVENTS_KEPT": "100"})
+def test_what_retention_took_is_told_as_a_gap(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start(env={"RUNNER_LIMITS__EVENTS_KEPT": "100"})
     job_id = server.submit("talk", {"n": 600, "pause_s": 0.02})
     assert server.wait_for_end(job_id)["state"] == "succeeded"
     events = list(server.events(job_id, after=3))
@@ -92,8 +92,8 @@ def test_what_retention_took_is_told_as_a_gap(house: ServerFixture) -> None:
     assert events[-1].name == "done"
 
 
-def test_a_cursor_at_the_end_of_an_ended_job_answers_204(house: ServerFixture) -> None:
-    server = house.start()
+def test_a_cursor_at_the_end_of_an_ended_job_answers_204(server_fixture: ServerFixture) -> None:
+    server = server_fixture.start()
     job_id = server.submit("echo", {"a": 1})
     server.wait_for_end(job_id)
     last = list(server.events(job_id))[-1]

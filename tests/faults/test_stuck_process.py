@@ -22,15 +22,15 @@ CHANGES = [
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[ServerFixture]:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, CHANGES))
+def server_fixture(tmp_path: Path) -> Iterator[ServerFixture]:
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, CHANGES))
     (tmp_path / "deathless").touch()
-    yield house
-    house.close()
+    yield server_fixture
+    server_fixture.close()
 
 
-def start(house: ServerFixture, *flags: str) -> LiveServer:
-    return house.start(*flags, env={"DEATHLESS": str(house.folder / "deathless")})
+def start(server_fixture: ServerFixture, *flags: str) -> LiveServer:
+    return server_fixture.start(*flags, env={"DEATHLESS": str(server_fixture.folder / "deathless")})
 
 
 def device(server: LiveServer, name: str) -> Document:
@@ -48,8 +48,10 @@ def stuck(server: LiveServer, handler: str) -> str:
     return str(name)
 
 
-def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(house: ServerFixture) -> None:
-    server = start(house, "--gpus", "sim:2x24GiB")
+def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(
+    server_fixture: ServerFixture,
+) -> None:
+    server = start(server_fixture, "--gpus", "sim:2x24GiB")
     assert {server.wait_for_end(server.submit("where"))["output"][0] for _ in range(2)} <= {"sim0", "sim1"}
     sick = stuck(server, "frozen_on_gpu")
     shown = device(server, sick)
@@ -61,20 +63,22 @@ def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(ho
     for job_id in server.submit_many("where", [{}] * 6):
         assert server.wait_for_end(job_id)["output"] == [other]
     # It dies after all: the device is as good as before.
-    (house.folder / "deathless").unlink()
+    (server_fixture.folder / "deathless").unlink()
     until(lambda: device(server, sick)["health"] == "ok", "the device is back")
     assert device(server, sick)["reserved_bytes"] == 0
-    both = [server.submit("steady_on_gpu", {"gate": str(house.folder / "gate")}) for _ in range(2)]
+    both = [server.submit("steady_on_gpu", {"gate": str(server_fixture.folder / "gate")}) for _ in range(2)]
     until(lambda: all(server.job(job_id)["progress"] for job_id in both), "both devices run jobs")
-    (house.folder / "gate").touch()
+    (server_fixture.folder / "gate").touch()
     assert {server.wait_for_end(job_id)["output"][0] for job_id in both} == {"sim0", "sim1"}
 
 
-def test_on_the_cpu_only_its_place_is_lost_and_the_server_can_be_stopped(house: ServerFixture) -> None:
-    server = start(house)
+def test_on_the_cpu_only_its_place_is_lost_and_the_server_can_be_stopped(
+    server_fixture: ServerFixture,
+) -> None:
+    server = start(server_fixture)
     assert stuck(server, "frozen") == "cpu"
     assert "its place is lost" in device(server, "cpu")["health"]
-    gate = house.folder / "gate"
+    gate = server_fixture.folder / "gate"
     jobs = [server.submit("steady", {"gate": str(gate)}) for _ in range(2)]
     until(lambda: server.counts()["running"] == 1, "the other place is used")
     assert server.job(jobs[1])["reason"] == "waiting_for_device"

@@ -10,10 +10,10 @@ LOG_BYTES = (1 << 20) + 64 * 1024
 
 
 def test_a_handler_that_spoils_its_process_harms_neither_its_result_nor_the_next_job(
-    house: ServerFixture,
+    server_fixture: ServerFixture,
 ) -> None:
     """All of it is done to one executor, one after the other: whatever it becomes, it answers."""
-    server = house.start(executors=1)
+    server = server_fixture.start(executors=1)
     for how in TAMPERING:
         job = server.wait_for_end(server.submit("tamper", {"how": how}))
         assert job["state"] == "succeeded", (how, job)

@@ -15,8 +15,8 @@ from tests.faults.server_fixture import LiveServer, ServerFixture, until
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "http.md"
 
 
-def start(house: ServerFixture, token: str, *, port: int = 0) -> LiveServer:
-    server = house.start("--fronts", "2", env={"RUNNER_TOKEN": token}, port=port)
+def start(server_fixture: ServerFixture, token: str, *, port: int = 0) -> LiveServer:
+    server = server_fixture.start("--fronts", "2", env={"RUNNER_TOKEN": token}, port=port)
     server.http.headers["Authorization"] = f"Bearer {token}"
     return server
 
@@ -29,25 +29,25 @@ def status(url: str) -> int:
         return 0
 
 
-def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(house: ServerFixture) -> None:
-    server = start(house, "first")
+def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture, "first")
     job_id = server.submit("echo", {"a": 1})
     server.wait_for_end(job_id)
     url = server.url + server.http.post("/v1/tickets", json={"job_id": job_id}).json()["url"]
     server.http.close()
-    for pid in house.pids_of_role("front"):
+    for pid in server_fixture.pids_of_role("front"):
         os.kill(pid, signal.SIGKILL)
     until(lambda: status(url) == 200, "new fronts take it", within_s=10)
-    house.kill(server)
-    server = start(house, "first", port=server.port)
+    server_fixture.kill(server)
+    server = start(server_fixture, "first", port=server.port)
     assert status(url) == 200
-    house.kill(server)
-    server = start(house, "second", port=server.port)
+    server_fixture.kill(server)
+    server = start(server_fixture, "second", port=server.port)
     assert status(url) == 401
 
 
-def test_the_example_of_the_guide_works(house: ServerFixture) -> None:
-    server = start(house, "first")
+def test_the_example_of_the_guide_works(server_fixture: ServerFixture) -> None:
+    server = start(server_fixture, "first")
     job_id = server.submit("echo", {"a": 1})
     (example,) = re.findall(r"^```\n(url=[^`]*)```", GUIDE.read_text(), re.MULTILINE)
     script = example.replace("JOB_ID", job_id).replace("http://127.0.0.1:8484", server.url)

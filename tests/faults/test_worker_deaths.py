@@ -42,9 +42,9 @@ def deaths(server: LiveServer, stamp: Path, ways: dict[str, tuple[str | None, in
         assert server.wait_for_end(server.submit("die"), within_s=3)["state"] == "succeeded"
 
 
-def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: ServerFixture) -> None:
-    gate, stamp = house.folder / "gate", house.folder / "stamp"
-    server = house.start()
+def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(server_fixture: ServerFixture) -> None:
+    gate, stamp = server_fixture.folder / "gate", server_fixture.folder / "stamp"
+    server = server_fixture.start()
     neighbour = server.submit("steady", {"gate": str(gate)})
     until(lambda: server.job(neighbour)["progress"], "the neighbour runs")
     deaths(server, stamp, WAYS)
@@ -60,12 +60,12 @@ def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: Serve
 def test_without_a_look_at_the_dead_their_cause_is_not_told(
     tmp_path: Path, guard: list[Change], how: str, told: str
 ) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=told):
-            deaths(house.start(), tmp_path / "stamp", {how: WAYS[how]})
+            deaths(server_fixture.start(), tmp_path / "stamp", {how: WAYS[how]})
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def _assert_told(job: Document, stamp: Path, code: str, how: str, *, within_s: float = 1.0) -> None:

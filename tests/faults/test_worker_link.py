@@ -16,20 +16,22 @@ TOLD = "speaks protocol 2, this is 1: the program was replaced under this server
 NEWER = value("protocol", "2")
 
 
-def another_worker(house: ServerFixture, old: int) -> int | None:
-    return next((pid for pid in house.pids_of_role("worker") if pid != old), None)
+def another_worker(server_fixture: ServerFixture, old: int) -> int | None:
+    return next((pid for pid in server_fixture.pids_of_role("worker") if pid != old), None)
 
 
 def test_a_worker_that_reads_nothing_is_replaced_and_its_jobs_go_on(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [FEW]))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [FEW]))
     try:
-        server, gate = house.start(), tmp_path / "gate"
+        server, gate = server_fixture.start(), tmp_path / "gate"
         kept, doomed = (server.submit("steady", {"gate": str(gate)}, timeout_s=60) for _ in range(2))
         until(lambda: all(server.job(job_id)["progress"] for job_id in (kept, doomed)), "two jobs run")
-        (worker,) = house.pids_of_role("worker")
+        (worker,) = server_fixture.pids_of_role("worker")
         os.kill(worker, signal.SIGSTOP)
         # Each asks for a frame to it; what it does not take is neither kept for ever nor dropped in silence.
-        until(lambda: _ask_to_stop(server, doomed) and another_worker(house, worker), "it is replaced")
+        until(
+            lambda: _ask_to_stop(server, doomed) and another_worker(server_fixture, worker), "it is replaced"
+        )
         gate.touch()
         assert server.wait_for_end(doomed)["state"] == "cancelled"
         job = server.wait_for_end(kept)
@@ -37,7 +39,7 @@ def test_a_worker_that_reads_nothing_is_replaced_and_its_jobs_go_on(tmp_path: Pa
         assert server.attempts(kept)[0]["error"]["code"] == "interrupted"
         assert "takes no messages: it is replaced" in server.log.read_text()
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def _ask_to_stop(server: LiveServer, job_id: str) -> bool:
@@ -48,22 +50,22 @@ def _ask_to_stop(server: LiveServer, job_id: str) -> bool:
 
 
 def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(tmp_path: Path) -> None:
-    house = ServerFixture(tmp_path, tree=mutated(tmp_path, []))
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, []))
     try:
-        server = house.start()
+        server = server_fixture.start()
         assert server.wait_for_end(server.submit("echo", {"a": 1}))["state"] == "succeeded"
-        mutate(house.tree, [NEWER])
-        (worker,) = house.pids_of_role("worker")
+        mutate(server_fixture.tree, [NEWER])
+        (worker,) = server_fixture.pids_of_role("worker")
         os.kill(worker, signal.SIGKILL)
         until(lambda: TOLD in server.log.read_text(), "it is told of")
         waiting = server.submit("echo", {"b": 2})
         server.process.terminate()
         assert server.exit_code(within_s=5) == 0
         # As the words say.
-        server = house.start()
+        server = server_fixture.start()
         assert server.wait_for_end(waiting)["output"] == {"b": 2}
     finally:
-        house.close()
+        server_fixture.close()
 
 
 def test_a_promise_that_was_lost_with_the_link_is_made_again(tmp_path: Path) -> None:

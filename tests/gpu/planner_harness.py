@@ -71,7 +71,7 @@ class PlannerHarness:
                         max_jobs=self.max_jobs,
                         now=self.now,
                         outlook=action.outlook,
-                        mates=action.extra_job_numbers,
+                        extra_job_numbers=action.extra_job_numbers,
                     )
                     self.started += (action.job_number, *action.extra_job_numbers)
                 case EvictAction(executor):

@@ -182,7 +182,7 @@ class Dispatcher:
             max_jobs=spec.options.max_jobs,
             now=self._lifecycle.now(),
             outlook=action.outlook,
-            mates=action.extra_job_numbers,
+            extra_job_numbers=action.extra_job_numbers,
         )
         ids = list(action.device_ids)
         executor = ExecutorHandle(

@@ -25,7 +25,7 @@ async def load_live_job(
         live = lifecycle.registry.by_id.get(job_id)
     if live is not None and live.input is None:
         spill_pool.keep_input(live, await job_reader.load_input(live.job.number))
-        if load_spilled and live.phase == "asleep":
+        if load_spilled and live.phase == "spilled":
             return await load_live_job(lifecycle, job_reader, job_id, load_spilled=True)
     return live
 
@@ -45,11 +45,11 @@ async def read_event_page(
     live = await load_live_job(lifecycle, job_reader, request.job_id)
     if live is not None:
         reason = lifecycle.queue_manager.reasons.for_live_job(live)
-        job_json = job_json.job_document(live.job, reason, live.input, live.output, full=False)
+        job_document = job_json.job_document(live.job, reason, live.input, live.output, full=False)
         job, is_job_ended, last_seq = live.job, False, job_reader.durable_seq(live.job)
     else:
         job = await job_reader.require_job(request.job_id)
-        job_json = await job_reader.job_json(
+        job_document = await job_reader.job_json(
             job, lifecycle.queue_manager.reasons.for_stored_job(job), full=False
         )
         is_job_ended, last_seq = job.state in ENDED, job.last_seq
@@ -58,4 +58,4 @@ async def read_event_page(
         events = await job_reader.load_events(job.number, request.after, limit)
     first_seq = min(job.first_seq, events[0].seq) if events else job.first_seq
     rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
-    return front_protocol.EventPage(request.request_id, job_json, rows, first_seq, last_seq, is_job_ended)
+    return front_protocol.EventPage(request.request_id, job_document, rows, first_seq, last_seq, is_job_ended)

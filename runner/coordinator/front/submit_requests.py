@@ -64,7 +64,7 @@ class SubmitRequests:
         """The store could not take it: it was never accepted."""
         # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
         live = self._lifecycle.registry.by_number.get(live.job.number, live)
-        if live.phase == "asleep" and self._lifecycle.queue_manager.stored_phase(live.job) is None:
+        if live.phase == "spilled" and self._lifecycle.queue_manager.stored_phase(live.job) is None:
             return
         if live.executor is None and live.phase != "ended":
             self._lifecycle.queue_manager.dequeue(live)

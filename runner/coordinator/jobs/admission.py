@@ -85,8 +85,8 @@ def adjust_class(job: Job, job_class: JobClass, view: SchedulerState) -> JobClas
     )
     if any(record.error is not None and record.error.must_run_alone for record in job.attempts):
         # It may have spoiled what ran together with it.
-        job_class = replace(job_class, single=True)
-    return replace(job_class, avoid=tuple(avoid)) if avoid else job_class
+        job_class = replace(job_class, alone_in_executor=True)
+    return replace(job_class, avoided_devices=tuple(avoid)) if avoid else job_class
 
 
 def apply_handler_limits(spec: HandlerSpec, view: SchedulerState) -> None:

@@ -16,7 +16,7 @@ from runner.jobs.job import Job, State
 #: staged: handed to a busy executor, not started; starting: the attempt is on its way or loading;
 #: running: user code runs; ended: terminal, until its commit.
 JobPhase = Literal[
-    "behind", "delayed", "asleep", "waiting", "assigned", "staged", "starting", "running", "ended"
+    "behind", "delayed", "spilled", "waiting", "assigned", "staged", "starting", "running", "ended"
 ]
 
 

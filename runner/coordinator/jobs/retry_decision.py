@@ -140,7 +140,7 @@ def _shared_blame(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
         "detail": ended.detail,
     }
     message = f"it ran together with others, and nobody is blamed: {ended.code}: {ended.message}"
-    blameless = msgspec.structs.replace(ended, code="interrupted", message=message, died=False)
+    blameless = msgspec.structs.replace(ended, code="interrupted", message=message, executor_died=False)
     return blameless, JobError("interrupted", message, True, detail)
 
 

@@ -171,7 +171,7 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
     if isinstance(message, AttemptEvents):
         lifecycle.record_events(live, message)
     else:
-        lifecycle.end_attempt(live, message, squeeze=_oom_circumstances(job, message))
+        lifecycle.end_attempt(live, message, oom=_oom_circumstances(job, message))
     return 1
 
 

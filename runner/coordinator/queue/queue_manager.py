@@ -138,7 +138,7 @@ class QueueManager:
             return
         job_class = job_class or self.handlers.class_of(group_key(job))
         if job_class is not None and (at_front or self.windows.accepts_next(job_class)):
-            self.windows.add(live, job_class, first=at_front)
+            self.windows.add(live, job_class, at_front=at_front)
             return
         live.phase = "behind"
         group = self._index.add_ready(job)
@@ -154,7 +154,7 @@ class QueueManager:
         if live.phase == "waiting" and live.job_class is not None:
             self._view.remove_waiting(live.job_class, job.number)
             self.windows.on_dispatched(live.job_class)
-        elif live.phase in ("behind", "delayed", "asleep"):
+        elif live.phase in ("behind", "delayed", "spilled"):
             self._index.remove(job)
 
     # What is said of a job.

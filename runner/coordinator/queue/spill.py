@@ -135,7 +135,7 @@ class SpillPool:
         if live.input is None:
             live.input = text
             # Who was let go of while it was read is not in memory for long.
-            self.input_bytes += live.job.input_bytes if live.phase != "asleep" else 0
+            self.input_bytes += live.job.input_bytes if live.phase != "spilled" else 0
 
     def drop_input(self, live: LiveJob, failure: StoreUnavailable | None = None) -> None:
         """The input of a waiting job is durable, or not wanted any more: it leaves memory."""
@@ -152,7 +152,7 @@ class SpillPool:
         if live.input is not None:
             # The input itself stays with the object: whoever submitted it is about to be answered.
             self.input_bytes -= live.job.input_bytes
-        live.phase = "asleep"
+        live.phase = "spilled"
         self._registry.remove(live)
         self._spill_count += 1
         if self._reads_in_progress:

@@ -28,7 +28,7 @@ class WaitReasons:
         match live.phase:
             case "ended":
                 return job.reason
-            case "delayed" | "behind" | "asleep":
+            case "delayed" | "behind" | "spilled":
                 return self.for_stored_job(job)
             case "starting" | "running":
                 if job.cancel_reason is not None:

@@ -27,8 +27,8 @@ REPLY_WAIT_S = 60.0
 class RetireExecutors(Protocol):
     """What is done with the executors of a handler that is another now."""
 
-    def __call__(self, handler: str, *, replaced: bool) -> None:
-        """They go; where it is `replaced`, those that still load are not waited for."""
+    def __call__(self, handler: str, *, is_replaced: bool) -> None:
+        """They go; where it `is_replaced`, those that still load are not waited for."""
 
 
 class Requester(Protocol):
@@ -106,9 +106,9 @@ class HandlerReloader:
         self._apply_overrides(overrides)
         changes = compare_handlers(before, self._queue_manager.handlers.specs, touched)
         for name in changes.changed:
-            self._retire(name, replaced=True)
+            self._retire(name, is_replaced=True)
         for name in (*changes.removed, *changes.broken):
-            self._retire(name, replaced=False)
+            self._retire(name, is_replaced=False)
         self._log_changes(changes, before)
         return changes
 

@@ -44,7 +44,8 @@ class DataLock:
             holder = _decode_holder(fd)
             os.close(fd)
             raise RefusedStart(
-                f"{self._path.parent} is in use by {_describe_holder(holder)}; stop that one or give another --data-dir"
+                f"{self._path.parent} is in use by {_describe_holder(holder)}; "
+                "stop that one or give another --data-dir"
             ) from error
         self._fd = fd
         previous = _decode_holder(fd)

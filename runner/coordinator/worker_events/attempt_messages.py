@@ -115,7 +115,7 @@ class AttemptMessageHandler:
         if message.peak_bytes is not None:
             self._assume_peak(executor, message.peak_bytes)
         self._release_attempt(executor, live)
-        self._lifecycle.end_attempt(live, message, squeeze=circumstances)
+        self._lifecycle.end_attempt(live, message, oom=circumstances)
 
     def interrupt_attempts(self, executor: ExecutorHandle, why: str) -> None:
         """The executor is gone without a word: end the attempts that ran or may have started there."""

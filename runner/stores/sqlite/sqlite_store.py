@@ -95,7 +95,8 @@ class SqliteStore:
         """The jobs of one page, in the query's order."""
         numbers_sql, values = select_numbers(query)
         order = "DESC" if query.order == "desc" else "ASC"
-        sql = f"SELECT count(*), group_concat(hex(body), '' ORDER BY n {order}) FROM jobs WHERE n IN ({numbers_sql})"
+        bodies_sql = f"group_concat(hex(body), '' ORDER BY n {order})"
+        sql = f"SELECT count(*), {bodies_sql} FROM jobs WHERE n IN ({numbers_sql})"
         return self._fetch_jobs(sql, values)
 
     def load_running_jobs(self) -> list[Job]:

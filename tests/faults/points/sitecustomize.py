@@ -109,8 +109,8 @@ def router(module: Any) -> None:
         mode = fires(gate, names_of(worker_protocol.ToWorker, messages), "before", "after", "lost")
         return around(mode, pids.get(peer, 0), lambda: original(self, peer, messages))
 
-    wrapped(module.Router, "_greet", greet)
-    wrapped(module.Router, "send", send)
+    wrapped(module.ZmqRouter, "_handle_hello", greet)
+    wrapped(module.ZmqRouter, "send", send)
 
 
 def dealer(module: Any) -> None:
@@ -132,7 +132,7 @@ def dealer(module: Any) -> None:
         original(self, endpoint, on_frame=receive, on_link=on_link)
 
     def send(original: Any, self: Any, messages: list[bytes]) -> Any:
-        if not self.linked:
+        if not self.is_linked:
             return False
         names = names_of(worker_protocol.FromWorker, messages)
         mode = fires(f"{role}>coordinator", names, "before", "after", "lost", "cut")
@@ -141,8 +141,8 @@ def dealer(module: Any) -> None:
             return True
         return around(mode, os.getppid(), lambda: original(self, messages))
 
-    wrapped(module.Dealer, "__init__", init, uses=["_disconnect", "_connect"])
-    wrapped(module.Dealer, "send", send, uses=["linked", "_loop"])
+    wrapped(module.ZmqDealer, "__init__", init, uses=["_disconnect", "_connect"])
+    wrapped(module.ZmqDealer, "send", send, uses=["is_linked", "_loop"])
 
 
 # Workers and executors.
@@ -181,8 +181,8 @@ def from_executor(module: Any) -> None:
             die()
         return is_written
 
-    wrapped(module.Outbox, "_put", put)
-    wrapped(module.Outbox, "_write", write)
+    wrapped(module.Sender, "_append_frame", put)
+    wrapped(module.Sender, "_write", write)
 
 
 # Coordinator and fronts.
@@ -197,7 +197,7 @@ def to_front(module: Any) -> None:
         )
         around(mode, self.child.pid, lambda: original(self))
 
-    wrapped(module.Front, "_flush", flush, uses=["_out", "child"])
+    wrapped(module.FrontHandle, "_flush", flush, uses=["_out", "child"])
 
 
 def from_front(module: Any) -> None:
@@ -208,7 +208,7 @@ def from_front(module: Any) -> None:
         mode = fires("front>coordinator", names, "before", "after", "lost")
         around(mode, os.getppid(), lambda: original(self))
 
-    wrapped(module.Link, "_flush", flush, uses=["_out"])
+    wrapped(module.CoordinatorClient, "_flush", flush, uses=["_out"])
 
 
 # Coordinator and writer.
@@ -235,7 +235,7 @@ def to_writer(module: Any) -> None:
             die()
         return answer
 
-    wrapped(module.SqliteAccess, "_ask", ask, uses=["_child"])
+    wrapped(module.SqliteAccess, "_send_request", ask, uses=["_child"])
 
 
 #: What the writer does now, and whether it dies when it has answered.
@@ -244,7 +244,7 @@ doing = {"what": "", "then": ""}
 
 def from_writer(module: Any) -> None:
     """Its answer is made when the commit is done."""
-    prefixed, kind = module.prefixed, module.Answer
+    encode_frame, kind = module.encode_frame, module.WriterReply
 
     def answer(message: Any) -> Any:
         if isinstance(message, kind):
@@ -253,9 +253,9 @@ def from_writer(module: Any) -> None:
                 doing["then"] = "die"
             else:
                 around(mode, os.getppid(), lambda: None)
-        return prefixed(message)
+        return encode_frame(message)
 
-    module.prefixed = answer
+    module.encode_frame = answer
 
 
 def writing(module: Any) -> None:

@@ -36,14 +36,14 @@ def test_what_has_no_batch_goes_one_by_one() -> None:
         make_batch_sizing().jobs_per_run(make_class("other")),
         make_batch_sizing().jobs_per_run(PLAIN),
     ) == (1, 8)
-    assert make_batch_sizing().batch_max(replace(PLAIN, single=True)) == 1
+    assert make_batch_sizing().batch_max(replace(PLAIN, alone_in_executor=True)) == 1
 
 
 def test_what_is_known_anew_is_forgotten_before() -> None:
     made = make_batch_sizing()
     made.set_handler("b", "1", None, slots=3)
     assert (made.batch_max(PLAIN), made.slot_count(PLAIN), made.jobs_per_run(PLAIN)) == (0, 3, 3)
-    assert made.slot_count(replace(PLAIN, single=True)) == 1
+    assert made.slot_count(replace(PLAIN, alone_in_executor=True)) == 1
     assert made.slot_count(make_class("other")) == 1
     assert made.runs_several_jobs("b", "1") and make_batch_sizing().runs_several_jobs("b", "1")
     assert not made.runs_several_jobs("b", "2")
@@ -171,7 +171,7 @@ def test_batches_are_of_one_group() -> None:
 def test_one_that_goes_alone_gathers_nobody() -> None:
     made = make_harness()
     made.add_idle(PLAIN)
-    made.submit(replace(PLAIN, single=True), 3)
+    made.submit(replace(PLAIN, alone_in_executor=True), 3)
     assert describe_actions(made.plan_and_apply())[0] == "start 1: 2"
 
 
@@ -209,7 +209,7 @@ def test_slots_are_filled_while_others_run() -> None:
 def test_one_that_goes_alone_has_all_slots() -> None:
     made = make_harness(slots=3, executors=1)
     made.add_idle(PLAIN)
-    made.submit(replace(PLAIN, single=True))
+    made.submit(replace(PLAIN, alone_in_executor=True))
     assert describe_actions(made.plan_and_apply()) == ["start 1: 2"]
     made.submit(PLAIN, 2)
     assert describe_actions(made.plan_and_apply()) == []

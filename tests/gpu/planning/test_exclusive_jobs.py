@@ -9,7 +9,7 @@ from gpu.planning.explain import explain
 from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_class
 
 A, B = make_class("a", 6 * G), make_class("b", 4 * G)
-ALONE = replace(A, alone=True)
+ALONE = replace(A, alone_on_device=True)
 
 
 def test_who_must_be_alone_waits_until_nobody_is_at_work() -> None:
@@ -83,7 +83,7 @@ def test_a_stream_of_others_does_not_keep_it_waiting_for_ever() -> None:
 
 def test_a_device_that_is_avoided_is_left_while_another_takes_work() -> None:
     harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
-    avoiding = replace(A, avoid=("sim0",))
+    avoiding = replace(A, avoided_devices=("sim0",))
     harness.submit(avoiding)
     assert describe_actions(harness.plan_and_apply()) == ["load a 1 on sim1 6G"]
     harness.submit(avoiding)
@@ -94,14 +94,14 @@ def test_a_warm_executor_on_it_is_not_taken_either() -> None:
     harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     warm = harness.add_idle(A)
     assert harness.state.executors[warm].devices == ("sim0",)
-    harness.submit(replace(A, avoid=("sim0",)))
+    harness.submit(replace(A, avoided_devices=("sim0",)))
     assert describe_actions(harness.plan_and_apply()) == ["load a 2 on sim1 6G"]
 
 
 def test_where_there_is_no_other_it_waits_until_that_one_was_tried_out() -> None:
     harness = PlannerHarness()
     harness.state.residency.slots["sim0"].is_proven = False
-    avoiding = replace(A, avoid=("sim0",))
+    avoiding = replace(A, avoided_devices=("sim0",))
     harness.submit(avoiding)
     assert [each["reason"] for each in explain(harness.state, avoiding, 1)["devices"]] == ["avoided"]
     harness.submit(B)
@@ -122,8 +122,8 @@ def test_who_idles_there_and_is_not_pinned_can_make_room() -> None:
 def test_where_no_other_takes_work_it_is_taken_all_the_same() -> None:
     harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     harness.state.set_device_open("sim1", False)
-    harness.submit(replace(A, avoid=("sim0",)))
+    harness.submit(replace(A, avoided_devices=("sim0",)))
     assert describe_actions(harness.plan_and_apply()) == ["load a 1 on sim0 6G"]
     gang = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
-    gang.submit(replace(make_class("g", 6 * G, gpus=2), avoid=("sim0",)))
+    gang.submit(replace(make_class("g", 6 * G, gpus=2), avoided_devices=("sim0",)))
     assert describe_actions(gang.plan_and_apply()) == ["load g 1 on sim0+sim1 6G"]

@@ -88,7 +88,7 @@ def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
 
 def test_after_a_restart_with_smaller_devices_nobody_waits_for_what_is_not_there() -> None:
     small = make_state(sim(0, 8 * G))
-    assert class_on_rung(small, A, OomRung.ALONE, 12 * G) == replace(A, alone=True)
+    assert class_on_rung(small, A, OomRung.ALONE, 12 * G) == replace(A, alone_on_device=True)
     assert class_on_rung(small, A, OomRung.LARGER, 6 * G).need_bytes == 8 * G
 
 

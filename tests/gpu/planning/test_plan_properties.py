@@ -118,7 +118,7 @@ class PlannerMachine(RuleBasedStateMachine):
         self.waiting -= set(self.harness.started[before:])
         assert set(made.reasons) == set(self.harness.state.backlog.classes())
 
-    @precondition(lambda self: self.rig.view.executors)
+    @precondition(lambda self: self.harness.state.executors)
     @rule(data=st.data(), used=st.floats(0, 1), dies=st.booleans())
     def an_executor_finishes(self, data: st.DataObject, used: float, dies: bool) -> None:
         harness, state = self.harness, self.harness.state
@@ -133,7 +133,7 @@ class PlannerMachine(RuleBasedStateMachine):
         if dies:
             assert state.on_executor_gone(executor, harness.now) == []
 
-    @precondition(lambda self: self.rig.view.executors)
+    @precondition(lambda self: self.harness.state.executors)
     @rule(data=st.data())
     def an_executor_gives_back(self, data: st.DataObject) -> None:
         state = self.harness.state
@@ -208,7 +208,7 @@ class PlannerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When nothing new comes and everything that runs ends, everybody starts."""
-        if not hasattr(self, "rig"):
+        if not hasattr(self, "harness"):
             return
         harness = self.harness
         for queue in ("q1", "q2"):
@@ -273,7 +273,7 @@ class OvertakingMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whoever waits now starts, though others keep coming."""
-        if not hasattr(self, "rig"):
+        if not hasattr(self, "harness"):
             return
         waiting = {
             n

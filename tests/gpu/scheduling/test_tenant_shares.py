@@ -242,7 +242,7 @@ def test_those_who_run_together_are_charged_for_one_run() -> None:
     state.batch_sizing.set_handler("a", "1", BatchTerms(4, 0.0))
     for job_number, tenant in enumerate("aaaab"):
         state.add_waiting(make_tenant_class(tenant), job_number)
-    state.load(1, make_tenant_class("a"), 0, ("sim0",), 20 * G, mates=(1, 2, 3))
+    state.load(1, make_tenant_class("a"), 0, ("sim0",), 20 * G, extra_job_numbers=(1, 2, 3))
     assert state.tenant_shares.clock_of(make_tenant_class("a")).rank("a") == UNKNOWN_JOB_S
 
 

@@ -16,7 +16,7 @@ LOADING = {"state": "loading", "message": "it loads on gpu0"}
 
 def test_a_load_is_asked_for_until_it_is_there() -> None:
     answers = [answered(LOADING, 202), answered({"state": "loaded"})]
-    operation = executors.load("paint", "xl", None, expected_end=None, clock=Clock())
+    operation = executors.load("paint", "xl", None, until=None, clock=Clock())
     found, calls = perform(operation, lambda _: answers.pop(0))
     assert found == {"state": "loaded"}
     assert [call.path for call in calls] == ["/v1/handlers/paint/load"] * 2
@@ -33,14 +33,14 @@ def test_when_the_time_is_over_it_is_told_how_far_it_is() -> None:
         return answered(LOADING, 202)
 
     with pytest.raises(TimeoutError, match="it loads on gpu0"):
-        perform(executors.load("paint", None, "gpu0", expected_end=2.5, clock=clock), answer)
+        perform(executors.load("paint", None, "gpu0", until=2.5, clock=clock), answer)
 
 
 def test_a_load_that_failed_raises_its_error() -> None:
     problem = {"status": 409, "code": "not_loaded", "detail": "no weights", "error": {"code": "load_error"}}
     with pytest.raises(NotLoaded, match="no weights") as caught:
         perform(
-            executors.load("paint", None, None, expected_end=None, clock=Clock()),
+            executors.load("paint", None, None, until=None, clock=Clock()),
             lambda _: answered(problem, 409),
         )
     assert caught.value.detail["error"] == {"code": "load_error"} and caught.value.exit_code == 1

@@ -193,9 +193,8 @@ class LifecycleHarness:
         live.phase, live.attempt_in_flight, live.executor = "staged", live.job.attempt + 1, 1
 
     def end(self, live: LiveJob, code: str | None = None, **fields: object) -> None:
-        self.line.end_attempt(
-            live, AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields)
-        )  # type: ignore[arg-type]
+        ended = AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields)  # type: ignore[arg-type]
+        self.line.end_attempt(live, ended)
 
     async def read_stored(self, job_id: str) -> Job:
         (job,) = await self.access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id])))
@@ -211,13 +210,13 @@ def make_submission(number: int = 1, **fields: object) -> Submission:
 
 
 def run(body: Callable[[LifecycleHarness], Awaitable[None]]) -> LifecycleHarness:
-    """Play a scene on a loop of its own."""
+    """Play a scenario on a loop of its own."""
 
     async def main() -> LifecycleHarness:
         access = MemoryAccess()
-        bench = LifecycleHarness(access, await access.take_epoch())
-        await asyncio.wait_for(body(bench), 5)
-        bench.line.timers.close()
-        return bench
+        harness = LifecycleHarness(access, await access.take_epoch())
+        await asyncio.wait_for(body(harness), 5)
+        harness.line.timers.close()
+        return harness
 
     return asyncio.run(main())

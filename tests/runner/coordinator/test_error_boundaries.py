@@ -78,7 +78,7 @@ def worker() -> Iterator[WorkerHandle]:
     child.close()
 
 
-def dispatch(bench: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
+def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
     left = fails
 
     async def read(ns: Sequence[int]) -> Mapping[int, bytes]:
@@ -89,8 +89,8 @@ def dispatch(bench: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> D
         return dict.fromkeys(ns, b"1")
 
     made = Dispatcher(
-        lifecycle=bench.line,
-        view=bench.view,
+        lifecycle=harness.line,
+        view=harness.view,
         worker_pool=fleet,
         devices={"cpu": CPU},
         read_inputs=read,
@@ -100,29 +100,29 @@ def dispatch(bench: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> D
     return made
 
 
-async def until_runs(bench: LifecycleHarness, live: LiveJob) -> None:
+async def until_runs(harness: LifecycleHarness, live: LiveJob) -> None:
     while live.phase not in ("starting", "running"):
         await asyncio.sleep(0.005)
 
 
 def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         fleet = SingleWorkerPool(worker)
         fleet.misses = 1
-        live = bench.line.submit(make_submission())
-        dispatch(bench, fleet).wake()
-        await until_runs(bench, live)
+        live = harness.line.submit(make_submission())
+        dispatch(harness, fleet).wake()
+        await until_runs(harness, live)
         assert fleet.misses == 0
 
     run(body)
 
 
 def test_inputs_that_cannot_be_read_are_read_later(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission())
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission())
         live.input = None
-        dispatch(bench, SingleWorkerPool(worker), fails=1).wake()
-        await until_runs(bench, live)
+        dispatch(harness, SingleWorkerPool(worker), fails=1).wake()
+        await until_runs(harness, live)
         assert live.input == b"1"
 
     run(body)
@@ -140,24 +140,24 @@ class MessageRecordingPool(SingleWorkerPool):
 
 
 def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         fleet = MessageRecordingPool(worker)
-        made = dispatch(bench, fleet)
-        bench.view.residency.set_max_executors("cpu", 1)
-        bench.view.limits.set_stage_depth("h", "v1", 4)
-        first = bench.line.submit(make_submission())
+        made = dispatch(harness, fleet)
+        harness.view.residency.set_max_executors("cpu", 1)
+        harness.view.limits.set_stage_depth("h", "v1", 4)
+        first = harness.line.submit(make_submission())
         made.wake()
-        await until_runs(bench, first)
+        await until_runs(harness, first)
         assert first.executor is not None
         made.executors[first.executor].is_loaded = True
-        bench.view.on_loaded(first.executor, None, 1000.0)
-        second = bench.line.submit(make_submission(2))
+        harness.view.on_loaded(first.executor, None, 1000.0)
+        second = harness.line.submit(make_submission(2))
         second.input = None
         made.wake()
         while second.phase != "assigned":
             await asyncio.sleep(0)
         # Its input is being read when the first one turns out to be long.
-        bench.view.mark_long_running(first.executor, first.job.number)
+        harness.view.mark_long_running(first.executor, first.job.number)
         while second.phase == "assigned":
             await asyncio.sleep(0)
         assert fleet.told == ["Load", "Run", "Run", "Recall"]
@@ -165,7 +165,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
     run(body)
 
 
-def reports(bench: LifecycleHarness, worker: WorkerHandle) -> tuple[WorkerMessageHandler, list[int]]:
+def reports(harness: LifecycleHarness, worker: WorkerHandle) -> tuple[WorkerMessageHandler, list[int]]:
     fleet = SingleWorkerPool(worker)
     called: list[int] = []
 
@@ -174,13 +174,13 @@ def reports(bench: LifecycleHarness, worker: WorkerHandle) -> tuple[WorkerMessag
         if call.request_id == 1:
             raise ZeroDivisionError
 
-    made = bench.reports(dispatch(bench, fleet), fleet, on_call=on_call)
+    made = harness.reports(dispatch(harness, fleet), fleet, on_call=on_call)
     return made, called
 
 
 def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        made, called = reports(bench, worker)
+    async def body(harness: LifecycleHarness) -> None:
+        made, called = reports(harness, worker)
         made.handle_frame(worker, [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
         made.handle_frame(worker, [encode(ExecutorUsage([(7, 1)]))])
         assert called == [1, 2, 3]
@@ -190,10 +190,10 @@ def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle
 
 
 def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        made, _ = reports(bench, worker)
-        live = bench.line.submit(make_submission())
-        bench.start(live)
+    async def body(harness: LifecycleHarness) -> None:
+        made, _ = reports(harness, worker)
+        live = harness.line.submit(make_submission())
+        harness.start(live)
         # There is no such executor: taking this in fails.
         news = [encode(NumberedFrame(1)), encode(AttemptEnded("job-1", 1, 1, None, ""))]
         made.handle_frame(worker, news)
@@ -204,22 +204,22 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerH
 
 
 def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        made, called = reports(bench, worker)
+    async def body(harness: LifecycleHarness) -> None:
+        made, called = reports(harness, worker)
         news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
         made.handle_frame(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
-        assert (called, bench.line.statistics.bad_frame_count) == ([3], 1)
+        assert (called, harness.line.statistics.bad_frame_count) == ([3], 1)
         assert worker.child.reap() is None
 
     run(body)
 
 
 def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        made, called = reports(bench, worker)
+    async def body(harness: LifecycleHarness) -> None:
+        made, called = reports(harness, worker)
         news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
         made.handle_frame(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
-        assert (called, worker.last_applied, bench.line.statistics.bad_frame_count) == ([3], 6, 1)
+        assert (called, worker.last_applied, harness.line.statistics.bad_frame_count) == ([3], 6, 1)
 
     run(body)

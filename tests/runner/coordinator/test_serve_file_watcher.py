@@ -99,17 +99,17 @@ def test_a_file_that_is_written_in_steps_is_read_when_it_is_quiet() -> None:
         if len(read_at) == 2:
             raise ReloadRefused("this one is not taken")
 
-    async def scene() -> None:
+    async def scenario() -> None:
         watching = asyncio.create_task(FileWatcher(look_next, reload).run())
         await asyncio.wait_for(over.wait(), 20)
         watching.cancel()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
     assert [seen[:count] for count in read_at] == [[1, 1], [1, 1, 2, 3, 4, 4], [1, 1, 2, 3, 4, 4, 4, 5, 5]]
 
 
 def test_the_first_look_reloads_though_nothing_is_there_any_more() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         reloaded = asyncio.Event()
 
         async def look_at_nothing() -> FileStamps:
@@ -122,7 +122,7 @@ def test_the_first_look_reloads_though_nothing_is_there_any_more() -> None:
         await asyncio.wait_for(reloaded.wait(), 10)
         watching.cancel()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_a_look_sees_python_files_and_the_one_that_is_named(tmp_path: Path) -> None:

@@ -233,13 +233,13 @@ def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path) -> None:
 
 
 def test_who_waits_for_a_handler_gets_it_or_learns_that_there_is_none(tmp_path: Path) -> None:
-    async def scene() -> tuple[HandlerSpec | None, HandlerSpec | None]:
+    async def scenario() -> tuple[HandlerSpec | None, HandlerSpec | None]:
         found = plugins(write(tmp_path, a=ECHO), "a.py")
         waiting = [asyncio.create_task(found.wait_for_handler(name)) for name in ("echo", "nobody")]
         await found.describe_all()
         return await waiting[0], await waiting[1]
 
-    echo, nobody = asyncio.run(scene())
+    echo, nobody = asyncio.run(scenario())
     assert echo is not None
     assert echo.name == "echo"
     assert nobody is None

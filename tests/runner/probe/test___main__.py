@@ -38,7 +38,7 @@ class Listener:
 
 
 def test_devices_then_readings_then_stop(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         listener = Listener(tmp_path, "sim:2x1GiB")
         listener.router.open()
         child = child_processes.start_child("probe", listener.config)
@@ -55,11 +55,11 @@ def test_devices_then_readings_then_stop(tmp_path: Path) -> None:
         child.close()
         listener.router.close()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_wrong_request_is_told_and_probe_ends_with_its_parent(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         listener = Listener(tmp_path, "77")
         listener.router.open()
         child = child_processes.start_child("probe", listener.config)
@@ -72,4 +72,4 @@ def test_wrong_request_is_told_and_probe_ends_with_its_parent(tmp_path: Path) ->
         child.close()
         listener.router.close()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())

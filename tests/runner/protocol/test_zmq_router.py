@@ -68,7 +68,7 @@ class Ends:
 
 
 def test_peer_is_known_by_its_hello(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Ends(tmp_path) as ends:
             assert not ends.router.send("w", [ENDED])
             ends.dealer.send([ENDED])
@@ -85,11 +85,11 @@ def test_peer_is_known_by_its_hello(tmp_path: Path) -> None:
             ends.router.forget_peer("w")
             assert not ends.router.send("w", [worker_protocol.encode(Ack(1))])
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_second_hello_of_a_name_takes_over(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Ends(tmp_path) as ends:
             ends.dealer.send([hello()])
             second = ends.another()
@@ -101,11 +101,11 @@ def test_second_hello_of_a_name_takes_over(tmp_path: Path) -> None:
             await ends.until(lambda: ends.bad)
             second.close()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_gone_peer_is_a_plain_false(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Ends(tmp_path) as ends:
             ends.dealer.send([hello()])
             await ends.until(lambda: ends.hellos)
@@ -114,11 +114,11 @@ def test_gone_peer_is_a_plain_false(tmp_path: Path) -> None:
             ends.dealer = ends.another()
             ends.dealer.open()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_peer_that_does_not_read_is_a_plain_false(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Ends(tmp_path) as ends:
             ends.dealer.send([hello()])
             await ends.until(lambda: ends.hellos)
@@ -130,11 +130,11 @@ def test_peer_that_does_not_read_is_a_plain_false(tmp_path: Path) -> None:
             await ends.until(lambda: len(ends.down) == sent)
             assert ends.router.send("w", [big])
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_nothing_stays_unread(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Ends(tmp_path) as ends:
             ends.dealer.send([hello()])
             await ends.until(lambda: ends.hellos)
@@ -144,7 +144,7 @@ def test_nothing_stays_unread(tmp_path: Path) -> None:
                     assert ends.router.send("w", [ENDED])
                 await ends.until(lambda: len(ends.came) == len(ends.down) == 600 * round_)  # noqa: B023
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_mutated_frames_are_counted_and_a_healthy_peer_goes_on(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_mutated_frames_are_counted_and_a_healthy_peer_goes_on(tmp_path: Path) -
         )
     ]
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Ends(tmp_path) as ends:
             ends.dealer.send([hello()])
             noisy = ends.another()
@@ -178,11 +178,11 @@ def test_mutated_frames_are_counted_and_a_healthy_peer_goes_on(tmp_path: Path) -
             assert ends.router.bad_frames == len(ends.bad) > 1_000
             noisy.close()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_raw_noise_on_the_socket_does_no_harm(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Ends(tmp_path) as ends:
             for _ in range(20):
                 with socket.socket(socket.AF_UNIX) as raw:
@@ -191,15 +191,15 @@ def test_raw_noise_on_the_socket_does_no_harm(tmp_path: Path) -> None:
             ends.dealer.send([hello()])
             await ends.until(lambda: ends.hellos)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_long_path_is_refused_in_words(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         router = ZmqRouter(
             f"ipc://{tmp_path}/{'x' * 108}", "", on_frame=print, on_hello=print, on_bad_frame=print
         )
         with pytest.raises(RefusedStart, match="longer than 107 bytes"):
             router.open()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())

@@ -37,7 +37,7 @@ DEATHS = [
 def test_death_is_told_with_its_cause(
     data: dict[str, object], signal_name: str | None, exit_code: int | None
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "die", attempt("a", "die", data), attempt("b", "die", data))
             await fake.wait_for(ExecutorLoaded)
@@ -52,11 +52,11 @@ def test_death_is_told_with_its_cause(
             assert gone.not_started == [("b", 1)]
             assert fake.seen.index(ended) < fake.seen.index(gone)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_results_made_before_a_death_are_not_lost_with_it() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "die", attempt("a", "die", {"how": "live"}))
             await fake.wait_for_end("a")
@@ -66,11 +66,11 @@ def test_results_made_before_a_death_are_not_lost_with_it() -> None:
             ends = [await fake.wait_for_end(name) for name in ("b", "c", "d")]
             assert [(end.code, end.output) for end in ends] == [(None, b'"alive"')] * 3
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_last_words_are_those_of_the_dead_attempt() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "die", attempt("a", "die", {"how": "live"}))
             await fake.wait_for_end("a")
@@ -78,23 +78,23 @@ def test_last_words_are_those_of_the_dead_attempt() -> None:
             ended = await fake.wait_for_end("b")
             assert ended.detail["stderr_tail"] == "printed by b\nlast words\n"
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("how", ["exec", "close"])
 def test_lost_channel_is_a_crash(how: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "die", attempt("a", "die", {"how": how}))
             ended = await fake.wait_for_end("a")
             assert (ended.code, ended.executor_died) == ("worker_crashed", True)
             await fake.wait_for(ExecutorGone, code="worker_crashed")
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_neighbour_does_not_notice() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "linger", attempt("calm", "linger", {"s": 0.8}))
             await fake.wait_for(AttemptStarted, job_id="calm")
@@ -102,11 +102,11 @@ def test_neighbour_does_not_notice() -> None:
             await fake.wait_for(ExecutorGone, executor=2)
             assert (await fake.wait_for_end("calm")).code is None
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_dead_load_blames_the_first_attempt() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "dying_load", attempt("a"), attempt("b"))
             ended = await fake.wait_for_end("a")
@@ -114,11 +114,11 @@ def test_dead_load_blames_the_first_attempt() -> None:
             assert ended.load_s is not None
             assert (await fake.wait_for(ExecutorGone)).not_started == [("b", 1)]
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_failed_load_is_told_with_its_trace() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "bad_load", attempt("a"))
             ended = await fake.wait_for_end("a")
@@ -126,11 +126,11 @@ def test_failed_load_is_told_with_its_trace() -> None:
             assert "no weights" in ended.message
             await fake.wait_for(ExecutorGone, code="load_error")
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_executor_that_cannot_be_started_is_gone() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator(executor_env={"TOO_LONG": "x" * 3_000_000}) as fake:
             fake.load(1, "echo", attempt("a"), attempt("b"))
             ended = await fake.wait_for_end("a")
@@ -139,11 +139,11 @@ def test_executor_that_cannot_be_started_is_gone() -> None:
             fake.send(RunAttempts(1, [attempt("late")]))
             assert (await fake.wait_for(AttemptsRecalled)).attempts == [("late", 1)]
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_own_sessions_of_an_executor_end_with_it() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "brood", attempt("a", "brood", {"s": 60}))
             await fake.until(lambda: fake.events_of("a"))
@@ -154,11 +154,11 @@ def test_own_sessions_of_an_executor_end_with_it() -> None:
             await fake.wait_for(ExecutorGone, code="memory_exceeded", within_s=2)
             assert not [pid for pid in pids if _lives(pid)]
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_warm_executor_keeps_its_children() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "brood", attempt("a", "brood", {}))
             ended = await fake.wait_for_end("a")
@@ -169,11 +169,11 @@ def test_warm_executor_keeps_its_children() -> None:
             assert (await fake.wait_for(ExecutorGone)).code == "unloaded"
             assert not [pid for pid in pids if _lives(pid)]
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_stop_interrupts_and_exits() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "polite", attempt("a", "polite", {}), attempt("b", "polite", {}))
             fake.load(2, "echo", attempt("c", data=1))
@@ -189,11 +189,11 @@ def test_stop_interrupts_and_exits() -> None:
             assert fake.worker.reap() == 0
             assert not list(fake.folder.glob("*.spool"))
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_cancel_while_loading_kills() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "slow_load", attempt("a"))
             await fake.until(lambda: orphans.find_marked(f"{fake.name}/1"))
@@ -202,11 +202,11 @@ def test_cancel_while_loading_kills() -> None:
             assert (ended.code, ended.message, ended.executor_died) == ("cancelled", "not wanted", False)
             await fake.wait_for(ExecutorGone, code="cancelled")
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_a_kill_of_what_loads_spares_what_has_begun() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "brood", attempt("a", "brood", {"s": 1}))
             fake.load(2, "slow_load", attempt("b", "slow_load"))
@@ -216,11 +216,11 @@ def test_a_kill_of_what_loads_spares_what_has_begun() -> None:
             assert (await fake.wait_for_end("b", within_s=2)).code == "interrupted"
             assert (await fake.wait_for_end("a")).code is None
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_load_timeout() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "slow_load", attempt("a"), load_timeout_s=0.5)
             ended = await fake.wait_for_end("a", within_s=2)
@@ -228,7 +228,7 @@ def test_load_timeout() -> None:
             await fake.wait_for(ExecutorGone, code="load_timeout")
             assert not fake.messages_of(AttemptEnded, code=None)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def _lives(pid: int) -> bool:

@@ -27,7 +27,7 @@ MIB = 1024 * 1024
 
 @pytest.mark.timed
 def test_polite_handler_leaves_its_executor_usable() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "polite", attempt("a", "polite", {}))
             await fake.wait_for(AttemptStarted, job_id="a")
@@ -40,7 +40,7 @@ def test_polite_handler_leaves_its_executor_usable() -> None:
             assert (await fake.wait_for_end("b")).code == "timeout"
             assert not fake.messages_of(ExecutorGone)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 @pytest.mark.timed
@@ -54,7 +54,7 @@ def test_polite_handler_leaves_its_executor_usable() -> None:
     ],
 )
 def test_ladder_ends_what_does_not_listen(handler: str, data: object, least_s: float, most_s: float) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, handler, attempt("a", handler, data, timeout_s=0.3))
             started = await fake.wait_for(AttemptStarted, job_id="a")
@@ -64,20 +64,20 @@ def test_ladder_ends_what_does_not_listen(handler: str, data: object, least_s: f
             assert least_s < elapsed_s < most_s
             await fake.wait_for(ExecutorGone, code="timeout", within_s=3)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_handler_that_holds_the_gil_within_its_timeout_succeeds() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "gil", attempt("a", "gil", {"n": 10**8}, timeout_s=20))
             assert (await fake.wait_for_end("a", within_s=20)).code is None
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_grace_stretches_a_cancel() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 1.5}))
             await fake.wait_for(AttemptStarted, job_id="a")
@@ -88,11 +88,11 @@ def test_grace_stretches_a_cancel() -> None:
             fake.send(RunAttempts(1, [attempt("b", "linger", {"s": 0})]))
             assert (await fake.wait_for_end("b")).code is None
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_second_cancel_makes_haste() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 30}))
             await fake.wait_for(AttemptStarted, job_id="a")
@@ -101,11 +101,11 @@ def test_second_cancel_makes_haste() -> None:
             ended = await fake.wait_for_end("a", within_s=2)
             assert (ended.code, ended.message) == ("cancelled", "first")
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_silence_is_a_stall() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 30}, stall_timeout_s=0.3))
             ended = await fake.wait_for_end("a", within_s=3)
@@ -113,11 +113,11 @@ def test_silence_is_a_stall() -> None:
             fake.load(2, "polite", attempt("b", "polite", {}, stall_timeout_s=0.4, timeout_s=1.5))
             assert (await fake.wait_for_end("b", within_s=5)).code == "timeout"
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_clock_of_a_staged_attempt_begins_at_its_own_start() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             line = [attempt(f"{n}", "linger", {"s": 0.4}, timeout_s=0.6) for n in range(3)]
             fake.load(1, "linger", *line)
@@ -130,11 +130,11 @@ def test_clock_of_a_staged_attempt_begins_at_its_own_start() -> None:
             assert (await fake.wait_for_end("x")).code is None
             assert (await fake.wait_for_end("y")).code == "timeout"
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_recall_gives_back_what_did_not_start() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "linger", *(attempt(f"{n}", "linger", {"s": 0.5}) for n in range(4)))
             await fake.wait_for(AttemptStarted, job_id="0")
@@ -144,11 +144,11 @@ def test_recall_gives_back_what_did_not_start() -> None:
             assert (await fake.wait_for_end("0")).code is None
             assert (await fake.wait_for_end("5")).code == "timeout"
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_cancel_of_a_staged_attempt_leaves_the_others_in_order() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "linger", *(attempt(f"{n}", "linger", {"s": 0.2}) for n in range(4)))
             await fake.wait_for(AttemptStarted, job_id="0")
@@ -162,11 +162,11 @@ def test_cancel_of_a_staged_attempt_leaves_the_others_in_order() -> None:
             assert starts == sorted(starts)
             assert not fake.messages_of(AttemptsRecalled)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_memory_over_the_cap_is_ended() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             big = attempt("a", "hog", {"bytes": 200 * MIB})
             fake.load(1, "hog", big, ram_cap_bytes=120 * MIB)
@@ -176,11 +176,11 @@ def test_memory_over_the_cap_is_ended() -> None:
             assert ended.peak_bytes is not None and ended.peak_bytes > 120 * MIB
             await fake.wait_for(ExecutorGone, code="memory_exceeded")
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_peak_and_usage_are_told() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "hog", attempt("a", "hog", {"bytes": 100 * MIB, "s": 1.2}))
             ended = await fake.wait_for_end("a")
@@ -189,11 +189,11 @@ def test_peak_and_usage_are_told() -> None:
                 used > 100 * MIB for each in fake.messages_of(ExecutorUsage) for _, used in each.executors
             )
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_simulated_bytes_over_the_grant_are_asked_for() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator(device_kind="sim") as fake:
             fake.load(1, "simulate", attempt("a", "simulate", {"bytes": 5 * MIB}), grant_bytes=10 * MIB)
             ended = await fake.wait_for_end("a")
@@ -207,11 +207,11 @@ def test_simulated_bytes_over_the_grant_are_asked_for() -> None:
             ended = await fake.wait_for_end("b")
             assert (ended.code, ended.detail, ended.executor_died) == ("memory_exceeded", detail, False)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_a_larger_grant_is_known_to_the_handler_and_ends_the_questions() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator(device_kind="sim") as fake:
             job = attempt("a", "simulate", {"bytes": 11 * MIB, "s": 1})
             fake.load(1, "simulate", job, grant_bytes=10 * MIB)
@@ -224,11 +224,11 @@ def test_a_larger_grant_is_known_to_the_handler_and_ends_the_questions() -> None
             assert (await fake.wait_for_end("b")).output == b'"12 MiB"'
             assert len(fake.messages_of(OverGrant)) == asked
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_a_grant_of_ram_is_asked_for_and_a_cap_is_not() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             job = attempt("a", "hog", {"bytes": 100 * MIB, "s": 0.6})
             fake.load(1, "hog", job, grant_bytes=80 * MIB)
@@ -238,11 +238,11 @@ def test_a_grant_of_ram_is_asked_for_and_a_cap_is_not() -> None:
             assert (await fake.wait_for_end("b")).code == "memory_exceeded"
             assert not fake.messages_of(OverGrant, executor=2)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_output_of_c_code_comes_before_the_end() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             jobs = [f"{n}" for n in range(30)]
             fake.load(1, "speak", *(attempt(job, "speak", {"raw": f"raw {job}"}) for job in jobs))
@@ -257,11 +257,11 @@ def test_output_of_c_code_comes_before_the_end() -> None:
                 ]
                 assert notes == list(range(1, len(notes) + 1)) and notes[-1] == ended.seq
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_flood_on_a_descriptor_is_bounded() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator(log_max_bytes=100_000) as fake:
             fake.load(1, "speak", attempt("a", "speak", {"raw": "y" * 900_000}))
             assert (await fake.wait_for_end("a")).code is None
@@ -270,4 +270,4 @@ def test_flood_on_a_descriptor_is_bounded() -> None:
             assert max(map(len, texts)) <= 8 * 1024
             await fake.wait_for(ExecutorLoaded)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())

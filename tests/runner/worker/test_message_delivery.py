@@ -17,7 +17,7 @@ JOBS = 1_000
 
 
 def test_staged_jobs_flow_through(capsys: object) -> None:
-    async def scene() -> float:
+    async def scenario() -> float:
         async with StubCoordinator() as fake:
             fake.load(1, "echo", attempt("warm", data=0))
             await fake.wait_for_end("warm")
@@ -31,12 +31,12 @@ def test_staged_jobs_flow_through(capsys: object) -> None:
             ]
             return JOBS / (time.monotonic() - began)
 
-    print(f"\n{asyncio.run(scene()):.0f} staged no-ops per second through one worker")
+    print(f"\n{asyncio.run(scenario()):.0f} staged no-ops per second through one worker")
 
 
 @pytest.mark.timed
 def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.acknowledges = False
             fake.load(1, "echo", *(attempt(f"{n}", data=n) for n in range(200)))
@@ -58,11 +58,11 @@ def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> 
             assert [(each.job_id, each.code) for each in ends[200:]] == [("x", "interrupted")]
             assert (spool.hello.name, spool.hello.token) == (fake.name, "")
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_acknowledged_results_are_not_spooled() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "echo", attempt("a"))
             await fake.wait_for_end("a")
@@ -78,11 +78,11 @@ def test_acknowledged_results_are_not_spooled() -> None:
                 if not isinstance(each, ExecutorGone | ExecutorLoaded)
             ]
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_what_a_cut_link_lost_is_sent_again() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 1.0}), attempt("b", "linger", {"s": 0}))
             await fake.until(lambda: fake.messages_of(ExecutorLoaded))
@@ -98,11 +98,11 @@ def test_what_a_cut_link_lost_is_sent_again() -> None:
             numbers = [fake.seen.index(each) for each in fake.messages_of(AttemptEnded)]
             assert numbers == sorted(numbers)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_full_window_stops_the_executor_and_an_acknowledgement_frees_it() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             fake.acknowledges = False
             fake.load(1, "echo", attempt("warm"))
@@ -121,11 +121,11 @@ def test_full_window_stops_the_executor_and_an_acknowledgement_frees_it() -> Non
             await fake.until(lambda: len(fake.messages_of(AttemptEnded)) == 401, within_s=20)
             assert len({each.job_id for each in fake.messages_of(AttemptEnded)}) == 401
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
 
 
 def test_second_worker_of_a_device_waits_and_gives_up() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             first = fake.worker
             fake.start_worker()
@@ -136,4 +136,4 @@ def test_second_worker_of_a_device_waits_and_gives_up() -> None:
             assert (await fake.wait_for_end("a")).code is None
             assert not fake.messages_of(ExecutorGone)
 
-    asyncio.run(scene())
+    asyncio.run(scenario())

@@ -43,8 +43,8 @@ async def load(fake: StubCoordinator, executor: int, handler: str, options: Hand
     await fake.wait_for(ExecutorLoaded)
 
 
-def play(scene: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(scene)
+def play(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scenario)
 
 
 async def begun(fake: StubCoordinator, *jobs: str) -> None:
@@ -52,7 +52,7 @@ async def begun(fake: StubCoordinator, *jobs: str) -> None:
 
 
 def test_a_batch_starts_and_ends_as_one_and_each_is_told() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 0.1}, b={})), RunAttempts(1, batch(c={})))
@@ -66,12 +66,12 @@ def test_a_batch_starts_and_ends_as_one_and_each_is_told() -> None:
                 assert ("log", {"stream": "stdout", "level": None, "text": "from C"}) in fake.events_of(job)
             assert {one.job_id for one in fake.messages_of(AttemptStarted)} >= {"a", "b"}
 
-    play(scene())
+    play(scenario())
 
 
 @pytest.mark.parametrize("how", ["segv", "SIGKILL", "exit"])
 def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(
@@ -95,11 +95,11 @@ def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
                 False,
             )
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_cancelled_mate_leaves_the_others_alone() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 1.2}, b={})))
@@ -109,11 +109,11 @@ def test_a_cancelled_mate_leaves_the_others_alone() -> None:
             ended = await fake.wait_for_end("b")
             assert (ended.code, ended.message, ended.is_blame_unknown) == ("cancelled", "by hand", False)
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_batch_all_of_which_is_cancelled_climbs_the_ladder() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 60}, b={})), RunAttempts(1, batch(c={})))
@@ -125,11 +125,11 @@ def test_a_batch_all_of_which_is_cancelled_climbs_the_ladder() -> None:
             await fake.wait_for(ExecutorGone)
             assert [key for one in fake.messages_of(AttemptsRecalled) for key in one.attempts] == [("c", 1)]
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_forced_cancel_of_one_costs_the_others_nothing() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 60}, b={})))
@@ -139,11 +139,11 @@ def test_a_forced_cancel_of_one_costs_the_others_nothing() -> None:
             ended = await fake.wait_for_end("a")
             assert (ended.code, ended.executor_died) == ("interrupted", False)
 
-    play(scene())
+    play(scenario())
 
 
 def test_one_of_a_staged_batch_is_cancelled_and_the_rest_stays_one() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(
@@ -157,11 +157,11 @@ def test_one_of_a_staged_batch_is_cancelled_and_the_rest_stays_one() -> None:
             assert (ended.code, ended.started_at) == ("cancelled", None)
             assert [(await fake.wait_for_end(job)).batch_size for job in "abde"] == [1, 2, 2, 1]
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             long = [attempt("a", "many", {"s": 60}, timeout_s=0.2), attempt("b", "many", {}, timeout_s=9.0)]
@@ -174,11 +174,11 @@ def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> 
             found = await fake.until(lambda: fake.messages_of(AttemptEnded, job_id="a")[1:])
             assert (found[0].code, found[0].shared) == ("timeout", False)
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_batch_that_heeds_its_timeout_keeps_the_executor() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             slow = [attempt(job, "many", {"polite": True}, timeout_s=0.2) for job in "ab"]
@@ -191,11 +191,11 @@ def test_a_batch_that_heeds_its_timeout_keeps_the_executor() -> None:
             assert (await fake.wait_for_end("c")).code is None
             assert fake.messages_of(ExecutorGone) == []
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_cancel_while_a_batch_waits_for_its_load_leaves_one_out() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             described = msgspec.structs.replace(spec("many"), options=BATCHED)
             fake.send(LoadExecutor(1, described, ["cpu"], {}, "cpu"), RunAttempts(1, batch(a={}, b={})))
@@ -204,11 +204,11 @@ def test_a_cancel_while_a_batch_waits_for_its_load_leaves_one_out() -> None:
             ended = await fake.wait_for_end("b")
             assert (ended.code, ended.output) == (None, b'"b"')
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_stop_interrupts_a_batch_and_gives_back_the_next() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 60}, b={})), RunAttempts(1, batch(c={}, d={})))
@@ -220,11 +220,11 @@ def test_a_stop_interrupts_a_batch_and_gives_back_the_next() -> None:
                 ("d", 1),
             ]
 
-    play(scene())
+    play(scenario())
 
 
 def test_slots_run_at_once_and_are_told_one_by_one() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             fake.send(RunAttempts(1, side_by_side(a={"s": 0.6}, b={"s": 0.1}, c={})))
@@ -234,11 +234,11 @@ def test_slots_run_at_once_and_are_told_one_by_one() -> None:
             assert ended == ["c", "b", "a"]
             assert {one.job_id for one in fake.messages_of(AttemptStarted)} >= {"a", "b"}
 
-    play(scene())
+    play(scenario())
 
 
 def test_each_slot_has_its_own_timeout_and_silence() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             late = attempt("a", "aside", {"s": 60}, timeout_s=0.2)
@@ -249,11 +249,11 @@ def test_each_slot_has_its_own_timeout_and_silence() -> None:
             assert (await fake.wait_for_end("c")).code is None
             assert fake.messages_of(ExecutorGone) == []
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_slot_that_does_not_end_costs_the_executor_and_the_others_nothing() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             stubborn = attempt("a", "aside", {"s": 60, "stubborn": True}, timeout_s=0.2)
@@ -264,11 +264,11 @@ def test_a_slot_that_does_not_end_costs_the_executor_and_the_others_nothing() ->
                 mate = await fake.wait_for_end(job)
                 assert (mate.code, mate.executor_died, mate.is_blame_unknown) == ("interrupted", False, False)
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_slot_that_blocks_the_loop_is_killed_at_its_timeout() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             blocks = attempt("a", "aside", {"block": 60}, timeout_s=0.3)
@@ -276,11 +276,11 @@ def test_a_slot_that_blocks_the_loop_is_killed_at_its_timeout() -> None:
             ended = await fake.wait_for_end("a", within_s=5)
             assert ended.code == "timeout"
 
-    play(scene())
+    play(scenario())
 
 
 def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             fake.send(RunAttempts(1, side_by_side(a={"s": 60}, b={"s": 0.2, "how": "segv"})))
@@ -296,11 +296,11 @@ def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
             ended = await fake.wait_for_end("c")
             assert (ended.executor_died, ended.is_blame_unknown) == (True, False)
 
-    play(scene())
+    play(scenario())
 
 
 def test_one_slot_is_cancelled_by_its_coroutine() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             fake.send(RunAttempts(1, side_by_side(a={"s": 60}, b={"s": 0.8})))
@@ -309,4 +309,4 @@ def test_one_slot_is_cancelled_by_its_coroutine() -> None:
             assert (await fake.wait_for_end("a")).message == "by hand"
             assert (await fake.wait_for_end("b")).code is None
 
-    play(scene())
+    play(scenario())

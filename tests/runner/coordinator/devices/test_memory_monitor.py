@@ -74,107 +74,107 @@ class MemoryScenario:
 
 
 def test_the_context_is_what_an_idle_one_holds_beyond_torchs_segments() -> None:
-    scene = MemoryScenario()
-    scene.read(0)
-    scene.start(1, pid=10)
-    scene.loaded(1, 1 * G)
-    scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT), times=3)
-    assert scene.context is None, "it is at work"
-    assert scene.ended(1, 2 * G, 1 * G) == 2 * G
-    scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
-    assert scene.context is None, "that reading may have begun before"
-    scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
-    assert scene.context == CONTEXT and scene.memory.has_new_context
-    assert msgspec.json.decode(scene.kept[-1]) == {"card/570": {"2.13": CONTEXT}}
-    scene.read(9 * G, (10, 9 * G), times=3)
-    assert len(scene.kept) == 1
+    scenario = MemoryScenario()
+    scenario.read(0)
+    scenario.start(1, pid=10)
+    scenario.loaded(1, 1 * G)
+    scenario.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT), times=3)
+    assert scenario.context is None, "it is at work"
+    assert scenario.ended(1, 2 * G, 1 * G) == 2 * G
+    scenario.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
+    assert scenario.context is None, "that reading may have begun before"
+    scenario.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
+    assert scenario.context == CONTEXT and scenario.memory.has_new_context
+    assert msgspec.json.decode(scenario.kept[-1]) == {"card/570": {"2.13": CONTEXT}}
+    scenario.read(9 * G, (10, 9 * G), times=3)
+    assert len(scenario.kept) == 1
 
 
 def test_a_peak_is_what_the_driver_saw_or_torch_had_with_its_context() -> None:
-    scene = MemoryScenario()
-    scene.read(0)
-    scene.start(1, pid=10)
-    scene.loaded(1, None, None)
-    scene.read(3 * G, (10, 3 * G))
-    scene.read(1 * G, (10, 1 * G))
-    assert scene.ended(1, None, None) == 3 * G
-    contexts = scene.memory._contexts
+    scenario = MemoryScenario()
+    scenario.read(0)
+    scenario.start(1, pid=10)
+    scenario.loaded(1, None, None)
+    scenario.read(3 * G, (10, 3 * G))
+    scenario.read(1 * G, (10, 1 * G))
+    assert scenario.ended(1, None, None) == 3 * G
+    contexts = scenario.memory._contexts
     contexts.record("card/570", "2.13", CONTEXT)
-    scene.start(2, pid=20)
-    scene.loaded(2, 1 * G)
-    assert scene.ended(2, 4 * G, 1 * G) == 4 * G + CONTEXT
+    scenario.start(2, pid=20)
+    scenario.loaded(2, 1 * G)
+    assert scenario.ended(2, 4 * G, 1 * G) == 4 * G + CONTEXT
 
 
 def test_without_named_processes_the_context_is_told_by_the_total() -> None:
-    scene = MemoryScenario()
-    scene.read(2 * G)
-    scene.start(1)
-    scene.loaded(1, 1 * G)
-    scene.read(3 * G + CONTEXT)
-    scene.ended(1, 1 * G, 1 * G)
-    scene.read(3 * G + CONTEXT, times=2)
-    assert (scene.context, scene.view.ledger.usage.level("gpu0")) == (CONTEXT, "reports")
-    assert scene.view.ledger.usage.foreign_bytes("gpu0") == 2 * G + CONTEXT, "until it tells again"
+    scenario = MemoryScenario()
+    scenario.read(2 * G)
+    scenario.start(1)
+    scenario.loaded(1, 1 * G)
+    scenario.read(3 * G + CONTEXT)
+    scenario.ended(1, 1 * G, 1 * G)
+    scenario.read(3 * G + CONTEXT, times=2)
+    assert (scenario.context, scenario.view.ledger.usage.level("gpu0")) == (CONTEXT, "reports")
+    assert scenario.view.ledger.usage.foreign_bytes("gpu0") == 2 * G + CONTEXT, "until it tells again"
 
 
 @pytest.mark.parametrize("neighbour", ["loads", "idles", "is known"])
 def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> None:
-    scene = MemoryScenario()
-    scene.read(2 * G)
-    scene.start(1)
-    scene.loaded(1, None, None)
-    scene.read(5 * G)
-    scene.ended(1, None, None)
-    scene.read(5 * G, times=2)
-    usage = scene.view.ledger.usage
+    scenario = MemoryScenario()
+    scenario.read(2 * G)
+    scenario.start(1)
+    scenario.loaded(1, None, None)
+    scenario.read(5 * G)
+    scenario.ended(1, None, None)
+    scenario.read(5 * G, times=2)
+    usage = scenario.view.ledger.usage
     assert (usage.observed_bytes(1), usage.level("gpu0"), usage.foreign_bytes("gpu0")) == (
         3 * G,
         "totals",
         2 * G,
     )
-    scene.start(2)
-    assert scene.view.residency.slots["gpu0"].exclusive_executor == 2, "loads go one by one"
+    scenario.start(2)
+    assert scenario.view.residency.slots["gpu0"].exclusive_executor == 2, "loads go one by one"
     if neighbour == "loads":
-        scene.read(6 * G, times=3)
+        scenario.read(6 * G, times=3)
         assert usage.observed_bytes(2) is None
         return
-    scene.loaded(2, None, None)
-    assert scene.view.residency.slots["gpu0"].exclusive_executor is None
+    scenario.loaded(2, None, None)
+    assert scenario.view.residency.slots["gpu0"].exclusive_executor is None
     if neighbour == "is known":
-        scene.read(6 * G)
-        scene.ended(2, None, None)
-        scene.read(6 * G, times=2)
+        scenario.read(6 * G)
+        scenario.ended(2, None, None)
+        scenario.read(6 * G, times=2)
         assert usage.observed_bytes(2) == 1 * G
 
 
 def test_a_cap_leaves_the_context_out_and_none_is_none() -> None:
-    scene = MemoryScenario()
-    assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - MARGIN_BYTES
-    scene.memory._contexts.record("card/570", "2.13", CONTEXT)
-    assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - CONTEXT - MARGIN_BYTES
+    scenario = MemoryScenario()
+    assert scenario.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - MARGIN_BYTES
+    scenario.memory._contexts.record("card/570", "2.13", CONTEXT)
+    assert scenario.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - CONTEXT - MARGIN_BYTES
     assert MemoryScenario("watchdog").memory.cap_bytes(["gpu0"], 8 * G, None) is None
 
 
 def test_what_may_start_anything_is_told() -> None:
-    scene = MemoryScenario()
-    assert not scene.read(4 * G), "there is less than before"
-    scene.at += 60
-    assert scene.read(1 * G)
-    assert not scene.read(1 * G)
+    scenario = MemoryScenario()
+    assert not scenario.read(4 * G), "there is less than before"
+    scenario.at += 60
+    assert scenario.read(1 * G)
+    assert not scenario.read(1 * G)
 
 
 def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
-    scene = MemoryScenario()
-    scene.read(0)
-    scene.start(1, pid=10)
-    scene.loaded(1, None, None)
-    scene.read(4 * G, (10, 4 * G))
-    scene.view.on_executor_gone(1, scene.at)
-    scene.read(4 * G, (10, 4 * G), times=3)
-    ledger = scene.view.ledger
+    scenario = MemoryScenario()
+    scenario.read(0)
+    scenario.start(1, pid=10)
+    scenario.loaded(1, None, None)
+    scenario.read(4 * G, (10, 4 * G))
+    scenario.view.on_executor_gone(1, scenario.at)
+    scenario.read(4 * G, (10, 4 * G), times=3)
+    ledger = scenario.view.ledger
     assert (ledger.usage.foreign_bytes("gpu0"), ledger.draining.pending_bytes("gpu0")) == (0, 8 * G)
-    assert scene.read(0, times=2)
+    assert scenario.read(0, times=2)
     assert ledger.draining.pending_bytes("gpu0") == 0
-    scene.memory.claim_processes(ExecutorProcesses(1, [10]))
-    scene.read(1 * G, (10, 1 * G))
+    scenario.memory.claim_processes(ExecutorProcesses(1, [10]))
+    scenario.read(1 * G, (10, 1 * G))
     assert ledger.usage.foreign_bytes("gpu0") == 1 * G, "it is nobody's any more"

@@ -40,10 +40,10 @@ def test_executors_are_found_by_device_worker_and_handler(worker: WorkerHandle) 
 
 
 def test_executors_with_attempts_are_told_apart(worker: WorkerHandle) -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         executors, _ = table(worker)
         assert executors.with_attempts() == []
-        live = bench.line.submit(make_submission())
+        live = harness.line.submit(make_submission())
         executors[2].attempts[live.job.number] = live
         assert numbers(executors.with_attempts()) == [2]
 

@@ -23,15 +23,15 @@ PRELOADED = spec(preload=("",))
 
 
 class PrewarmScenario(DispatchScenario):
-    """A scene in which somebody asks for executors."""
+    """A scenario in which somebody asks for executors."""
 
-    def __init__(self, bench: LifecycleHarness, worker: WorkerHandle) -> None:
-        super().__init__(bench, worker)
+    def __init__(self, harness: LifecycleHarness, worker: WorkerHandle) -> None:
+        super().__init__(harness, worker)
         self.wishes = self.dispatch.prewarming
         self.outcomes: list[ExecutorHandle | PrewarmFailure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:
-        self.bench.line.queue_manager.set_handlers({each.name: each for each in specs})
+        self.harness.line.queue_manager.set_handlers({each.name: each for each in specs})
         self.wishes.on_handlers_changed()
 
     def ask(self, handler: str = "h", **named: str) -> None:
@@ -46,80 +46,80 @@ class PrewarmScenario(DispatchScenario):
 
 
 def play(worker: WorkerHandle, body: Callable[[PrewarmScenario], Awaitable[None]]) -> None:
-    async def whole(bench: LifecycleHarness) -> None:
-        await body(PrewarmScenario(bench, worker))
+    async def whole(harness: LifecycleHarness) -> None:
+        await body(PrewarmScenario(harness, worker))
 
     run(whole)
 
 
 def test_all_who_ask_are_told_once_it_is_loaded(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.ask()
-        house.ask()
-        assert await house.orders() == ["Load"]
-        house.ask()
-        await house.says(ExecutorLoaded(1, 0.1))
-        assert [type(each) for each in house.outcomes] == [ExecutorHandle] * 3
-        house.ask()
-        assert len(house.outcomes) == 4 and await house.orders() == []
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.ask()
+        scenario.ask()
+        assert await scenario.orders() == ["Load"]
+        scenario.ask()
+        await scenario.says(ExecutorLoaded(1, 0.1))
+        assert [type(each) for each in scenario.outcomes] == [ExecutorHandle] * 3
+        scenario.ask()
+        assert len(scenario.outcomes) == 4 and await scenario.orders() == []
 
     play(worker, body)
 
 
 def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.ask()
-        await house.turn()
-        await house.fail(1)
-        (failure,) = house.outcomes
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.ask()
+        await scenario.turn()
+        await scenario.fail(1)
+        (failure,) = scenario.outcomes
         assert isinstance(failure, PrewarmFailure)
         assert failure.error == {"code": "load_error", "message": "why", "detail": {"traceback": "here"}}
-        assert failure.next_at is None and await house.orders() == []
-        (shown,) = house.wishes.build_document("h")["load_failures"]
+        assert failure.next_at is None and await scenario.orders() == []
+        (shown,) = scenario.wishes.build_document("h")["load_failures"]
         assert (shown["error"], shown["tries"], shown["next_try_at"]) == (failure.error, 1, None)
-        house.ask()
-        assert await house.orders() == ["Load"]
-        await house.says(ExecutorLoaded(2, 0.1))
-        assert house.wishes.build_document("h")["load_failures"] == []
+        scenario.ask()
+        assert await scenario.orders() == ["Load"]
+        await scenario.says(ExecutorLoaded(2, 0.1))
+        assert scenario.wishes.build_document("h")["load_failures"] == []
 
     play(worker, body)
 
 
 def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.ask()
-        await house.turn()
-        assert [type(each) for each in await house.says(ExecutorGone(1, "interrupted", "reloaded"))] == [
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.ask()
+        await scenario.turn()
+        assert [type(each) for each in await scenario.says(ExecutorGone(1, "interrupted", "reloaded"))] == [
             LoadExecutor
         ]
-        await house.says(ExecutorLoaded(2, 0.1))
-        assert [type(each) for each in house.outcomes] == [ExecutorHandle]
+        await scenario.says(ExecutorLoaded(2, 0.1))
+        assert [type(each) for each in scenario.outcomes] == [ExecutorHandle]
 
     play(worker, body)
 
 
 def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.submit(1)
-        await house.turn()
-        house.ask()
-        assert house.outcomes == []
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.submit(1)
+        await scenario.turn()
+        scenario.ask()
+        assert scenario.outcomes == []
         # Its worker is gone: the job goes again, and loads what is asked for.
-        house.reports._executors.remove_executor(1)
-        assert "Load" in await house.orders()
-        await house.says(ExecutorLoaded(2, 0.1))
-        assert [type(each) for each in house.outcomes] == [ExecutorHandle]
+        scenario.reports._executors.remove_executor(1)
+        assert "Load" in await scenario.orders()
+        await scenario.says(ExecutorLoaded(2, 0.1))
+        assert [type(each) for each in scenario.outcomes] == [ExecutorHandle]
 
     play(worker, body)
 
 
 def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.ask()
-        await house.turn()
-        (live,) = house.submit(1)
-        assert await house.orders() == ["Run"]
-        assert (live.phase, house.bench.line.queue_manager.reasons.for_live_job(live)) == (
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.ask()
+        await scenario.turn()
+        (live,) = scenario.submit(1)
+        assert await scenario.orders() == ["Run"]
+        assert (live.phase, scenario.harness.line.queue_manager.reasons.for_live_job(live)) == (
             "starting",
             "loading",
         )
@@ -128,144 +128,146 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
 
 
 def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.bench.view.residency.set_max_executors("cpu", 2)
-        house.ask()
-        house.submit(1)
-        orders = await house.orders()
-        assert orders.count("Load") == 1 and house.wishes.pending.of_handler("h") == []
-        await house.says(ExecutorLoaded(1, 0.1))
-        assert [type(each) for each in house.outcomes] == [ExecutorHandle]
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.harness.view.residency.set_max_executors("cpu", 2)
+        scenario.ask()
+        scenario.submit(1)
+        orders = await scenario.orders()
+        assert orders.count("Load") == 1 and scenario.wishes.pending.of_handler("h") == []
+        await scenario.says(ExecutorLoaded(1, 0.1))
+        assert [type(each) for each in scenario.outcomes] == [ExecutorHandle]
 
     play(worker, body)
 
 
 def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.describe(PRELOADED)
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.describe(PRELOADED)
         pauses: list[float] = []
         for number in range(1, 10):
-            assert await house.orders() == ["Load"], number
-            await house.fail(number)
-            assert await house.orders() == []
-            failure = house.wishes.failures.last["h", ""]
+            assert await scenario.orders() == ["Load"], number
+            await scenario.fail(number)
+            assert await scenario.orders() == []
+            failure = scenario.wishes.failures.last["h", ""]
             assert failure.next_at is not None and failure.tries == number
             pauses.append(failure.next_at - failure.at)
-            await house.bench.pass_time(pauses[-1])
+            await scenario.harness.pass_time(pauses[-1])
         assert pauses == [min(RETRY_MAX_S, RETRY_S * 2**power) for power in range(9)]
         # One that was ready for long and dies begins anew, one that dies at once goes on.
-        assert await house.orders() == ["Load"]
-        await house.says(ExecutorLoaded(10, 0.1))
-        assert house.wishes.failures.last == {}
-        await house.fail(10, "worker_crashed")
-        assert house.wishes.failures.last["h", ""].tries == 10
-        await house.bench.pass_time(RETRY_MAX_S)
-        assert await house.orders() == ["Load"]
-        await house.says(ExecutorLoaded(11, 0.1))
-        await house.bench.pass_time(STABLE_S + 1)
-        await house.fail(11, "worker_crashed")
-        assert house.wishes.failures.last["h", ""].tries == 1
+        assert await scenario.orders() == ["Load"]
+        await scenario.says(ExecutorLoaded(10, 0.1))
+        assert scenario.wishes.failures.last == {}
+        await scenario.fail(10, "worker_crashed")
+        assert scenario.wishes.failures.last["h", ""].tries == 10
+        await scenario.harness.pass_time(RETRY_MAX_S)
+        assert await scenario.orders() == ["Load"]
+        await scenario.says(ExecutorLoaded(11, 0.1))
+        await scenario.harness.pass_time(STABLE_S + 1)
+        await scenario.fail(11, "worker_crashed")
+        assert scenario.wishes.failures.last["h", ""].tries == 1
 
     play(worker, body)
 
 
 def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.describe(PRELOADED)
-        await house.turn()
-        await house.fail(1)
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.describe(PRELOADED)
+        await scenario.turn()
+        await scenario.fail(1)
         other = replace(spec(), name="other")
-        house.describe(PRELOADED, other)
-        assert await house.orders() == [] and house.wishes.build_document("h")["load_failures"]
-        house.describe(replace(PRELOADED, version="v2"), other)
-        assert house.wishes.build_document("h")["load_failures"] == []
-        assert await house.orders() == ["Load"]
+        scenario.describe(PRELOADED, other)
+        assert await scenario.orders() == [] and scenario.wishes.build_document("h")["load_failures"]
+        scenario.describe(replace(PRELOADED, version="v2"), other)
+        assert scenario.wishes.build_document("h")["load_failures"] == []
+        assert await scenario.orders() == ["Load"]
 
     play(worker, body)
 
 
 def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.describe(PRELOADED)
-        await house.turn()
-        await house.fail(1)
-        assert await house.orders() == []
-        house.ask()
-        assert await house.orders() == ["Load"]
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.describe(PRELOADED)
+        await scenario.turn()
+        await scenario.fail(1)
+        assert await scenario.orders() == []
+        scenario.ask()
+        assert await scenario.orders() == ["Load"]
 
     play(worker, body)
 
 
 def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.bench.view.set_device_open("cpu", False)
-        house.describe(PRELOADED)
-        await house.turn()
-        (one,) = house.wishes.pending.of_handler("h")
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.harness.view.set_device_open("cpu", False)
+        scenario.describe(PRELOADED)
+        await scenario.turn()
+        (one,) = scenario.wishes.pending.of_handler("h")
         assert one.is_preload
-        house.ask()
-        (other,) = house.wishes.pending.of_handler("h")
+        scenario.ask()
+        (other,) = scenario.wishes.pending.of_handler("h")
         assert not other.is_preload
-        (shown,) = house.wishes.build_document("h")["waiting"]
+        (shown,) = scenario.wishes.build_document("h")["waiting"]
         assert shown["reason"] == "waiting_for_device" and shown["message"] and not shown["preload"]
-        assert house.wishes.pending.closing_executors(other) == []
+        assert scenario.wishes.pending.closing_executors(other) == []
 
     play(worker, body)
 
 
 def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.describe(PRELOADED)
-        await house.turn()
-        await house.says(ExecutorLoaded(1, 0.1))
-        (post,) = house.wishes.unload("h", None, None)
-        house.dispatch.control.retire(post)
-        assert [type(each) for each in await house.turn()] == [UnloadExecutor]
-        await house.says(ExecutorGone(1, "unloaded", "it was unloaded"))
-        assert await house.orders() == []
-        assert house.wishes.build_document("h")["preload_suspended"] == [None]
-        house.ask()
-        assert await house.orders() == ["Load"]
-        assert house.wishes.build_document("h")["preload_suspended"] == []
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.describe(PRELOADED)
+        await scenario.turn()
+        await scenario.says(ExecutorLoaded(1, 0.1))
+        (post,) = scenario.wishes.unload("h", None, None)
+        scenario.dispatch.control.retire(post)
+        assert [type(each) for each in await scenario.turn()] == [UnloadExecutor]
+        await scenario.says(ExecutorGone(1, "unloaded", "it was unloaded"))
+        assert await scenario.orders() == []
+        assert scenario.wishes.build_document("h")["preload_suspended"] == [None]
+        scenario.ask()
+        assert await scenario.orders() == ["Load"]
+        assert scenario.wishes.build_document("h")["preload_suspended"] == []
 
     play(worker, body)
 
 
 def test_unload_withdraws_what_waits_and_tells_who_asked(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.bench.view.set_device_open("cpu", False)
-        house.ask(device="cpu")
-        await house.turn()
-        assert house.wishes.unload("h", None, None) == []
-        (failure,) = house.outcomes
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.harness.view.set_device_open("cpu", False)
+        scenario.ask(device="cpu")
+        await scenario.turn()
+        assert scenario.wishes.unload("h", None, None) == []
+        (failure,) = scenario.outcomes
         assert isinstance(failure, PrewarmFailure) and failure.code == "unloaded"
-        assert house.wishes.pending.of_handler("h") == [] and house.bench.view.backlog.by_class == {}
+        assert scenario.wishes.pending.of_handler("h") == [] and scenario.harness.view.backlog.by_class == {}
 
     play(worker, body)
 
 
 def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.bench.view.set_device_open("cpu", False)
-        house.ask()
-        await house.turn()
-        house.describe(replace(spec(), version="v2"))
-        (one,) = house.wishes.pending.of_handler("h")
-        assert one.job_class.version == "v2" and list(house.bench.view.backlog.by_class) == [one.job_class]
-        house.describe()
-        (failure,) = house.outcomes
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.harness.view.set_device_open("cpu", False)
+        scenario.ask()
+        await scenario.turn()
+        scenario.describe(replace(spec(), version="v2"))
+        (one,) = scenario.wishes.pending.of_handler("h")
+        assert one.job_class.version == "v2" and list(scenario.harness.view.backlog.by_class) == [
+            one.job_class
+        ]
+        scenario.describe()
+        (failure,) = scenario.outcomes
         assert isinstance(failure, PrewarmFailure) and failure.code == "unknown_handler"
-        assert house.bench.view.backlog.by_class == {}
+        assert scenario.harness.view.backlog.by_class == {}
 
     play(worker, body)
 
 
 def test_what_waits_for_no_job_is_in_no_queue(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.bench.view.set_device_open("cpu", False)
-        house.ask()
-        await house.turn()
-        assert list(house.bench.line.queue_manager.counts_by_reason()) == []
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.harness.view.set_device_open("cpu", False)
+        scenario.ask()
+        await scenario.turn()
+        assert list(scenario.harness.line.queue_manager.counts_by_reason()) == []
 
     play(worker, body)
 
@@ -281,34 +283,34 @@ def test_what_waits_for_no_job_is_in_no_queue(worker: WorkerHandle) -> None:
 def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
     worker: WorkerHandle, named: dict[str, str], error: type[Exception]
 ) -> None:
-    async def body(house: PrewarmScenario) -> None:
+    async def body(scenario: PrewarmScenario) -> None:
         with pytest.raises(error):
-            house.ask(**named)
+            scenario.ask(**named)
         with pytest.raises(error):
-            house.wishes.unload(named.get("handler", "h"), named.get("model"), named.get("device"))
-        assert house.wishes.pending.of_handler("h") == []
+            scenario.wishes.unload(named.get("handler", "h"), named.get("model"), named.get("device"))
+        assert scenario.wishes.pending.of_handler("h") == []
 
     play(worker, body)
 
 
 def test_what_no_device_could_hold_is_refused(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.describe(spec(ram_bytes=1 << 50))
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.describe(spec(ram_bytes=1 << 50))
         with pytest.raises(Unsatisfiable, match="cpu at most"):
-            house.ask()
-        assert house.bench.view.backlog.by_class == {}
+            scenario.ask()
+        assert scenario.harness.view.backlog.by_class == {}
 
     play(worker, body)
 
 
 def test_a_broken_handler_can_be_unloaded(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        house.ask()
-        await house.turn()
-        await house.says(ExecutorLoaded(1, 0.1))
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.ask()
+        await scenario.turn()
+        await scenario.says(ExecutorLoaded(1, 0.1))
         broken = HandlerSpec("h", "", "broken", Source("file", "/h.py", "h"), error="no")
-        house.describe(broken)
-        assert [post.number for post in house.wishes.unload("h", None, None)] == [1]
+        scenario.describe(broken)
+        assert [post.number for post in scenario.wishes.unload("h", None, None)] == [1]
 
     play(worker, body)
 
@@ -325,11 +327,11 @@ def test_models_are_named_where_there_are_some() -> None:
 
 
 def test_a_wish_is_met_by_what_idles(worker: WorkerHandle) -> None:
-    async def body(house: PrewarmScenario) -> None:
-        (live,) = await house.busy(1)
-        await house.says(AttemptEnded(live.job.id, live.attempt_in_flight, 1, None, output=b"1"))
-        house.describe(PRELOADED)
+    async def body(scenario: PrewarmScenario) -> None:
+        (live,) = await scenario.busy(1)
+        await scenario.says(AttemptEnded(live.job.id, live.attempt_in_flight, 1, None, output=b"1"))
+        scenario.describe(PRELOADED)
         # It was loaded by a job: it is what is to be ready.
-        assert await house.orders() == []
+        assert await scenario.orders() == []
 
     play(worker, body)

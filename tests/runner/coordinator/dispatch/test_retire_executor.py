@@ -57,23 +57,23 @@ class RecordingPool(SingleWorkerPool):
 class DispatchScenario:
     """One executor slot, jobs for `h`, and a worker that the test plays."""
 
-    def __init__(self, bench: LifecycleHarness, worker: WorkerHandle) -> None:
-        self.bench, self.worker = bench, worker
+    def __init__(self, harness: LifecycleHarness, worker: WorkerHandle) -> None:
+        self.harness, self.worker = harness, worker
         self.fleet = RecordingPool(worker)
         self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        bench.view.residency.set_max_executors("cpu", 1)
+        harness.view.residency.set_max_executors("cpu", 1)
         for version in ("v1", "v2"):
-            bench.view.limits.set_stage_depth("h", version, 4)
+            harness.view.limits.set_stage_depth("h", version, 4)
         self.dispatch = Dispatcher(
-            lifecycle=bench.line,
-            view=bench.view,
+            lifecycle=harness.line,
+            view=harness.view,
             worker_pool=self.fleet,
             devices={"cpu": CPU},
             read_inputs=self._read,
             cap_bytes=lambda *_: None,
         )
-        self.reports = bench.reports(self.dispatch, self.fleet)
-        bench.on_wake = self.dispatch.wake
+        self.reports = harness.reports(self.dispatch, self.fleet)
+        harness.on_wake = self.dispatch.wake
         self.dispatch.is_paused = False
 
     async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:
@@ -85,7 +85,7 @@ class DispatchScenario:
         self.dispatch.wake()
         await asyncio.sleep(0)
         # A later attempt is sent once its start is stored.
-        await self.bench.journal.flush()
+        await self.harness.journal.flush()
         await asyncio.sleep(0)
         return self.fleet.take_commands()
 
@@ -95,7 +95,7 @@ class DispatchScenario:
         return await self.turn()
 
     def submit(self, *numbers: int) -> list[LiveJob]:
-        return [self.bench.line.submit(make_submission(n)) for n in numbers]
+        return [self.harness.line.submit(make_submission(n)) for n in numbers]
 
     async def busy(self, *numbers: int) -> list[LiveJob]:
         """Jobs at a loaded executor: the first runs, the others are staged."""
@@ -108,13 +108,13 @@ class DispatchScenario:
         return lives
 
     def reload(self, newer: Any = NEWER, *, replaced: bool = True) -> None:
-        self.bench.line.queue_manager.set_handlers({"h": newer})
+        self.harness.line.queue_manager.set_handlers({"h": newer})
         self.dispatch.control.retire_handler("h", is_replaced=replaced)
 
 
 def play(worker: WorkerHandle, body: Callable[[DispatchScenario], Awaitable[None]]) -> None:
-    async def whole(bench: LifecycleHarness) -> None:
-        await body(DispatchScenario(bench, worker))
+    async def whole(harness: LifecycleHarness) -> None:
+        await body(DispatchScenario(harness, worker))
 
     run(whole)
 
@@ -132,20 +132,20 @@ def jobs(orders: list[Any]) -> list[str]:
 
 
 def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(worker: WorkerHandle) -> None:
-    async def body(scene: DispatchScenario) -> None:
-        running, second, third = await scene.busy(1, 2, 3)
-        (later,) = scene.submit(4)
-        scene.bench.view.limits.set_stage_depth("h", "v1", 1)
-        scene.reload()
-        assert await scene.turn() == [RecallAttempts(1)]
-        assert await scene.says(AttemptsRecalled(1, [("job-2", 1), ("job-3", 1)])) == []
+    async def body(scenario: DispatchScenario) -> None:
+        running, second, third = await scenario.busy(1, 2, 3)
+        (later,) = scenario.submit(4)
+        scenario.harness.view.limits.set_stage_depth("h", "v1", 1)
+        scenario.reload()
+        assert await scenario.turn() == [RecallAttempts(1)]
+        assert await scenario.says(AttemptsRecalled(1, [("job-2", 1), ("job-3", 1)])) == []
         assert (second.phase, third.phase, later.phase) == ("waiting", "waiting", "waiting")
-        orders = await scene.says(done(running))
+        orders = await scenario.says(done(running))
         assert running.job.state == "succeeded"
         assert UnloadExecutor(1) in orders
         (load,) = [order for order in orders if isinstance(order, LoadExecutor)]
         assert (load.executor, load.handler.version) == (2, "v2")
-        orders += await scene.says(ExecutorGone(1, "unloaded", ""), ExecutorLoaded(2, 0.1))
+        orders += await scenario.says(ExecutorGone(1, "unloaded", ""), ExecutorLoaded(2, 0.1))
         assert jobs(orders) == ["job-2", "job-3", "job-4"]
         assert [live.job.attempt for live in (second, third)] == [1, 0]
 
@@ -153,24 +153,24 @@ def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(
 
 
 def test_an_idle_one_goes_at_once(worker: WorkerHandle) -> None:
-    async def body(scene: DispatchScenario) -> None:
-        (live,) = await scene.busy(1)
-        assert await scene.says(done(live)) == []
-        scene.reload()
-        assert await scene.turn() == [UnloadExecutor(1)]
-        assert await scene.turn() == []
+    async def body(scenario: DispatchScenario) -> None:
+        (live,) = await scenario.busy(1)
+        assert await scenario.says(done(live)) == []
+        scenario.reload()
+        assert await scenario.turn() == [UnloadExecutor(1)]
+        assert await scenario.turn() == []
 
     play(worker, body)
 
 
 def test_one_that_loads_is_killed_where_there_is_another_version(worker: WorkerHandle) -> None:
-    async def body(scene: DispatchScenario) -> None:
-        (live,) = scene.submit(1)
-        assert len(await scene.turn()) == 2
-        scene.reload()
-        (kill,) = await scene.turn()
+    async def body(scenario: DispatchScenario) -> None:
+        (live,) = scenario.submit(1)
+        assert len(await scenario.turn()) == 2
+        scenario.reload()
+        (kill,) = await scenario.turn()
         assert isinstance(kill, KillExecutor) and (kill.executor, kill.code) == (1, "interrupted")
-        orders = await scene.says(
+        orders = await scenario.says(
             AttemptEnded("job-1", 1, 1, "interrupted", kill.message), ExecutorGone(1, "interrupted", "")
         )
         assert jobs(orders) == ["job-1"] and live.job.failures == 0
@@ -180,32 +180,32 @@ def test_one_that_loads_is_killed_where_there_is_another_version(worker: WorkerH
 
 
 def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: WorkerHandle) -> None:
-    async def body(scene: DispatchScenario) -> None:
-        (live,) = scene.submit(1)
-        await scene.turn()
-        scene.reload(replace(NEWER, state="broken"), replaced=False)
-        assert await scene.turn() == []
-        assert await scene.says(ExecutorLoaded(1, 0.1)) == []
-        assert await scene.says(done(live)) == [UnloadExecutor(1)]
+    async def body(scenario: DispatchScenario) -> None:
+        (live,) = scenario.submit(1)
+        await scenario.turn()
+        scenario.reload(replace(NEWER, state="broken"), replaced=False)
+        assert await scenario.turn() == []
+        assert await scenario.says(ExecutorLoaded(1, 0.1)) == []
+        assert await scenario.says(done(live)) == [UnloadExecutor(1)]
         assert live.job.state == "succeeded"
 
     play(worker, body)
 
 
 def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: WorkerHandle) -> None:
-    async def body(scene: DispatchScenario) -> None:
-        (running,) = await scene.busy(1)
-        waiting = scene.submit(2, 3)
+    async def body(scenario: DispatchScenario) -> None:
+        (running,) = await scenario.busy(1)
+        waiting = scenario.submit(2, 3)
         for live in waiting:
             live.input = None
-        assert await scene.turn() == []
+        assert await scenario.turn() == []
         assert {live.phase for live in waiting} == {"assigned"}
-        scene.reload()
-        assert await scene.turn() == [RecallAttempts(1)]
-        scene.inputs.set_result(None)
+        scenario.reload()
+        assert await scenario.turn() == [RecallAttempts(1)]
+        scenario.inputs.set_result(None)
         await asyncio.sleep(0.01)
-        assert jobs(await scene.turn()) == [] and {live.phase for live in waiting} == {"waiting"}
-        orders = await scene.says(done(running)) + await scene.says(
+        assert jobs(await scenario.turn()) == [] and {live.phase for live in waiting} == {"waiting"}
+        orders = await scenario.says(done(running)) + await scenario.says(
             ExecutorGone(1, "unloaded", ""), ExecutorLoaded(2, 0.1)
         )
         assert jobs(orders) == ["job-2", "job-3"]
@@ -214,10 +214,10 @@ def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: WorkerH
 
 
 def test_one_that_dies_meanwhile_is_not_waited_for(worker: WorkerHandle) -> None:
-    async def body(scene: DispatchScenario) -> None:
-        running, staged = await scene.busy(1, 2)
-        scene.reload()
-        await scene.turn()
+    async def body(scenario: DispatchScenario) -> None:
+        running, staged = await scenario.busy(1, 2)
+        scenario.reload()
+        await scenario.turn()
         died = AttemptEnded(
             running.job.id,
             1,
@@ -228,7 +228,7 @@ def test_one_that_dies_meanwhile_is_not_waited_for(worker: WorkerHandle) -> None
             retryable=False,
             executor_closing=True,
         )
-        orders = await scene.says(died, ExecutorGone(1, "worker_crashed", "", [("job-2", 1)]))
+        orders = await scenario.says(died, ExecutorGone(1, "worker_crashed", "", [("job-2", 1)]))
         assert jobs(orders) == ["job-2"] and staged.job.attempt == 1
         assert UnloadExecutor(1) not in orders
 

@@ -33,18 +33,18 @@ class Between(MemoryAccess):
 def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() -> None:
     async def main() -> None:
         access = Between()
-        bench = LifecycleHarness(access, await access.take_epoch())
-        archive = JobReader(access, bench.journal, Path("files"))
-        live = bench.line.submit(make_submission())
-        await bench.journal.flush()
+        harness = LifecycleHarness(access, await access.take_epoch())
+        archive = JobReader(access, harness.journal, Path("files"))
+        live = harness.line.submit(make_submission())
+        await harness.journal.flush()
 
         async def it_ends() -> None:
-            bench.line.cancel_unstarted(live, "by hand")
-            await bench.journal.flush()
+            harness.line.cancel_unstarted(live, "by hand")
+            await harness.journal.flush()
 
         access.then = it_ends
-        told = await read_event_page(bench.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
+        told = await read_event_page(harness.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
         assert ([seq for seq, _, _ in told.events], told.last_seq, told.is_job_ended) == ([2], 2, True)
-        bench.line.timers.close()
+        harness.line.timers.close()
 
     asyncio.run(main())

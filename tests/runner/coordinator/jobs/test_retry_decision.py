@@ -48,21 +48,25 @@ def ended(code: str | None, **changes: Any) -> AttemptEnded:
         ({"retries": 5}, ended("invalid_input", retryable=False), "invalid_input"),
         ({"retries": 1}, ended("timeout"), "again"),
         ({}, ended("timeout"), "timeout"),
-        ({}, ended("worker_crashed", died=True), "worker_crashed"),
-        ({"retries": 1}, ended("worker_crashed", died=True), "again"),
-        ({"retries": 9, "deaths": 1}, ended("worker_crashed", died=True), "poisoned"),
-        ({"retries": 0, "deaths": 1}, ended("worker_crashed", died=True), "poisoned"),
+        ({}, ended("worker_crashed", executor_died=True), "worker_crashed"),
+        ({"retries": 1}, ended("worker_crashed", executor_died=True), "again"),
+        ({"retries": 9, "deaths": 1}, ended("worker_crashed", executor_died=True), "poisoned"),
+        ({"retries": 0, "deaths": 1}, ended("worker_crashed", executor_died=True), "poisoned"),
         ({"retries": 9, "deaths": 1}, ended("handler_error"), "again"),
         ({}, ended("interrupted"), "again"),
         ({"attempt": EXTRA_STARTS}, ended("interrupted"), "interrupted"),
         ({"attempt": EXTRA_STARTS - 1}, ended("interrupted"), "again"),
         ({}, ended("cancelled"), "cancelled"),
-        ({}, ended("handler_error", shared=True, together=3), "again"),
-        ({}, ended("timeout", shared=True, together=3), "again"),
-        ({"deaths": 1}, ended("worker_crashed", died=True, shared=True), "again"),
-        ({"attempt": EXTRA_STARTS}, ended("handler_error", shared=True), "interrupted"),
+        ({}, ended("handler_error", is_blame_unknown=True, batch_size=3), "again"),
+        ({}, ended("timeout", is_blame_unknown=True, batch_size=3), "again"),
+        ({"deaths": 1}, ended("worker_crashed", executor_died=True, is_blame_unknown=True), "again"),
+        ({"attempt": EXTRA_STARTS}, ended("handler_error", is_blame_unknown=True), "interrupted"),
         ({"cancel_reason": "by hand"}, ended(None), "cancelled"),
-        ({"cancel_reason": "by hand", "retries": 3}, ended("worker_crashed", died=True), "cancelled"),
+        (
+            {"cancel_reason": "by hand", "retries": 3},
+            ended("worker_crashed", executor_died=True),
+            "cancelled",
+        ),
         ({"retries": 50, "attempt": 60}, ended("handler_error"), "handler_error"),
     ],
 )
@@ -181,7 +185,7 @@ def test_also_the_ladder_is_within_the_bound_of_starts() -> None:
         (ended("memory_exceeded", detail={"limit": "grant"}), G, True),
         (ended("memory_exceeded", detail={"limit": "ram"}), G, False),
         # The kernel did it.
-        (ended("memory_exceeded", died=True, detail={"signal": "SIGKILL"}), G, False),
+        (ended("memory_exceeded", executor_died=True, detail={"signal": "SIGKILL"}), G, False),
         (ended("memory_exceeded"), G, False),
         (ended("handler_error", detail={"limit": "grant"}), G, False),
     ],
@@ -221,7 +225,7 @@ def test_a_next_start_that_is_no_number_is_now() -> None:
 
 
 def test_a_poisoned_job_tells_of_its_last_death() -> None:
-    verdict = decide(job(retries=9, deaths=1), ended("worker_crashed", died=True), FIXED, NOW, 0.5)
+    verdict = decide(job(retries=9, deaths=1), ended("worker_crashed", executor_died=True), FIXED, NOW, 0.5)
     assert isinstance(verdict, Finish)
     assert verdict.error is not None
     assert verdict.error.message.startswith(f"{DEATHS_MAX} attempts killed their executor")
@@ -239,7 +243,7 @@ def test_a_poisoned_job_tells_of_its_last_death() -> None:
     ],
 )
 def test_who_ran_together_is_not_blamed_and_goes_alone_but_for_want_of_memory(code: str, apart: bool) -> None:
-    end = ended(code, shared=True, together=4, detail={"traceback": "here"})
+    end = ended(code, is_blame_unknown=True, batch_size=4, detail={"traceback": "here"})
     verdict = decide(job(retries=1), end, FIXED, NOW, 0.5)
     assert isinstance(verdict, Requeue)
     assert (verdict.uses_retry, verdict.ready_at, verdict.error.code) == (False, NOW, "interrupted")

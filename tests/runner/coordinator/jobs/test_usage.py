@@ -32,64 +32,64 @@ def test_where_nothing_was_used_nothing_is_kept() -> None:
 
 
 def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         meter = UsageMeter()
-        live = bench.line.submit(make_submission(retries=1, backoff=None))
-        bench.start(live, loading=True, granted_bytes=2 * GIB, meter=meter)
+        live = harness.line.submit(make_submission(retries=1, backoff=None))
+        harness.start(live, loading=True, granted_bytes=2 * GIB, meter=meter)
         assert live.job.attempts[-1].spent == AttemptUsage() and live.job.spent is None
-        bench.clock.at += 8.0
-        bench.end(live, "handler_error", load_s=5.0, run_s=2.0)
+        harness.clock.at += 8.0
+        harness.end(live, "handler_error", load_s=5.0, run_s=2.0)
         assert live.job.spent == AttemptUsage(8.0, 16.0 * GIB)
         live.phase = "waiting"
-        bench.start(live, granted_bytes=2 * GIB, meter=meter)
-        bench.clock.at += 3.0
-        bench.end(live, run_s=2.0)
+        harness.start(live, granted_bytes=2 * GIB, meter=meter)
+        harness.clock.at += 3.0
+        harness.end(live, run_s=2.0)
         assert live.job.attempts[-1].spent == AttemptUsage(2.0, 4.0 * GIB)
         assert live.job.spent == AttemptUsage(10.0, 20.0 * GIB)
-        await bench.journal.flush()
-        assert (await bench.read_stored("job-1")).spent == AttemptUsage(10.0, 20.0 * GIB)
-        kept = await bench.access.run_read(lambda store: store.load_values("spent/"))
+        await harness.journal.flush()
+        assert (await harness.read_stored("job-1")).spent == AttemptUsage(10.0, 20.0 * GIB)
+        kept = await harness.access.run_read(lambda store: store.load_values("spent/"))
         assert set(kept) == {"spent/since", "spent/tenant/", "spent/handler/h", "spent/device/cpu"}
 
     run(body)
 
 
 def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission())
-        bench.start(live)
-        bench.clock.at += 8.0
-        bench.end(live, run_s=8.0)
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission())
+        harness.start(live)
+        harness.clock.at += 8.0
+        harness.end(live, run_s=8.0)
         assert live.job.spent is None and live.job.attempts[-1].spent is None
-        assert bench.line.usage_totals.tenants == {}
+        assert harness.line.usage_totals.tenants == {}
 
     run(body)
 
 
 def test_an_attempt_that_did_not_start_is_not_charged() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         meter = UsageMeter()
-        live = bench.line.submit(make_submission())
-        bench.start(live, granted_bytes=GIB, meter=meter)
-        bench.clock.at += 8.0
-        bench.line.return_unstarted(live)
+        live = harness.line.submit(make_submission())
+        harness.start(live, granted_bytes=GIB, meter=meter)
+        harness.clock.at += 8.0
+        harness.line.return_unstarted(live)
         assert live.job.spent is None and live.meter_start is None
-        bench.start(live, granted_bytes=GIB, meter=meter)
-        bench.clock.at += 1.0
-        bench.end(live)
+        harness.start(live, granted_bytes=GIB, meter=meter)
+        harness.clock.at += 1.0
+        harness.end(live)
         assert live.job.spent == AttemptUsage(1.0, GIB)
 
     run(body)
 
 
 def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission())
-        bench.start(live, granted_bytes=GIB, meter=UsageMeter())
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission())
+        harness.start(live, granted_bytes=GIB, meter=UsageMeter())
         # As after a restart: the record was stored, the meter was not.
         live.meter_start = None
-        bench.clock.at += 100.0
-        bench.end(live, load_s=2.0, run_s=1.0)
+        harness.clock.at += 100.0
+        harness.end(live, load_s=2.0, run_s=1.0)
         assert live.job.spent == AttemptUsage(3.0, 3.0 * GIB)
 
     run(body)

@@ -13,55 +13,55 @@ from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_su
 
 
 def test_a_job_goes_its_straight_way() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission())
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission())
         assert (live.phase, live.job.state) == ("waiting", "queued")
-        assert bench.line.queue_manager.reasons.for_live_job(live) == "ready"
-        bench.start(live, loading=True)
-        assert (live.job.state, bench.line.queue_manager.reasons.for_live_job(live), live.job.attempt) == (
+        assert harness.line.queue_manager.reasons.for_live_job(live) == "ready"
+        harness.start(live, loading=True)
+        assert (live.job.state, harness.line.queue_manager.reasons.for_live_job(live), live.job.attempt) == (
             "running",
             "loading",
             1,
         )
-        bench.line.mark_running(live, bench.clock.now())
-        assert bench.line.queue_manager.reasons.for_live_job(live) == "running"
-        bench.end(live, output=b"42")
-        await bench.journal.flush()
-        stored = await bench.read_stored("job-1")
+        harness.line.mark_running(live, harness.clock.now())
+        assert harness.line.queue_manager.reasons.for_live_job(live) == "running"
+        harness.end(live, output=b"42")
+        await harness.journal.flush()
+        stored = await harness.read_stored("job-1")
         assert (stored.state, stored.output_bytes, stored.finished_at) == ("succeeded", 2, 1_000.0)
-        assert "job-1" not in bench.line.registry.by_id
+        assert "job-1" not in harness.line.registry.by_id
 
-    bench = run(body)
-    assert bench.published == [("job-1", ["status", "status", "status", "done"])]
+    harness = run(body)
+    assert harness.published == [("job-1", ["status", "status", "status", "done"])]
 
 
 def test_counts_follow_every_change() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        counts = bench.line.registry.counts
-        live = bench.line.submit(make_submission())
-        assert (counts["default", "queued"], bench.line.registry.queued_count) == (1, 1)
-        bench.start(live)
+    async def body(harness: LifecycleHarness) -> None:
+        counts = harness.line.registry.counts
+        live = harness.line.submit(make_submission())
+        assert (counts["default", "queued"], harness.line.registry.queued_count) == (1, 1)
+        harness.start(live)
         assert (counts["default", "queued"], counts["default", "running"]) == (0, 1)
-        bench.end(live)
+        harness.end(live)
         assert (counts["default", "running"], counts["default", "succeeded"]) == (0, 1)
-        assert bench.line.registry.queued_count == 0
+        assert harness.line.registry.queued_count == 0
 
     run(body)
 
 
 def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission(retries=1))
-        bench.start(live)
-        bench.end(live, "handler_error")
-        assert (live.phase, bench.line.queue_manager.reasons.for_live_job(live), live.job.failures) == (
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission(retries=1))
+        harness.start(live)
+        harness.end(live, "handler_error")
+        assert (live.phase, harness.line.queue_manager.reasons.for_live_job(live), live.job.failures) == (
             "delayed",
             "retry_backoff",
             1,
         )
         live.phase = "waiting"
-        bench.start(live)
-        bench.end(live, "handler_error")
+        harness.start(live)
+        harness.end(live, "handler_error")
         assert (live.job.state, live.job.reason, live.job.attempt) == ("failed", "handler_error", 2)
         assert [record.attempt for record in live.job.attempts] == [1, 2]
 
@@ -69,46 +69,46 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
 
 
 def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        first, second = bench.line.submit(make_submission(1)), bench.line.submit(make_submission(2))
+    async def body(harness: LifecycleHarness) -> None:
+        first, second = harness.line.submit(make_submission(1)), harness.line.submit(make_submission(2))
         assert first.job_class is not None
-        bench.view.remove_waiting(first.job_class, first.job.number)
-        bench.stage(first)
-        bench.line.return_unstarted(first)
+        harness.view.remove_waiting(first.job_class, first.job.number)
+        harness.stage(first)
+        harness.line.return_unstarted(first)
         assert (first.phase, first.attempt_in_flight, first.executor, first.job.attempt) == (
             "waiting",
             0,
             None,
             0,
         )
-        assert bench.view.backlog.by_class[first.job_class].peek(2) == [first.job.number, second.job.number]
+        assert harness.view.backlog.by_class[first.job_class].peek(2) == [first.job.number, second.job.number]
         assert second.phase == "waiting"
 
     run(body)
 
 
 def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission(retries=1))
-        bench.start(live)
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission(retries=1))
+        harness.start(live)
         first_start = live.job.started_at
-        bench.end(live, "handler_error")
-        bench.clock.at += 60.0
+        harness.end(live, "handler_error")
+        harness.clock.at += 60.0
         for _ in range(3):
             live.phase = "waiting"
-            bench.start(live)
+            harness.start(live)
             assert (live.job.attempt, live.job.state, live.has_unused_attempt) == (2, "running", False)
             assert live.job.attempts[-1].error is None
-            bench.line.return_unstarted(live)
+            harness.line.return_unstarted(live)
             assert (live.attempt_in_flight, live.job.state, live.has_unused_attempt) == (0, "queued", True)
             assert live.job.started_at == first_start
             assert [record.attempt for record in live.job.attempts] == [1, 2]
             error = live.job.attempts[-1].error
             assert error is not None and error.code == "interrupted"
-        bench.start(live)
-        bench.end(live)
-        await bench.journal.flush()
-        stored = await bench.read_stored("job-1")
+        harness.start(live)
+        harness.end(live)
+        await harness.journal.flush()
+        stored = await harness.read_stored("job-1")
         assert (stored.state, stored.attempt) == ("succeeded", 2)
         assert [record.error for record in stored.attempts][1] is None
 
@@ -116,12 +116,12 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
 
 
 def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission(retries=1))
-        bench.start(live)
-        bench.end(live, "handler_error")
-        bench.start(live)
-        bench.line.cancel_unstarted(live, "by hand")
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission(retries=1))
+        harness.start(live)
+        harness.end(live, "handler_error")
+        harness.start(live)
+        harness.line.cancel_unstarted(live, "by hand")
         assert live.job.state == "cancelled"
         assert all(record.ended_at is not None for record in live.job.attempts)
 
@@ -129,45 +129,47 @@ def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt()
 
 
 def test_a_cancelled_waiting_job_ends_at_once() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission())
-        bench.line.cancel_unstarted(live, "by hand")
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission())
+        harness.line.cancel_unstarted(live, "by hand")
         assert live.job_class is not None
-        assert bench.view.backlog.count(live.job_class) == 0
+        assert harness.view.backlog.count(live.job_class) == 0
         assert (live.job.state, live.job.error) == ("cancelled", JobError("cancelled", "by hand"))
 
     run(body)
 
 
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        bench.line.queue_manager.set_handlers({})
+    async def body(harness: LifecycleHarness) -> None:
+        harness.line.queue_manager.set_handlers({})
         live = (
-            bench.line.submit(make_submission()) if "h" in bench.line.queue_manager.handlers.specs else None
+            harness.line.submit(make_submission())
+            if "h" in harness.line.queue_manager.handlers.specs
+            else None
         )
         assert live is None
-        bench.line.queue_manager.set_handlers({"h": spec()})
-        live = bench.line.submit(make_submission())
-        bench.line.queue_manager.set_handlers({})
-        bench.start(live)
-        bench.end(live, "interrupted")
-        assert (live.phase, bench.line.queue_manager.reasons.for_live_job(live)) == (
+        harness.line.queue_manager.set_handlers({"h": spec()})
+        live = harness.line.submit(make_submission())
+        harness.line.queue_manager.set_handlers({})
+        harness.start(live)
+        harness.end(live, "interrupted")
+        assert (live.phase, harness.line.queue_manager.reasons.for_live_job(live)) == (
             "behind",
             "waiting_for_handler",
         )
-        bench.line.queue_manager.set_handlers({"h": spec()})
+        harness.line.queue_manager.set_handlers({"h": spec()})
         assert live.phase == "waiting"
 
     run(body)
 
 
 def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         lives = [
-            bench.line.submit(make_submission(n, priority=50 + 10 * (n > 3), vram_bytes=n))
+            harness.line.submit(make_submission(n, priority=50 + 10 * (n > 3), vram_bytes=n))
             for n in range(1, 7)
         ]
-        waiting, view = bench.line.queue_manager, bench.view
+        waiting, view = harness.line.queue_manager, harness.view
         assert lives[0].job_class is not None
         view.remove_waiting(lives[0].job_class, 1)
         view.add_waiting(lives[0].job_class, 1)
@@ -183,7 +185,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         waiting.set_handlers({"h": replace(newer, state="broken")})
         assert view.backlog.classes() == []
         assert {waiting.reasons.for_live_job(live) for live in lives} == {"waiting_for_handler"}
-        bench.line.cancel_unstarted(lives[4], "by hand")
+        harness.line.cancel_unstarted(lives[4], "by hand")
         waiting.set_handlers({"h": spec()})
         assert sorted(line.peek(9) for line in view.backlog.by_class.values()) == [
             [1, 2, 3],
@@ -194,51 +196,51 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
 
 
 def test_two_lines_that_become_one_are_merged_by_age() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         gpu = HandlerOptions(gpus=1)
-        bench.line.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
+        harness.line.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
-            bench.line.submit(make_submission(n, vram_bytes=1 + n % 2))
-        assert len(bench.view.backlog.classes()) == 2
-        bench.line.queue_manager.set_handlers({"h": spec()})
-        (cls,) = bench.view.backlog.classes()
-        assert bench.view.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
+            harness.line.submit(make_submission(n, vram_bytes=1 + n % 2))
+        assert len(harness.view.backlog.classes()) == 2
+        harness.line.queue_manager.set_handlers({"h": spec()})
+        (cls,) = harness.view.backlog.classes()
+        assert harness.view.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
     run(body)
 
 
 def test_refusals_name_what_is_wrong() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
-        bench.line.queue_manager.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
+        harness.line.queue_manager.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
         with pytest.raises(Unsatisfiable, match=r"h needs 16.0 GiB; cpu at most 8.0 GiB"):
-            bench.line.submit(make_submission())
+            harness.line.submit(make_submission())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
-            bench.line.queue_manager.handlers.require("nope")
+            harness.line.queue_manager.handlers.require("nope")
         with pytest.raises(HandlerBroken, match=r"/b\.py"):
-            bench.line.queue_manager.handlers.require("b")
-        assert len(bench.line.registry) == 0
+            harness.line.queue_manager.handlers.require("b")
+        assert len(harness.line.registry) == 0
 
     run(body)
 
 
 def test_the_queue_has_a_bound() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         for number in range(10):
-            bench.line.submit(make_submission(number))
+            harness.line.submit(make_submission(number))
         with pytest.raises(QueueFull, match="10 jobs are queued") as refusal:
-            bench.line.submit(make_submission(10))
+            harness.line.submit(make_submission(10))
         assert refusal.value.detail["retry_after_s"] > 0
 
     run(body)
 
 
 def test_retention_takes_the_oldest_events_in_steps() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission())
-        bench.start(live)
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission())
+        harness.start(live)
         lines: list[tuple[str, float, bytes]] = [("log", 0.0, b'{"text":"x"}')] * 150
-        bench.line.record_events(live, AttemptEvents("job-1", 1, 1, lines))
+        harness.line.record_events(live, AttemptEvents("job-1", 1, 1, lines))
         assert live.job.last_seq - live.job.first_seq <= 110
         assert live.job.first_seq > 1
 
@@ -246,25 +248,25 @@ def test_retention_takes_the_oldest_events_in_steps() -> None:
 
 
 def test_a_revived_job_keeps_its_id_and_its_attempts() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission())
-        bench.start(live)
-        bench.end(live, output=b"1")
-        await bench.journal.flush()
-        again = bench.line.resubmit(await bench.read_stored("job-1"), b"{}")
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission())
+        harness.start(live)
+        harness.end(live, output=b"1")
+        await harness.journal.flush()
+        again = harness.line.resubmit(await harness.read_stored("job-1"), b"{}")
         assert (again.job.state, again.job.output_bytes, again.job.attempt) == ("queued", None, 1)
-        bench.start(again)
+        harness.start(again)
         assert again.job.attempt == 2
-        assert bench.line.registry.counts["default", "succeeded"] == 0
+        assert harness.line.registry.counts["default", "succeeded"] == 0
 
     run(body)
 
 
 def test_a_job_that_waits_too_long_ends_as_queue_timeout() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = bench.line.submit(make_submission(queue_timeout_s=0.0))
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission(queue_timeout_s=0.0))
         while live.phase != "ended":
-            await bench.journal.flush()
+            await harness.journal.flush()
         assert live.job.error is not None
         assert live.job.error.code == "queue_timeout"
 

@@ -26,24 +26,24 @@ def spool(*messages: msgspec.Struct) -> Spool:
     return Spool(Path("x.spool"), hello, [encode(message) for message in messages])
 
 
-def recover(bench: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> LiveJob:
-    take_over(bench, job, *messages)
-    (live,) = bench.line.registry
+def recover(harness: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> LiveJob:
+    take_over(harness, job, *messages)
+    (live,) = harness.line.registry
     return live
 
 
-def take_over(bench: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> None:
-    bench.line.registry.counts[job.queue, job.state] += 1
+def take_over(harness: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> None:
+    harness.line.registry.counts[job.queue, job.state] += 1
     store = MemoryStore()
     store.commit(store.take_epoch(), WriteBatch(inserts=[(job, b"{}")]))
     spools = [spool(*messages)] if messages else []
-    left = recovery.RecoveredState.load(store, recovery.job_ids_in(spools), bench.clock.now())
-    recovery.recover(bench.line, left, spools)
+    left = recovery.RecoveredState.load(store, recovery.job_ids_in(spools), harness.clock.now())
+    recovery.recover(harness.line, left, spools)
 
 
 def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = recover(bench, stored(state="running", attempt=1))
+    async def body(harness: LifecycleHarness) -> None:
+        live = recover(harness, stored(state="running", attempt=1))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
         assert live.phase == "waiting"
 
@@ -51,58 +51,58 @@ def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> No
 
 
 def test_a_result_in_the_spool_counts() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         live = recover(
-            bench, stored(state="running", attempt=1), AttemptEnded("job-1", 1, 1, None, output=b"7")
+            harness, stored(state="running", attempt=1), AttemptEnded("job-1", 1, 1, None, output=b"7")
         )
-        await bench.journal.flush()
+        await harness.journal.flush()
         assert (live.job.state, live.output) == ("succeeded", b"7")
 
     run(body)
 
 
 def test_a_result_of_a_first_attempt_whose_start_was_not_written_counts() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = recover(bench, stored(), AttemptEnded("job-1", 1, 1, None, output=b"7", started_at=950.0))
+    async def body(harness: LifecycleHarness) -> None:
+        live = recover(harness, stored(), AttemptEnded("job-1", 1, 1, None, output=b"7", started_at=950.0))
         assert (live.job.state, live.job.attempt, live.job.started_at) == ("succeeded", 1, 950.0)
 
     run(body)
 
 
 def test_an_interrupted_first_attempt_keeps_its_number() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = recover(bench, stored(), AttemptEnded("job-1", 1, 1, "interrupted", "cut", started_at=950.0))
+    async def body(harness: LifecycleHarness) -> None:
+        live = recover(harness, stored(), AttemptEnded("job-1", 1, 1, "interrupted", "cut", started_at=950.0))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
 
     run(body)
 
 
 def test_an_attempt_that_ran_out_of_memory_meanwhile_goes_up_the_ladder() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         end = AttemptEnded("job-1", 1, 1, "device_out_of_memory", "why")
         record = AttemptRecord(1, "w", ["sim0"], 950.0, granted_bytes=4096)
-        live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
+        live = recover(harness, stored(state="running", attempt=1, attempts=[record]), end)
         assert (live.job.state, live.job.rung, live.job.ran_out) == ("queued", 1, (4096,))
 
     run(body)
 
 
 def test_on_the_cpu_there_is_no_such_ladder() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         end = AttemptEnded("job-1", 1, 1, "device_out_of_memory", "why")
         record = AttemptRecord(1, "w", ["cpu"], 950.0, granted_bytes=4096)
-        live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
+        live = recover(harness, stored(state="running", attempt=1, attempts=[record]), end)
         assert live.job.state == "failed"
 
     run(body)
 
 
 def test_what_was_applied_before_is_not_applied_again() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         note = AttemptEvents("job-1", 1, 2, [("output", 0.0, b'{"chunk":1}')])
-        live = recover(bench, stored(state="running", attempt=1, heard=2), note)
-        await bench.journal.flush()
-        assert [kind for _, kinds in bench.published for kind in kinds] == ["status"]
+        live = recover(harness, stored(state="running", attempt=1, applied_seq=2), note)
+        await harness.journal.flush()
+        assert [kind for _, kinds in harness.published for kind in kinds] == ["status"]
         assert live.job.state == "queued"
 
     run(body)
@@ -111,36 +111,36 @@ def test_what_was_applied_before_is_not_applied_again() -> None:
 def test_a_job_of_which_only_old_news_were_kept_waits_on() -> None:
     """Its end was written down and it was put back; the worker had not been told so."""
 
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         ended = AttemptEnded("job-1", 1, 2, "interrupted", "cut", started_at=950.0)
-        live = recover(bench, stored(state="queued", attempt=1, heard=2), ended)
+        live = recover(harness, stored(state="queued", attempt=1, applied_seq=2), ended)
         assert (live.job.state, live.phase, live.attempt_in_flight) == ("queued", "waiting", 0)
 
     run(body)
 
 
 def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         live = recover(
-            bench, stored(attempt=2, state="running"), AttemptEnded("job-1", 1, 9, None, output=b"7")
+            harness, stored(attempt=2, state="running"), AttemptEnded("job-1", 1, 9, None, output=b"7")
         )
-        assert (live.job.state, bench.line.statistics.stale_count) == ("queued", 1)
+        assert (live.job.state, harness.line.statistics.stale_count) == ("queued", 1)
 
     run(body)
 
 
 def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
-    async def body(bench: LifecycleHarness) -> None:
+    async def body(harness: LifecycleHarness) -> None:
         job = stored()
-        take_over(bench, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
-        assert (len(bench.line.registry), bench.line.queue_manager.stored_phase(job)) == (0, "behind")
+        take_over(harness, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
+        assert (len(harness.line.registry), harness.line.queue_manager.stored_phase(job)) == (0, "behind")
 
     run(body)
 
 
 def test_a_cancel_that_was_under_way_is_kept() -> None:
-    async def body(bench: LifecycleHarness) -> None:
-        live = recover(bench, stored(state="running", attempt=1, cancel_reason="by hand"))
+    async def body(harness: LifecycleHarness) -> None:
+        live = recover(harness, stored(state="running", attempt=1, cancel_reason="by hand"))
         assert live.job.state == "cancelled"
 
     run(body)

@@ -31,7 +31,7 @@ TINY = QueueBounds(
 async def make_harness(access: MemoryAccess, before: LifecycleHarness | None = None) -> LifecycleHarness:
     """A coordinator's rooms over what is in the store, as after a start."""
     epoch = await access.take_epoch()
-    bench = LifecycleHarness(
+    harness = LifecycleHarness(
         access,
         epoch,
         clock=None if before is None else before.clock,
@@ -39,67 +39,67 @@ async def make_harness(access: MemoryAccess, before: LifecycleHarness | None = N
         bounds=TINY,
         queued_max=1_000,
     )
-    bench.line.queue_manager.set_handlers({})
-    left = await access.run_read(lambda store: recovery.RecoveredState.load(store, [], bench.clock.now()))
-    recovery.recover(bench.line, left, [])
-    await bench.journal.flush()
-    bench.line.queue_manager.set_handlers({"h": spec()})
-    return bench
+    harness.line.queue_manager.set_handlers({})
+    left = await access.run_read(lambda store: recovery.RecoveredState.load(store, [], harness.clock.now()))
+    recovery.recover(harness.line, left, [])
+    await harness.journal.flush()
+    harness.line.queue_manager.set_handlers({"h": spec()})
+    return harness
 
 
-async def settle(bench: LifecycleHarness) -> None:
+async def settle(harness: LifecycleHarness) -> None:
     """What was let go of and what is to follow have gone their ways."""
     for _ in range(12):
-        bench.line.queue_manager.windows.refill()
-        await bench.journal.flush()
+        harness.line.queue_manager.windows.refill()
+        await harness.journal.flush()
 
 
-def heads(bench: LifecycleHarness) -> list[tuple[JobClass, int]]:
+def heads(harness: LifecycleHarness) -> list[tuple[JobClass, int]]:
     """The first job of each class in view, the most urgent class first."""
-    lines = [(cls, line.first) for cls, line in bench.view.backlog.by_class.items()]
+    lines = [(cls, line.first) for cls, line in harness.view.backlog.by_class.items()]
     return sorted(lines, key=lambda entry: (-entry[0].priority, entry[1]))
 
 
-def take(bench: LifecycleHarness, cls: JobClass, n: int) -> LiveJob:
+def take(harness: LifecycleHarness, cls: JobClass, n: int) -> LiveJob:
     """What dispatch does with the head of a class."""
-    live = bench.line.registry.by_number[n]
-    bench.view.remove_waiting(cls, n)
-    bench.line.queue_manager.windows.on_dispatched(cls)
+    live = harness.line.registry.by_number[n]
+    harness.view.remove_waiting(cls, n)
+    harness.line.queue_manager.windows.on_dispatched(cls)
     live.phase = "assigned"
-    bench.start(live)
+    harness.start(live)
     return live
 
 
-async def drain(bench: LifecycleHarness) -> list[LiveJob]:
+async def drain(harness: LifecycleHarness) -> list[LiveJob]:
     """Run all that waits to its end; in the order of the starts."""
     ran: list[LiveJob] = []
     for _ in range(10_000):
-        await settle(bench)
-        if not bench.view.backlog.by_class:
+        await settle(harness)
+        if not harness.view.backlog.by_class:
             return ran
-        live = take(bench, *heads(bench)[0])
-        bench.end(live, output=b"1")
+        live = take(harness, *heads(harness)[0])
+        harness.end(live, output=b"1")
         ran.append(live)
     raise AssertionError("it never ends")
 
 
-async def all_stored(bench: LifecycleHarness) -> list[Job]:
-    return await bench.access.run_read(lambda store: store.find_jobs(JobQuery(order="asc", limit=500)))
+async def all_stored(harness: LifecycleHarness) -> list[Job]:
+    return await harness.access.run_read(lambda store: store.find_jobs(JobQuery(order="asc", limit=500)))
 
 
 def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(60):
-            bench.line.submit(make_submission(number, priority=50 + 10 * (number % 2)))
-        await settle(bench)
-        assert len(bench.line.registry) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
-        assert bench.line.registry.queued_count == 60
-        ran = await drain(bench)
+            harness.line.submit(make_submission(number, priority=50 + 10 * (number % 2)))
+        await settle(harness)
+        assert len(harness.line.registry) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
+        assert harness.line.registry.queued_count == 60
+        ran = await drain(harness)
         assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
-        await bench.journal.flush()
-        assert len(bench.line.registry) == 0 and bench.line.queue_manager.spill_pool.input_bytes == 0
-        assert [job.state for job in await all_stored(bench)] == ["succeeded"] * 60
+        await harness.journal.flush()
+        assert len(harness.line.registry) == 0 and harness.line.queue_manager.spill_pool.input_bytes == 0
+        assert [job.state for job in await all_stored(harness)] == ["succeeded"] * 60
 
     run(body)
 
@@ -123,11 +123,11 @@ def test_after_a_start_they_go_on_in_their_order() -> None:
 
 def test_sleeping_jobs_wait_for_their_handler() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(make_submission(number))
-        await settle(bench)
-        again = await make_harness(bench.access, bench)
+            harness.line.submit(make_submission(number))
+        await settle(harness)
+        again = await make_harness(harness.access, harness)
         again.line.queue_manager.set_handlers({})
         job = await again.read_stored("job-19")
         assert again.line.queue_manager.reasons.for_stored_job(job) == "waiting_for_handler"
@@ -145,20 +145,20 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
 
 def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(30):
-            bench.line.submit(make_submission(number))
-        await settle(bench)
-        assert "job-20" not in bench.line.registry.by_id
-        live = await bench.line.queue_manager.spill_pool.load_job("job-20")
+            harness.line.submit(make_submission(number))
+        await settle(harness)
+        assert "job-20" not in harness.line.registry.by_id
+        live = await harness.line.queue_manager.spill_pool.load_job("job-20")
         assert live is not None and live.phase == "behind"
-        assert await bench.line.queue_manager.spill_pool.load_job("job-20") is live
-        bench.line.cancel_unstarted(live, "by hand")
-        await bench.journal.flush()
-        assert (await bench.read_stored("job-20")).state == "cancelled"
-        assert await bench.line.queue_manager.spill_pool.load_job("job-20") is None
-        assert await bench.line.queue_manager.spill_pool.load_job("nobody") is None
-        ran = await drain(bench)
+        assert await harness.line.queue_manager.spill_pool.load_job("job-20") is live
+        harness.line.cancel_unstarted(live, "by hand")
+        await harness.journal.flush()
+        assert (await harness.read_stored("job-20")).state == "cancelled"
+        assert await harness.line.queue_manager.spill_pool.load_job("job-20") is None
+        assert await harness.line.queue_manager.spill_pool.load_job("nobody") is None
+        ran = await drain(harness)
         assert [live.job.id for live in ran] == [f"job-{n}" for n in range(30) if n != 20]
 
     run(body)
@@ -166,36 +166,37 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
 
 def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(30):
-            bench.line.submit(make_submission(number))
-        live = bench.line.registry.by_id["job-25"]
+            harness.line.submit(make_submission(number))
+        live = harness.line.registry.by_id["job-25"]
         live.end_callbacks = [lambda _: None]
-        await settle(bench)
-        assert bench.line.registry.by_id["job-25"] is live and live.phase == "behind"
+        await settle(harness)
+        assert harness.line.registry.by_id["job-25"] is live and live.phase == "behind"
         live.end_callbacks.clear()
-        bench.line.queue_manager.spill_pool.maybe_spill(live)
-        await settle(bench)
-        assert "job-25" not in bench.line.registry.by_id
-        assert [live.job.number for live in await drain(bench)] == list(range(1, 31))
+        harness.line.queue_manager.spill_pool.maybe_spill(live)
+        await settle(harness)
+        assert "job-25" not in harness.line.registry.by_id
+        assert [live.job.number for live in await drain(harness)] == list(range(1, 31))
 
     run(body)
 
 
 def test_delayed_jobs_sleep_until_their_moment() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(make_submission(number, delay_s=10.0 + number % 2))
-        await settle(bench)
-        assert len(bench.line.registry) <= TINY.kept_jobs_max + 1 and not bench.view.backlog.by_class
+            harness.line.submit(make_submission(number, delay_s=10.0 + number % 2))
+        await settle(harness)
+        assert len(harness.line.registry) <= TINY.kept_jobs_max + 1 and not harness.view.backlog.by_class
         assert (
-            bench.line.queue_manager.reasons.for_stored_job(await bench.read_stored("job-19")) == "scheduled"
+            harness.line.queue_manager.reasons.for_stored_job(await harness.read_stored("job-19"))
+            == "scheduled"
         )
-        assert list(bench.line.queue_manager.counts_by_reason()) == [("default", "scheduled", 20, None)]
-        await bench.pass_time(9.9)
-        assert await drain(bench) == []
-        again = await make_harness(bench.access, bench)
+        assert list(harness.line.queue_manager.counts_by_reason()) == [("default", "scheduled", 20, None)]
+        await harness.pass_time(9.9)
+        assert await drain(harness) == []
+        again = await make_harness(harness.access, harness)
         for _ in range(10):
             await again.pass_time(0.02)
         assert sorted(live.job.number for live in await drain(again)) == list(range(1, 21, 2))
@@ -209,31 +210,31 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
 
 def test_sleeping_jobs_end_when_they_waited_too_long() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(make_submission(number, queue_timeout_s=5.0 if number % 4 else None))
-        await settle(bench)
+            harness.line.submit(make_submission(number, queue_timeout_s=5.0 if number % 4 else None))
+        await settle(harness)
         for _ in range(20):
-            await bench.pass_time(0.3)
-            await settle(bench)
-        stored = await all_stored(bench)
+            await harness.pass_time(0.3)
+            await settle(harness)
+        stored = await all_stored(harness)
         assert [job.state for job in stored] == ["queued", "failed", "failed", "failed"] * 5
         assert {job.error.code for job in stored if job.error is not None} == {"queue_timeout"}
         assert stored[-1].error is not None and "queue_timeout_s=5" in stored[-1].error.message
-        assert len(await drain(bench)) == 5
+        assert len(await drain(harness)) == 5
 
     run(body)
 
 
 def test_a_limit_outlives_the_start_that_made_it_and_ends_with_the_first_attempt() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(12):
-            bench.line.submit(make_submission(number, queue_timeout_s=5.0))
-        await settle(bench)
-        started = take(bench, *heads(bench)[0])
-        await bench.journal.flush()
-        again = await make_harness(bench.access, bench)
+            harness.line.submit(make_submission(number, queue_timeout_s=5.0))
+        await settle(harness)
+        started = take(harness, *heads(harness)[0])
+        await harness.journal.flush()
+        again = await make_harness(harness.access, harness)
         await settle(again)
         for _ in range(20):
             await again.pass_time(0.3)
@@ -247,19 +248,19 @@ def test_a_limit_outlives_the_start_that_made_it_and_ends_with_the_first_attempt
 
 def test_a_read_that_fails_is_made_again() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(make_submission(number))
-        await settle(bench)
-        rows, failures = bench.archive.load_rows, [OSError("stuck")]
+            harness.line.submit(make_submission(number))
+        await settle(harness)
+        rows, failures = harness.archive.load_rows, [OSError("stuck")]
 
         async def failing(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
             if failures:
                 raise failures.pop()
             return await rows(ns)
 
-        bench.line.queue_manager.spill_pool._read_rows = failing
-        while len(await drain(bench)) == 0 or bench.line.registry.queued_count:
+        harness.line.queue_manager.spill_pool._read_rows = failing
+        while len(await drain(harness)) == 0 or harness.line.registry.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
 
@@ -268,12 +269,12 @@ def test_a_read_that_fails_is_made_again() -> None:
 
 def test_a_number_that_the_store_does_not_hold_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(make_submission(number))
-        await settle(bench)
-        bench.access._store._delete(15)
-        assert len(await drain(bench)) == 19
+            harness.line.submit(make_submission(number))
+        await settle(harness)
+        harness.access._store._delete(15)
+        assert len(await drain(harness)) == 19
 
     run(body)
     assert "job number 15 waits, but the store does not hold it" in caplog.text
@@ -281,13 +282,13 @@ def test_a_number_that_the_store_does_not_hold_is_passed_over(caplog: pytest.Log
 
 def test_many_classes_share_what_memory_holds() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(200):
-            bench.line.submit(make_submission(number, queue=f"q{number % 20}"))
-        await settle(bench)
-        assert len(bench.view.backlog.by_class) == 20
-        assert len(bench.line.registry) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
-        ran = [live.job for live in await drain(bench)]
+            harness.line.submit(make_submission(number, queue=f"q{number % 20}"))
+        await settle(harness)
+        assert len(harness.view.backlog.by_class) == 20
+        assert len(harness.line.registry) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
+        ran = [live.job for live in await drain(harness)]
         for queue in range(20):
             assert [job.number for job in ran if job.queue == f"q{queue}"] == list(range(queue + 1, 201, 20))
 
@@ -296,16 +297,16 @@ def test_many_classes_share_what_memory_holds() -> None:
 
 def test_how_many_go_before_a_sleeping_job() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(60):
-            bench.line.submit(make_submission(number, priority=(40, 50, 60)[number % 3]))
-        await settle(bench)
+            harness.line.submit(make_submission(number, priority=(40, 50, 60)[number % 3]))
+        await settle(harness)
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
-            job = await bench.read_stored(f"job-{number}")
-            cls = next(cls for cls in bench.view.backlog.by_class if cls.priority == job.priority)
-            told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.queue_manager.jobs_ahead(
-                cls, job.number
-            )
+            job = await harness.read_stored(f"job-{number}")
+            cls = next(cls for cls in harness.view.backlog.by_class if cls.priority == job.priority)
+            told = explain(harness.view, cls, job.number)[
+                "jobs_ahead"
+            ] + harness.line.queue_manager.jobs_ahead(cls, job.number)
             assert told == ahead
 
     run(body)
@@ -329,36 +330,36 @@ class Slow(MemoryAccess):
 def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
     async def body(unused: LifecycleHarness) -> None:
         access = Slow()
-        bench = await make_harness(access)
+        harness = await make_harness(access)
         for number in range(10):
-            bench.line.submit(make_submission(number))
-        await settle(bench)
+            harness.line.submit(make_submission(number))
+        await settle(harness)
         access.open.clear()
         access.came.clear()
-        live = bench.line.submit(make_submission(77, retries=1))
+        live = harness.line.submit(make_submission(77, retries=1))
         seen: list[bool] = []
-        bench.journal.call_when_durable(lambda _: seen.append("job-77" in bench.line.registry.by_id))
+        harness.journal.call_when_durable(lambda _: seen.append("job-77" in harness.line.registry.by_id))
         await access.came.wait()
         assert live.phase == "behind"
-        bench.line.queue_manager.dequeue(live)
+        harness.line.queue_manager.dequeue(live)
         live.phase = "assigned"
-        bench.start(live)
-        bench.end(live, "handler_error")
+        harness.start(live)
+        harness.end(live, "handler_error")
         access.open.set()
-        await settle(bench)
-        assert seen == [True] and "job-77" not in bench.line.registry.by_id
-        assert (await bench.read_stored("job-77")).attempt == 1
+        await settle(harness)
+        assert seen == [True] and "job-77" not in harness.line.registry.by_id
+        assert (await harness.read_stored("job-77")).attempt == 1
 
     run(body)
 
 
 def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
     async def body(unused: LifecycleHarness) -> None:
-        bench = await make_harness(MemoryAccess())
+        harness = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(make_submission(number, retries=1))
-        await settle(bench)
-        sleep, rows, later = bench.line.queue_manager.spill_pool, bench.archive.load_rows, asyncio.Event()
+            harness.line.submit(make_submission(number, retries=1))
+        await settle(harness)
+        sleep, rows, later = harness.line.queue_manager.spill_pool, harness.archive.load_rows, asyncio.Event()
 
         async def late(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
             found = await rows(ns)
@@ -370,16 +371,16 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         await asyncio.sleep(0)
         live = await sleep.load_job("job-19")
         assert live is not None and live.job.number == 20
-        bench.line.queue_manager.dequeue(live)
+        harness.line.queue_manager.dequeue(live)
         live.phase = "assigned"
-        bench.start(live)
-        bench.end(live, "handler_error")
-        await bench.journal.flush()
-        await bench.pass_time(5.0)
-        assert "job-19" not in bench.line.registry.by_id
+        harness.start(live)
+        harness.end(live, "handler_error")
+        await harness.journal.flush()
+        await harness.pass_time(5.0)
+        assert "job-19" not in harness.line.registry.by_id
         later.set()
         await bringing
-        assert "job-19" not in bench.line.registry.by_id
+        assert "job-19" not in harness.line.registry.by_id
         again = await sleep.load_job("job-19")
         assert again is not None and (again.job.attempt, again.phase) == (1, "behind")
 
@@ -412,41 +413,41 @@ def test_whatever_happens_every_job_ends_once(moves: list[tuple[str, int]]) -> N
 class Play:
     """Moves at random over one store, and what has to hold of them."""
 
-    def __init__(self, bench: LifecycleHarness) -> None:
-        self.bench = bench
+    def __init__(self, harness: LifecycleHarness) -> None:
+        self.harness = harness
         self.count = 0
         self.ends: Counter[str] = Counter()
         #: Priority -> jobs that wait for nothing but their turn.
         self.turns: defaultdict[int, set[int]] = defaultdict(set)
 
     async def move(self, move: str, number: int) -> None:
-        bench, chance = self.bench, random.Random(number)
+        harness, chance = self.harness, random.Random(number)
         match move:
             case "submit":
                 for _ in range(chance.randint(1, 8)):
                     self.submit(chance)
-            case "start" if bench.view.backlog.by_class:
-                bench.end(self.take(*heads(bench)[0]), output=b"1")
-            case "fail" if bench.view.backlog.by_class:
-                bench.end(self.take(*chance.choice(heads(bench))), "handler_error")
+            case "start" if harness.view.backlog.by_class:
+                harness.end(self.take(*heads(harness)[0]), output=b"1")
+            case "fail" if harness.view.backlog.by_class:
+                harness.end(self.take(*chance.choice(heads(harness))), "handler_error")
             case "cancel" if self.count:
-                live_ = await bench.line.queue_manager.spill_pool.load_job(
+                live_ = await harness.line.queue_manager.spill_pool.load_job(
                     f"job-{chance.randint(1, self.count)}"
                 )
                 if live_ is not None and live_.phase != "ended":
                     self.turns[live_.job.priority].discard(live_.job.number)
-                    bench.line.cancel_unstarted(live_, "by hand")
+                    harness.line.cancel_unstarted(live_, "by hand")
             case "pass":
-                await bench.pass_time(chance.choice([0.1, 1.0, 5.0]))
+                await harness.pass_time(chance.choice([0.1, 1.0, 5.0]))
             case "settle":
-                await settle(bench)
+                await settle(harness)
             case "restart":
-                await bench.journal.flush()
+                await harness.journal.flush()
                 self.harvest()
-                self.bench = await make_harness(bench.access, bench)
+                self.harness = await make_harness(harness.access, harness)
             case "handlers":
-                bench.line.queue_manager.set_handlers({})
-                bench.line.queue_manager.set_handlers({"h": spec()})
+                harness.line.queue_manager.set_handlers({})
+                harness.line.queue_manager.set_handlers({"h": spec()})
         await self.check()
 
     def take(self, cls: JobClass, n: int) -> LiveJob:
@@ -454,11 +455,11 @@ class Play:
         turns = self.turns[cls.priority]
         assert n not in turns or n == min(turns)
         turns.discard(n)
-        return take(self.bench, cls, n)
+        return take(self.harness, cls, n)
 
     def submit(self, chance: random.Random) -> None:
         self.count += 1
-        live = self.bench.line.submit(
+        live = self.harness.line.submit(
             make_submission(
                 self.count,
                 priority=chance.choice([50, 50, 60]),
@@ -472,7 +473,7 @@ class Play:
             self.turns[live.job.priority].add(live.job.number)
 
     async def check(self) -> None:
-        book, waiting = self.bench.line.registry, self.bench.line.queue_manager
+        book, waiting = self.harness.line.registry, self.harness.line.queue_manager
         told = Counter[str]()
         for queue, _, jobs, _ in waiting.counts_by_reason():
             told[queue] += jobs
@@ -482,18 +483,20 @@ class Play:
         )
 
     def harvest(self) -> None:
-        for job_id, kinds in self.bench.published:
+        for job_id, kinds in self.harness.published:
             self.ends[job_id] += kinds.count("done")
 
     async def finish(self) -> None:
-        bench = self.bench
+        harness = self.harness
         for _ in range(40):
-            await drain(bench)
-            await bench.pass_time(30.0)
-        await bench.journal.flush()
+            await drain(harness)
+            await harness.pass_time(30.0)
+        await harness.journal.flush()
         self.harvest()
-        stored = await all_stored(bench)
+        stored = await all_stored(harness)
         assert len(stored) == self.count and all(job.state in ENDED for job in stored)
         assert self.ends == {job.id: 1 for job in stored}
-        assert list(bench.line.queue_manager._index) == [] and len(bench.line.queue_manager._deadlines) == 0
-        assert len(bench.line.registry) == 0
+        assert (
+            list(harness.line.queue_manager._index) == [] and len(harness.line.queue_manager._deadlines) == 0
+        )
+        assert len(harness.line.registry) == 0

@@ -37,7 +37,7 @@ class Asker:
 class ReloadScenario:
     """The reloads of one source, and what became of its executors."""
 
-    def __init__(self, bench: LifecycleHarness, found: HandlerRegistry, answer_s: float) -> None:
+    def __init__(self, harness: LifecycleHarness, found: HandlerRegistry, answer_s: float) -> None:
         self.plugins = found
         self.asker = Asker()
         self.retired: list[tuple[str, bool]] = []
@@ -45,17 +45,17 @@ class ReloadScenario:
         self.gate = SubmissionGate()
         self.reloads = HandlerReloader(
             plugins=found,
-            queue_manager=bench.line.queue_manager,
-            retire=lambda handler, *, replaced: self.retired.append((handler, replaced)),
+            queue_manager=harness.line.queue_manager,
+            retire=lambda handler, *, is_replaced: self.retired.append((handler, is_replaced)),
             read_overrides=lambda: Overrides({}),
-            apply_overrides=lambda _: self._put_in_force(bench),
+            apply_overrides=lambda _: self._put_in_force(harness),
             gate=self.gate,
             reply_wait_s=answer_s,
         )
 
-    def _put_in_force(self, bench: LifecycleHarness) -> None:
+    def _put_in_force(self, harness: LifecycleHarness) -> None:
         self.in_force += 1
-        bench.line.queue_manager.set_handlers(dict(self.plugins.specs))
+        harness.line.queue_manager.set_handlers(dict(self.plugins.specs))
 
     async def answer(self) -> tuple[int, ReloadResult]:
         await self.reloads.handle_request(self.asker, front_protocol.ReloadHandlers(7))
@@ -67,11 +67,11 @@ class ReloadScenario:
 def run_scenario(
     folder: Path, body: Callable[[ReloadScenario], Awaitable[None]], *, answer_s: float = 20.0
 ) -> None:
-    async def whole(bench: LifecycleHarness) -> None:
+    async def whole(harness: LifecycleHarness) -> None:
         found = plugins(folder, "a.py")
         await found.describe_all()
-        bench.line.queue_manager.set_handlers(dict(found.specs))
-        await body(ReloadScenario(bench, found, answer_s))
+        harness.line.queue_manager.set_handlers(dict(found.specs))
+        await body(ReloadScenario(harness, found, answer_s))
 
     run(whole)
 
@@ -79,17 +79,17 @@ def run_scenario(
 def test_who_asks_while_one_is_under_way_shares_the_next(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
-    async def body(house: ReloadScenario) -> None:
+    async def body(scenario: ReloadScenario) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
-        first = house.reloads.request_reload()
+        first = scenario.reloads.request_reload()
         await asyncio.sleep(0)
-        others = [house.reloads.request_reload() for _ in range(5)]
+        others = [scenario.reloads.request_reload() for _ in range(5)]
         assert first not in others and len(set(others)) == 1
         gate.touch()
         assert (await first).changed == ["echo"]
         assert (await others[0]).unchanged == ["echo"]
-        assert house.in_force == 2
-        assert house.retired == [("echo", True)]
+        assert scenario.in_force == 2
+        assert scenario.retired == [("echo", True)]
 
     run_scenario(write(tmp_path, a=ECHO), body)
 
@@ -97,26 +97,26 @@ def test_who_asks_while_one_is_under_way_shares_the_next(tmp_path: Path) -> None
 def test_one_that_takes_long_is_told_as_such_and_goes_on(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
-    async def body(house: ReloadScenario) -> None:
+    async def body(scenario: ReloadScenario) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
-        assert await house.answer() == (202, ReloadResult(describing=True))
-        assert house.in_force == 0
-        under_way = house.reloads._current
+        assert await scenario.answer() == (202, ReloadResult(describing=True))
+        assert scenario.in_force == 0
+        under_way = scenario.reloads._current
         assert under_way is not None
         gate.touch()
         await under_way
-        assert house.retired == [("echo", True)]
+        assert scenario.retired == [("echo", True)]
 
     run_scenario(write(tmp_path, a=ECHO), body, answer_s=0.05)
 
 
 def test_what_breaks_lets_a_loading_executor_end_its_first_job(tmp_path: Path) -> None:
-    async def body(house: ReloadScenario) -> None:
+    async def body(scenario: ReloadScenario) -> None:
         write(tmp_path, a="1/0")
-        assert await house.answer() == (200, ReloadResult(broken=["echo"]))
+        assert await scenario.answer() == (200, ReloadResult(broken=["echo"]))
         write(tmp_path, a=ECHO.replace("'echo'", "'other'"))
-        assert await house.answer() == (200, ReloadResult(added=["other"], removed=["echo"]))
-        assert house.retired == [("echo", False), ("echo", False)]
+        assert await scenario.answer() == (200, ReloadResult(added=["other"], removed=["echo"]))
+        assert scenario.retired == [("echo", False), ("echo", False)]
 
     run_scenario(write(tmp_path, a=ECHO), body)
 
@@ -124,36 +124,36 @@ def test_what_breaks_lets_a_loading_executor_end_its_first_job(tmp_path: Path) -
 def test_none_is_put_in_force_once_the_server_shuts_down(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
-    async def body(house: ReloadScenario) -> None:
+    async def body(scenario: ReloadScenario) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
-        under_way = house.reloads.request_reload()
+        under_way = scenario.reloads.request_reload()
         await asyncio.sleep(0)
-        asked = asyncio.create_task(house.answer())
+        asked = asyncio.create_task(scenario.answer())
         await asyncio.sleep(0)
-        house.gate.close()
+        scenario.gate.close()
         gate.touch()
-        for waiting in (under_way, asked, house.answer()):
+        for waiting in (under_way, asked, scenario.answer()):
             with pytest.raises(ShuttingDown):
                 await waiting
-        house.gate.is_closed = False
+        scenario.gate.is_closed = False
         gate.unlink()
         write(tmp_path, a=ECHO + SLOW.format(str(gate)) + "# more")
-        asked = asyncio.create_task(house.answer())
+        asked = asyncio.create_task(scenario.answer())
         await asyncio.sleep(0)
-        house.reloads.close()
+        scenario.reloads.close()
         with pytest.raises(ShuttingDown):
             await asked
-        assert (house.in_force, house.retired) == (0, [])
+        assert (scenario.in_force, scenario.retired) == (0, [])
 
     run_scenario(write(tmp_path, a=ECHO), body)
 
 
 def test_a_refused_one_says_why_and_the_next_is_taken(tmp_path: Path) -> None:
-    async def body(house: ReloadScenario) -> None:
+    async def body(scenario: ReloadScenario) -> None:
         (tmp_path / "a.py").unlink()
         with pytest.raises(ReloadRefused, match="there is no file"):
-            await house.answer()
+            await scenario.answer()
         write(tmp_path, a=ECHO)
-        assert await house.answer() == (200, ReloadResult(unchanged=["echo"]))
+        assert await scenario.answer() == (200, ReloadResult(unchanged=["echo"]))
 
     run_scenario(write(tmp_path, a=ECHO), body)

@@ -61,24 +61,24 @@ def make_job(n: int = 1) -> Job:
 
 
 def run(body: Callable[[JournalHarness], Awaitable[None]], *, patience_s: float = 60.0) -> JournalHarness:
-    bench = JournalHarness(patience_s)
+    harness = JournalHarness(patience_s)
 
     async def main() -> None:
-        await asyncio.wait_for(body(bench), 5)
+        await asyncio.wait_for(body(harness), 5)
 
     asyncio.run(main())
-    return bench
+    return harness
 
 
 def test_insert_and_end_of_a_short_job_are_one_row() -> None:
-    async def body(bench: JournalHarness) -> None:
+    async def body(harness: JournalHarness) -> None:
         job = make_job()
-        bench.journal.insert(job, b"{}")
-        bench.journal.add_event(job, "status", 0.0, status_fields(job, "ready"))
+        harness.journal.insert(job, b"{}")
+        harness.journal.add_event(job, "status", 0.0, status_fields(job, "ready"))
         job.state = "succeeded"
-        bench.journal.add_event(job, "done", 0.0, b"{}")
-        bench.journal.add_output(job, b"1")
-        await bench.journal.flush()
+        harness.journal.add_event(job, "done", 0.0, b"{}")
+        harness.journal.add_output(job, b"1")
+        await harness.journal.flush()
 
     (batch,) = run(body).committer.batches
     assert [job.state for job, _ in batch.inserts] == ["succeeded"]
@@ -87,34 +87,34 @@ def test_insert_and_end_of_a_short_job_are_one_row() -> None:
 
 
 def test_events_are_told_after_the_commit_that_holds_them() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.gate = asyncio.Event()
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.gate = asyncio.Event()
         job = make_job()
-        bench.journal.insert(job, b"{}")
-        bench.journal.add_event(job, "status", 0.0, b"{}")
-        flushed = asyncio.ensure_future(bench.journal.flush())
-        while not bench.journal._committing_first_seq:
+        harness.journal.insert(job, b"{}")
+        harness.journal.add_event(job, "status", 0.0, b"{}")
+        flushed = asyncio.ensure_future(harness.journal.flush())
+        while not harness.journal._committing_first_seq:
             await asyncio.sleep(0)
-        bench.journal.add_event(job, "progress", 0.0, b"{}")
-        assert (bench.published, bench.journal.durable_seq(job)) == ([], 0)
-        bench.committer.gate.set()
+        harness.journal.add_event(job, "progress", 0.0, b"{}")
+        assert (harness.published, harness.journal.durable_seq(job)) == ([], 0)
+        harness.committer.gate.set()
         await flushed
-        assert (bench.published, bench.journal.durable_seq(job)) == ([(1, [1])], 1)
-        await bench.journal.flush()
+        assert (harness.published, harness.journal.durable_seq(job)) == ([(1, [1])], 1)
+        await harness.journal.flush()
 
     assert run(body).published == [(1, [1]), (1, [2])]
 
 
 def test_a_burst_of_events_is_cut_into_rows_that_a_page_can_afford() -> None:
-    async def body(bench: JournalHarness) -> None:
+    async def body(harness: JournalHarness) -> None:
         job = make_job()
         for _ in range(300):
-            bench.journal.add_event(job, "output", 0.0, b'{"chunk":"%s"}' % (b"x" * 1000))
-        await bench.journal.flush()
+            harness.journal.add_event(job, "output", 0.0, b'{"chunk":"%s"}' % (b"x" * 1000))
+        await harness.journal.flush()
 
-    bench = run(body)
-    (batch,) = bench.committer.batches
-    assert bench.published == [(1, list(range(1, 301)))]
+    harness = run(body)
+    (batch,) = harness.committer.batches
+    assert harness.published == [(1, list(range(1, 301)))]
     decoded = [msgspec.msgpack.decode(row.body, type=list[Event]) for row in batch.events]
     assert [event.seq for events in decoded for event in events] == list(range(1, 301))
     assert [(row.first_seq, row.last_seq) for row in batch.events] == [
@@ -124,25 +124,25 @@ def test_a_burst_of_events_is_cut_into_rows_that_a_page_can_afford() -> None:
 
 
 def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
-    async def body(bench: JournalHarness) -> None:
+    async def body(harness: JournalHarness) -> None:
         told: list[StoreUnavailable | None] = []
         patient: list[StoreUnavailable | None] = []
         done = asyncio.Event()
-        bench.committer.refusal = StoreUnavailable("disk full")
+        harness.committer.refusal = StoreUnavailable("disk full")
         job = make_job()
-        bench.journal.insert(job, b"{}")
-        bench.journal.add_event(job, "status", 0.0, b"{}")
-        bench.journal.call_when_durable(lambda failure: patient.append(failure), is_patient=True)
-        bench.journal.call_when_durable(lambda _: done.set(), is_patient=True)
+        harness.journal.insert(job, b"{}")
+        harness.journal.add_event(job, "status", 0.0, b"{}")
+        harness.journal.call_when_durable(lambda failure: patient.append(failure), is_patient=True)
+        harness.journal.call_when_durable(lambda _: done.set(), is_patient=True)
         try:
-            await bench.journal.flush()
+            await harness.journal.flush()
         except StoreUnavailable as refusal:
             told.append(refusal)
-        assert told == [bench.committer.refusal]
-        assert (bench.journal.failure, patient) == (bench.committer.refusal, [])
-        bench.committer.refusal = None
+        assert told == [harness.committer.refusal]
+        assert (harness.journal.failure, patient) == (harness.committer.refusal, [])
+        harness.committer.refusal = None
         await done.wait()
-        assert (bench.journal.failure, patient) == (None, [None])
+        assert (harness.journal.failure, patient) == (None, [None])
 
     (batch,) = run(body).committer.batches
     assert [job.number for job, _ in batch.inserts] == [1]
@@ -150,18 +150,18 @@ def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
 
 
 def test_a_withdrawn_insert_is_never_written() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.refusal = StoreUnavailable("disk full")
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.refusal = StoreUnavailable("disk full")
         job, other = make_job(1), make_job(2)
-        bench.journal.insert(job, b"{}")
-        bench.journal.insert(other, b"{}")
+        harness.journal.insert(job, b"{}")
+        harness.journal.insert(other, b"{}")
         try:
-            await bench.journal.flush()
+            await harness.journal.flush()
         except StoreUnavailable:
-            bench.journal.withdraw(job)
-        bench.committer.refusal = None
+            harness.journal.withdraw(job)
+        harness.committer.refusal = None
         settled = asyncio.Event()
-        bench.journal.call_when_durable(lambda _: settled.set(), is_patient=True)
+        harness.journal.call_when_durable(lambda _: settled.set(), is_patient=True)
         await settled.wait()
 
     (batch,) = run(body).committer.batches
@@ -169,40 +169,40 @@ def test_a_withdrawn_insert_is_never_written() -> None:
 
 
 def test_a_fenced_journal_writes_nothing_more() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.refusal = Fenced("epoch 2 is in force")
-        bench.journal.insert(make_job(), b"{}")
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.refusal = Fenced("epoch 2 is in force")
+        harness.journal.insert(make_job(), b"{}")
         try:
-            await bench.journal.flush()
+            await harness.journal.flush()
         except Fenced:
-            bench.committer.refusal = None
-        bench.journal.update(make_job())
-        bench.journal.commit_soon()
+            harness.committer.refusal = None
+        harness.journal.update(make_job())
+        harness.journal.commit_soon()
         await asyncio.sleep(0)
 
-    bench = run(body)
-    assert len(bench.fenced) == 1
-    assert bench.committer.batches == []
+    harness = run(body)
+    assert len(harness.fenced) == 1
+    assert harness.committer.batches == []
 
 
 def test_a_callback_without_writes_is_called_all_the_same() -> None:
-    async def body(bench: JournalHarness) -> None:
-        await bench.journal.flush()
+    async def body(harness: JournalHarness) -> None:
+        await harness.journal.flush()
 
     assert run(body).committer.batches == []
 
 
 def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.gate = asyncio.Event()
-        bench.journal.insert(make_job(1), b"{}")
-        bench.journal.commit_soon()
-        while bench.journal._pending.has_rows():
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.gate = asyncio.Event()
+        harness.journal.insert(make_job(1), b"{}")
+        harness.journal.commit_soon()
+        while harness.journal._pending.has_rows():
             await asyncio.sleep(0)
-        bench.journal.insert(make_job(2), b"{}")
+        harness.journal.insert(make_job(2), b"{}")
         told: list[None] = []
-        bench.journal.call_when_durable(lambda _: told.append(None))
-        bench.committer.gate.set()
+        harness.journal.call_when_durable(lambda _: told.append(None))
+        harness.committer.gate.set()
         # Turns of the loop that take microseconds: a timer of 5 ms would not fire within them.
         for _ in range(20):
             await asyncio.sleep(0)
@@ -212,90 +212,90 @@ def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
 
 
 def test_an_unforeseen_failure_refuses_and_is_tried_again() -> None:
-    async def body(bench: JournalHarness) -> None:
+    async def body(harness: JournalHarness) -> None:
         told: list[str] = []
-        gate = bench.committer.gate = asyncio.Event()
-        bench.journal.insert(make_job(), b"{}")
-        bench.journal.call_when_durable(
+        gate = harness.committer.gate = asyncio.Event()
+        harness.journal.insert(make_job(), b"{}")
+        harness.journal.call_when_durable(
             lambda failure: told.append("" if failure is None else failure.message)
         )
-        bench.committer.unforeseen = ZeroDivisionError()
+        harness.committer.unforeseen = ZeroDivisionError()
         gate.set()
         while not told:
             await asyncio.sleep(0)
-        assert "ZeroDivisionError" in told[0] and bench.journal.failure is not None
-        bench.committer.unforeseen = None
-        while bench.journal.failure is not None:
+        assert "ZeroDivisionError" in told[0] and harness.journal.failure is not None
+        harness.committer.unforeseen = None
+        while harness.journal.failure is not None:
             await asyncio.sleep(0.01)
 
     assert len(run(body).committer.batches) == 1
 
 
 def test_one_who_fails_over_a_commit_keeps_nobody_else_waiting() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.journal.insert(make_job(), b"{}")
-        bench.journal.call_when_durable(lambda _: [][0])
-        await bench.journal.flush()
+    async def body(harness: JournalHarness) -> None:
+        harness.journal.insert(make_job(), b"{}")
+        harness.journal.call_when_durable(lambda _: [][0])
+        await harness.journal.flush()
 
     assert len(run(body).committer.batches) == 1
 
 
 def test_who_waits_for_a_late_commit_is_told_and_the_commit_goes_on() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.gate = asyncio.Event()
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.gate = asyncio.Event()
         told: list[StoreUnavailable | None] = []
         patient: list[StoreUnavailable | None] = []
-        bench.journal.insert(make_job(), b"{}")
-        bench.journal.call_when_durable(told.append)
-        bench.journal.call_when_durable(patient.append, is_patient=True)
+        harness.journal.insert(make_job(), b"{}")
+        harness.journal.call_when_durable(told.append)
+        harness.journal.call_when_durable(patient.append, is_patient=True)
         while not told:
             await asyncio.sleep(0.001)
-        assert isinstance(told[0], StoreUnavailable) and bench.journal.failure is told[0]
-        assert (patient, bench.committer.batches) == ([], [])
-        bench.committer.gate.set()
+        assert isinstance(told[0], StoreUnavailable) and harness.journal.failure is told[0]
+        assert (patient, harness.committer.batches) == ([], [])
+        harness.committer.gate.set()
         while not patient:
             await asyncio.sleep(0)
-        assert bench.journal.failure is None
+        assert harness.journal.failure is None
 
-    bench = run(body, patience_s=0.01)
-    assert [[job.number for job, _ in batch.inserts] for batch in bench.committer.batches] == [[1]]
+    harness = run(body, patience_s=0.01)
+    assert [[job.number for job, _ in batch.inserts] for batch in harness.committer.batches] == [[1]]
 
 
 def test_a_job_taken_back_while_its_commit_was_late_is_removed_again() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.gate = asyncio.Event()
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.gate = asyncio.Event()
         job = make_job()
-        bench.journal.insert(job, b"{}")
-        bench.journal.call_when_durable(lambda _: bench.journal.withdraw(job))
-        while bench.journal.failure is None:
+        harness.journal.insert(job, b"{}")
+        harness.journal.call_when_durable(lambda _: harness.journal.withdraw(job))
+        while harness.journal.failure is None:
             await asyncio.sleep(0.001)
-        bench.committer.gate.set()
-        while len(bench.committer.batches) < 2:
+        harness.committer.gate.set()
+        while len(harness.committer.batches) < 2:
             await asyncio.sleep(0)
 
-    bench = run(body, patience_s=0.01)
-    assert [batch.deletes for batch in bench.committer.batches] == [[], [1]]
+    harness = run(body, patience_s=0.01)
+    assert [batch.deletes for batch in harness.committer.batches] == [[], [1]]
 
 
 def test_a_start_waits_for_a_store_that_refuses_for_a_while() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.refusal = StoreUnavailable("locked")
-        bench.journal.insert(make_job(), b"{}")
-        durable = asyncio.ensure_future(recovery.make_durable(bench.journal))
-        while bench.journal.failure is None:
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.refusal = StoreUnavailable("locked")
+        harness.journal.insert(make_job(), b"{}")
+        durable = asyncio.ensure_future(recovery.make_durable(harness.journal))
+        while harness.journal.failure is None:
             await asyncio.sleep(0.001)
         assert not durable.done()
-        bench.committer.refusal = None
+        harness.committer.refusal = None
         await durable
 
     assert len(run(body).committer.batches) == 1
 
 
 def test_a_start_does_not_wait_for_a_store_that_another_has_taken_over() -> None:
-    async def body(bench: JournalHarness) -> None:
-        bench.committer.refusal = Fenced("epoch 2 is in force")
-        bench.journal.insert(make_job(), b"{}")
+    async def body(harness: JournalHarness) -> None:
+        harness.committer.refusal = Fenced("epoch 2 is in force")
+        harness.journal.insert(make_job(), b"{}")
         with pytest.raises(Fenced):
-            await recovery.make_durable(bench.journal)
+            await recovery.make_durable(harness.journal)
 
     assert [str(fenced) for fenced in run(body).fenced] == ["epoch 2 is in force"]

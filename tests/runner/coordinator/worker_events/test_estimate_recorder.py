@@ -128,7 +128,7 @@ def test_failures_teach_nothing_but_that_memory_ran_out() -> None:
     assert list(taught.view.estimator.models("h")) == [] and taught.later == []
     taught.end("memory_exceeded", squeeze=squeeze)
     assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (10 * GIB, 1)
-    taught.end("device_out_of_memory", squeeze=replace(squeeze, alone=True, grant_bytes=10 * GIB))
+    taught.end("device_out_of_memory", squeeze=replace(squeeze, was_alone=True, grant_bytes=10 * GIB))
     assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (12.5 * GIB, 2)
     # That it had all there is says nothing of others.
     taught.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=24 * GIB))

@@ -29,7 +29,7 @@ def full_job() -> Job:
         started_at=8.5,
         failures=2,
         deaths=1,
-        heard=4,
+        applied_seq=4,
         last_seq=9,
         first_seq=3,
         progress=b'{"done":1}',
@@ -94,7 +94,7 @@ def test_an_update_of_an_unknown_job_makes_none(store: Kept, commit: Writes) -> 
 def test_the_same_attempt_may_be_updated_again(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
     for heard in (1, 2):
-        commit(WriteBatch(updates=[job(1, state="running", attempt=1, heard=heard)]))
+        commit(WriteBatch(updates=[job(1, state="running", attempt=1, applied_seq=heard)]))
     assert store.find_jobs(ALL)[0].applied_seq == 2 and store.stale_updates == 0
 
 

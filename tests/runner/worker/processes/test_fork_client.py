@@ -66,16 +66,16 @@ async def forked(fake: StubCoordinator, executor: int = 1) -> list[Any]:
     raise AssertionError("none was forked")
 
 
-def play(scene: Any, **config: Any) -> None:
+def play(scenario: Any, **config: Any) -> None:
     async def whole() -> None:
         async with StubCoordinator(**config) as fake:
-            await scene(fake)
+            await scenario(fake)
 
     asyncio.run(whole())
 
 
 def test_a_forked_executor_is_in_all_as_one_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene(fake: StubCoordinator) -> dict[str, Any]:
+    async def scenario(fake: StubCoordinator) -> dict[str, Any]:
         if StubCoordinator.template:
             await forked(fake, 100)
         found: dict[str, Any] = await run(fake, 1, "circumstances")
@@ -84,10 +84,10 @@ def test_a_forked_executor_is_in_all_as_one_that_was_started(monkeypatch: pytest
 
     async def both() -> None:
         async with StubCoordinator() as fake:
-            by_fork = await scene(fake)
+            by_fork = await scenario(fake)
         monkeypatch.setattr(StubCoordinator, "template", [])
         async with StubCoordinator() as fake:
-            by_start = await scene(fake)
+            by_start = await scenario(fake)
         # A template maps its executors' numbers of descriptors anew.
         assert sorted(by_fork.pop("fds").values()) == sorted(by_start.pop("fds").values())
         assert by_fork == by_start
@@ -96,17 +96,17 @@ def test_a_forked_executor_is_in_all_as_one_that_was_started(monkeypatch: pytest
 
 
 def test_forked_executors_share_an_import_and_draw_each_for_itself() -> None:
-    async def scene(fake: StubCoordinator) -> None:
+    async def scenario(fake: StubCoordinator) -> None:
         first, second = await forked(fake, 1), await forked(fake, 50)
         assert first[3] == second[3] == template_pid(fake)
         assert first[2] != second[2]
         assert first[0] != second[0] and first[1] != second[1]
 
-    play(scene)
+    play(scenario)
 
 
 def test_a_forked_executor_and_what_it_starts_carry_its_own_marker() -> None:
-    async def scene(fake: StubCoordinator) -> None:
+    async def scenario(fake: StubCoordinator) -> None:
         pid = (await forked(fake, 100))[2]
         assert re.fullmatch(f"{fake.name}/1[0-9][0-9]", marker_of(pid) or "")
         fake.load(1, "brood", attempt("a", "brood", {"s": 30}))
@@ -121,11 +121,11 @@ def test_a_forked_executor_and_what_it_starts_carry_its_own_marker() -> None:
         # Itself, two programs that it starts, and a fork.
         assert len(await fake.until(lambda: len(found := marked()) == 4 and found)) == 4
 
-    play(scene)
+    play(scenario)
 
 
 def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays() -> None:
-    async def scene(fake: StubCoordinator) -> None:
+    async def scenario(fake: StubCoordinator) -> None:
         await forked(fake, 100)
         before = template_pid(fake)
         fake.load(1, "brood", attempt("a", "brood", {}))
@@ -140,11 +140,11 @@ def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays(
         assert template_pid(fake) == before
         assert (await forked(fake, 200))[3] == before
 
-    play(scene)
+    play(scenario)
 
 
 def test_without_its_template_a_worker_starts_executors_itself() -> None:
-    async def scene(fake: StubCoordinator) -> None:
+    async def scenario(fake: StubCoordinator) -> None:
         await forked(fake)
         pid = template_pid(fake)
         assert pid is not None
@@ -153,7 +153,7 @@ def test_without_its_template_a_worker_starts_executors_itself() -> None:
         assert found[2] == found[3]
         assert template_pid(fake) is None
 
-    play(scene)
+    play(scenario)
 
 
 @pytest.mark.parametrize("module", ["tests.runner.worker.threaded_import", "no_such_module"])
@@ -162,7 +162,7 @@ def test_a_template_that_is_not_fit_forks_nothing(
 ) -> None:
     monkeypatch.setattr(StubCoordinator, "template", [HEAVY, module])
 
-    async def scene() -> None:
+    async def scenario() -> None:
         fake = StubCoordinator()
         # It may never say that it is ready.
         (fake.folder / "template").touch()
@@ -171,34 +171,34 @@ def test_a_template_that_is_not_fit_forks_nothing(
             found = await run(fake, 1, "drawn")
             assert found[2] == found[3]
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
     told = capfd.readouterr().err
     assert ("threads" in told) if module.endswith("threaded") else ("no_such_module" in told), told
 
 
 def test_an_executor_with_another_environment_is_started() -> None:
-    async def scene(fake: StubCoordinator) -> None:
+    async def scenario(fake: StubCoordinator) -> None:
         await forked(fake)
         found = await run(fake, 100, "drawn", CUDA_VISIBLE_DEVICES="GPU-other")
         assert found[2] == found[3]
 
-    play(scene)
+    play(scenario)
 
 
 def test_the_template_and_what_was_forked_end_with_the_worker() -> None:
-    async def scene(fake: StubCoordinator) -> None:
+    async def scenario(fake: StubCoordinator) -> None:
         pids = [(await forked(fake))[2], template_pid(fake)]
         os.kill(fake.worker.pid, signal.SIGKILL)
         await fake.until(lambda: all(pid is None or is_over(pid) for pid in pids))
 
-    play(scene)
+    play(scenario)
 
 
 def test_a_cancelled_job_of_a_forked_executor_ends_by_the_ladder() -> None:
-    async def scene(fake: StubCoordinator) -> None:
+    async def scenario(fake: StubCoordinator) -> None:
         await forked(fake, 100)
         fake.load(1, "linger", attempt("a", "linger", {"s": 60}, timeout_s=0.3))
         ended: AttemptEnded = await fake.wait_for_end("a", within_s=5)
         assert (ended.code, ended.executor_died) == ("timeout", False)
 
-    play(scene)
+    play(scenario)

@@ -56,61 +56,61 @@ class TerminationScenario:
         self.stuck += 1
 
 
-def ended_by(scene: TerminationScenario, key: tuple[str, int]) -> tuple[str, str] | None:
-    ladder = scene.ending.on_attempt_ended(key)
+def ended_by(scenario: TerminationScenario, key: tuple[str, int]) -> tuple[str, str] | None:
+    ladder = scenario.ending.on_attempt_ended(key)
     return None if ladder is None else (ladder.code, ladder.message)
 
 
 def test_a_negative_grace_kills_at_once_and_blames_no_other_attempt() -> None:
-    scene = TerminationScenario()
-    scene.ending.end_attempts([("job", 1)], "cancelled", "now", -1.0)
-    assert (scene.numb.signals, scene.looks, scene.ending.cause) == ([signal.SIGKILL], 1, None)
-    assert scene.ending.is_closing
-    assert ended_by(scene, ("job", 1)) == ("cancelled", "now")
-    assert scene.ending.on_attempt_ended(("job", 2)) is None
+    scenario = TerminationScenario()
+    scenario.ending.end_attempts([("job", 1)], "cancelled", "now", -1.0)
+    assert (scenario.numb.signals, scenario.looks, scenario.ending.cause) == ([signal.SIGKILL], 1, None)
+    assert scenario.ending.is_closing
+    assert ended_by(scenario, ("job", 1)) == ("cancelled", "now")
+    assert scenario.ending.on_attempt_ended(("job", 2)) is None
 
 
 def test_unkillable_executor_is_written_off_in_time() -> None:
-    scene = TerminationScenario()
-    scene.ending.kill(EndCause("timeout", "too long"))
+    scenario = TerminationScenario()
+    scenario.ending.kill(EndCause("timeout", "too long"))
     now = time.monotonic()
-    scene.ending.run_due(now + STUCK_S - 0.5)
-    assert (scene.stuck, scene.numb.signals) == (0, [signal.SIGKILL])
-    scene.ending.run_due(now + STUCK_S + 0.1)
-    scene.ending.run_due(now + 2 * STUCK_S)
-    assert (scene.stuck, scene.ending.next_at) == (1, None)
+    scenario.ending.run_due(now + STUCK_S - 0.5)
+    assert (scenario.stuck, scenario.numb.signals) == (0, [signal.SIGKILL])
+    scenario.ending.run_due(now + STUCK_S + 0.1)
+    scenario.ending.run_due(now + 2 * STUCK_S)
+    assert (scenario.stuck, scenario.ending.next_at) == (1, None)
 
 
 def test_ladder_climbs_to_the_end_and_recalls_what_waits() -> None:
-    scene = TerminationScenario()
-    scene.ending.end_attempts([("a", 1)], "timeout", "too long", 0.0)
-    assert scene.numb.sent == [RequestCancel("a", 1, "timeout")] and not scene.ending.is_closing
-    scene.ending.run_due(time.monotonic() + 2.0)
-    assert scene.numb.sent[1:] == [RaiseCancelled("a", 1)] and scene.recalls == 1
-    assert scene.numb.signals == [signal.SIGTERM, signal.SIGKILL]
-    assert ended_by(scene, ("a", 1)) == ("timeout", "too long")
+    scenario = TerminationScenario()
+    scenario.ending.end_attempts([("a", 1)], "timeout", "too long", 0.0)
+    assert scenario.numb.sent == [RequestCancel("a", 1, "timeout")] and not scenario.ending.is_closing
+    scenario.ending.run_due(time.monotonic() + 2.0)
+    assert scenario.numb.sent[1:] == [RaiseCancelled("a", 1)] and scenario.recalls == 1
+    assert scenario.numb.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert ended_by(scenario, ("a", 1)) == ("timeout", "too long")
 
 
 def test_flag_that_was_heeded_costs_no_executor() -> None:
-    scene = TerminationScenario()
-    scene.ending.end_attempts([("a", 1)], "cancelled", "enough", 0.0)
-    assert scene.ending.on_attempt_ended(("b", 1)) is None
-    assert ended_by(scene, ("a", 1)) == ("cancelled", "enough")
-    scene.ending.run_due(time.monotonic() + 9.0)
-    assert (scene.numb.signals, scene.ending.is_closing, scene.ending.next_at) == ([], False, None)
+    scenario = TerminationScenario()
+    scenario.ending.end_attempts([("a", 1)], "cancelled", "enough", 0.0)
+    assert scenario.ending.on_attempt_ended(("b", 1)) is None
+    assert ended_by(scenario, ("a", 1)) == ("cancelled", "enough")
+    scenario.ending.run_due(time.monotonic() + 9.0)
+    assert (scenario.numb.signals, scenario.ending.is_closing, scenario.ending.next_at) == ([], False, None)
 
 
 def test_first_cause_is_the_one_that_is_told() -> None:
-    scene = TerminationScenario()
-    scene.ending.expect_exit(EndCause("unloaded", "idle"), 5.0)
-    scene.ending.run_due(time.monotonic() + 6.0)
-    scene.ending.kill(EndCause("memory_exceeded", "too much"))
-    assert scene.ending.cause == EndCause("unloaded", "idle")
-    assert signal.SIGKILL in scene.numb.signals
+    scenario = TerminationScenario()
+    scenario.ending.expect_exit(EndCause("unloaded", "idle"), 5.0)
+    scenario.ending.run_due(time.monotonic() + 6.0)
+    scenario.ending.kill(EndCause("memory_exceeded", "too much"))
+    assert scenario.ending.cause == EndCause("unloaded", "idle")
+    assert signal.SIGKILL in scenario.numb.signals
 
 
 def test_remembered_process_is_found_without_any_mark() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         environment = {"PATH": os.environ["PATH"]}
         stranger = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
         child = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
@@ -124,4 +124,4 @@ def test_remembered_process_is_found_without_any_mark() -> None:
         stranger.kill()
         stranger.wait()
 
-    asyncio.run(scene())
+    asyncio.run(scenario())
