@@ -265,21 +265,8 @@ def build_devices(
         read_inputs=jobs.job_reader.load_inputs,
         cap_bytes=memory_monitor.cap_bytes,
     )
-    estimate_recorder = EstimateRecorder(
-        view=view,
-        statistics=jobs.statistics,
-        call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
-        stored_values=persisted.values,
-        store_value=jobs.journal.set_value,
-    )
-    check_runner = DeviceCheckRunner(context.child_configs.executor_env(), context.marker)
-    health_monitor = HealthMonitor(
-        view=view,
-        device_registry=device_registry,
-        dispatcher=dispatcher,
-        run_check=check_runner.run_check,
-        now=now,
-    )
+    estimate_recorder = _build_estimate_recorder(context, persisted, jobs)
+    health_monitor = _build_health_monitor(context, jobs, device_registry, dispatcher)
     grant_enforcer = GrantEnforcer(
         view=view, dispatcher=dispatcher, backend=BACKENDS[context.settings.devices.enforcement]
     )
@@ -301,6 +288,32 @@ def build_devices(
         health_monitor,
         grant_enforcer,
         readings_handler,
+    )
+
+
+def _build_estimate_recorder(
+    context: StartContext, persisted: PersistedState, jobs: JobComponents
+) -> EstimateRecorder:
+    now = context.clock.now
+    return EstimateRecorder(
+        view=jobs.view,
+        statistics=jobs.statistics,
+        call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
+        stored_values=persisted.values,
+        store_value=jobs.journal.set_value,
+    )
+
+
+def _build_health_monitor(
+    context: StartContext, jobs: JobComponents, device_registry: DeviceRegistry, dispatcher: Dispatcher
+) -> HealthMonitor:
+    check_runner = DeviceCheckRunner(context.child_configs.executor_env(), context.marker)
+    return HealthMonitor(
+        view=jobs.view,
+        device_registry=device_registry,
+        dispatcher=dispatcher,
+        run_check=check_runner.run_check,
+        now=context.clock.now,
     )
 
 

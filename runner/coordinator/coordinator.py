@@ -80,8 +80,6 @@ class Coordinator:
         assert self._components is not None
         return self._components
 
-    # Start.
-
     async def start(self) -> None:
         """Open everything and make good what was left behind.
 
@@ -199,8 +197,6 @@ class Coordinator:
             if in_force != self.epoch:  # guard: epoch-each-second
                 self.on_fenced(Fenced(f"epoch {in_force} is in force, this server has {self.epoch}"))
 
-    # Stop.
-
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
         components = self.components
@@ -262,8 +258,6 @@ class Coordinator:
             log.error("fenced: %s", fenced.message)
             self.fenced = fenced
             self.must_stop.set()
-
-    # What workers say.
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker is connected."""

@@ -76,6 +76,10 @@ class AttemptStream:
         return msgspec.json.encode({"stream": "logging", "level": "warning", "text": text})
 
 
+#: An attempt's stream, or None for any other message; the kind of event, when it was made, and its content.
+Item = tuple[AttemptStream | None, str, float, bytes | worker_protocol.AttemptEnded]
+
+
 class Sender:
     """`due` is when the channel thread must send at the latest what nobody else has sent by then."""
 
@@ -92,9 +96,7 @@ class Sender:
         self._wake_fd = wake_fd
         self._cancel_signal = cancel_signal
         self._on_lost = on_lost
-        self._items: deque[tuple[AttemptStream | None, str, float, bytes | worker_protocol.AttemptEnded]] = (
-            deque()
-        )
+        self._items: deque[Item] = deque()
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()
         self._sending_thread = 0
@@ -233,7 +235,7 @@ class Sender:
         end = time.monotonic() + within_s
         self.send()
         while (self._unsent or self._items) and time.monotonic() < end:
-            self._wait_writable()
+            _wait_writable(self._fd)
             self.send()
 
     def mute(self) -> None:
@@ -249,13 +251,8 @@ class Sender:
         if self._sending_thread == threading.get_ident():
             return
         while self.unsent_bytes > HIGH_BYTES and not stream.is_ended and not self.is_muted:
-            self._wait_writable()
+            _wait_writable(self._fd)
             self.send()
-
-    def _wait_writable(self) -> None:
-        waiter = select.poll()
-        waiter.register(self._fd, select.POLLOUT)
-        waiter.poll(50)
 
     def _build_frames(self) -> None:
         """Turn what waits into frames."""
@@ -269,11 +266,8 @@ class Sender:
             nonlocal events, events_size, size
             if events and stream is not None:
                 stream.seq += 1
-                messages.append(
-                    worker_protocol.encode(
-                        worker_protocol.AttemptEvents(stream.job_id, stream.number, stream.seq, events)
-                    )
-                )
+                message = worker_protocol.AttemptEvents(stream.job_id, stream.number, stream.seq, events)
+                messages.append(worker_protocol.encode(message))
                 size += events_size
                 events, events_size = [], 0
 
@@ -332,3 +326,10 @@ class Sender:
         self._page.release_frames()
         self._sent_mono = time.monotonic()
         return True
+
+
+def _wait_writable(fd: int) -> None:
+    """Wait until the socket takes more bytes, 50 ms at most."""
+    waiter = select.poll()
+    waiter.register(fd, select.POLLOUT)
+    waiter.poll(50)

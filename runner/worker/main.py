@@ -88,8 +88,6 @@ class WorkerProcess:
         self._link.close()
         return 0
 
-    # What supervisors need.
-
     def forward_request(self, request: worker_protocol.AttemptRequest, message: bytes) -> None:
         """Send up a handler's question."""
         self._pending_requests[request.executor, request.request_id] = message
@@ -129,8 +127,6 @@ class WorkerProcess:
         }
         if self._is_stopping and not self._supervisors:
             self._exit_when_acknowledged()
-
-    # The link.
 
     def _on_connect(self, hello: Hello) -> list[bytes]:
         """Say in the hello what runs here; what the coordinator must know again, as it may have been lost."""
@@ -219,8 +215,6 @@ class WorkerProcess:
             self._fork_client = ForkClient(self._command, config.template, env, config.name)
             self._fork_client.start(self._loop)
 
-    # Clocks.
-
     def _run_due(self) -> None:
         self._timer = None
         now = time.monotonic()
@@ -256,8 +250,6 @@ class WorkerProcess:
             worker_protocol.encode(worker_protocol.ExecutorProcesses(number, pids))
             for number, pids in process_lists
         ]
-
-    # The end.
 
     def _stop(self) -> None:
         self._is_stopping = True

@@ -25,7 +25,7 @@ from tests.faults.server_fixture import ROOT
 POINTS_WANTED = "FAULT_TEST_POINTS"
 #: Servers side by side where all is tried, and one more that has a GPU.
 LANES = 3
-#: Into this many tests the cases of the suite are cut, each with a server of its own, and one more with a GPU.
+#: The cases of the suite are cut into this many tests, each with a server of its own, and one with a GPU.
 SLICES = 6
 #: Where bytes leave a process of the server or go into the store; each is wrapped in `points`, or passed on
 #: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.

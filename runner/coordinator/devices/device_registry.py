@@ -29,6 +29,10 @@ READING_MAX_AGE_S = 5.0  # guard: reading-age
 EVENTS_KEPT_MAX = 20
 
 
+def _recent_events() -> deque[dict[str, Any]]:
+    return deque(maxlen=EVENTS_KEPT_MAX)
+
+
 class DeviceRegistry:
     """What the probe tells. `devices` is filled once; a vanished device stays, with its fault."""
 
@@ -66,9 +70,7 @@ class DeviceRegistry:
         #: Devices that take no new work because the operator said so.
         self.drained_ids: set[str] = set()
         #: Device -> what happened to it, the latest last.
-        self.events: defaultdict[str, deque[dict[str, Any]]] = defaultdict(
-            lambda: deque(maxlen=EVENTS_KEPT_MAX)
-        )
+        self.events: defaultdict[str, deque[dict[str, Any]]] = defaultdict(_recent_events)
         #: Plain words of the probe ("no NVIDIA driver was found: ...").
         self.notes: list[str] = []
 
@@ -214,8 +216,6 @@ class DeviceRegistry:
     def context_bytes(self, device: Device) -> int | None:
         """What every process takes of the device before its first tensor, if that was measured."""
         return self._memory_monitor.context_bytes(device.id)
-
-    # The operator's hand.
 
     def get(self, name: str) -> Device:
         """The device of this id or uuid. Raises NotFound."""

@@ -81,7 +81,7 @@ def test_questions_of_one_turn_travel_in_one_frame() -> None:
         say(
             peer,
             *(
-                front_protocol.Reply(question.rid, 200, question.job_id.encode())
+                front_protocol.Reply(question.request_id, 200, question.job_id.encode())
                 for question in reversed(asked)
             ),
         )

@@ -182,7 +182,7 @@ def test_cancel_retry_and_delete_reach_the_coordinator(http: httpx2.Client, fron
     assert http.post(f"/v1/jobs/{job.id}/cancel").status_code == 202
     http.post(f"/v1/jobs/{job.id}/cancel", json={"reason": "late", "force": True})
     asked = last(front.fake, front_protocol.JobAction)
-    assert (asked.verb, asked.reason, asked.force) == ("cancel", "late", True)
+    assert (asked.action, asked.reason, asked.force) == ("cancel", "late", True)
     assert http.post(f"/v1/jobs/{job.id}/retry").status_code == 202
     gone = http.delete(f"/v1/jobs/{job.id}")
     assert (gone.status_code, gone.content) == (204, b"")

@@ -158,7 +158,7 @@ def test_many_readers_share_one_watch(http: httpx2.Client, front: RunningFront) 
             lambda: sum(getattr(asked, "job_id", "") == job.id for asked in front.fake.asked) == 21
         )
         names = [type(asked).__name__ for asked in front.fake.asked if getattr(asked, "job_id", "") == job.id]
-        assert names.count("Watch") == 1
+        assert names.count("SubscribeEvents") == 1
         front.fake.emit_many(job, 100)
         front.fake.finish(job)
         for one in sockets:
@@ -207,7 +207,8 @@ def test_a_client_that_leaves_before_it_read_anything_leaks_no_watch(front: Runn
 
 def sum_of(front: RunningFront, job: FakeJob) -> int:
     return sum(
-        type(asked).__name__ in ("Watch", "Unwatch") and asked.job_id == job.id for asked in front.fake.asked
+        type(asked).__name__ in ("SubscribeEvents", "UnsubscribeEvents") and asked.job_id == job.id
+        for asked in front.fake.asked
     )
 
 

@@ -160,7 +160,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         harness.view.mark_long_running(first.executor, first.job.number)
         while second.phase == "assigned":
             await asyncio.sleep(0)
-        assert fleet.told == ["Load", "Run", "Run", "Recall"]
+        assert fleet.told == ["LoadExecutor", "RunAttempts", "RunAttempts", "RecallAttempts"]
 
     run(body)
 

@@ -39,7 +39,7 @@ def test_a_held_progress_comes_without_the_handlers_help(tmp_path: Path) -> None
         worker.until(lambda: len(worker.events_of("progress")) == 2, within_s=2)
         assert worker.messages_of(worker_protocol.AttemptEnded) == []
         call = worker.messages_of(worker_protocol.AttemptRequest)[0]
-        worker.send(worker_protocol.AttemptReply(call.call, 7, error=("not_found", "no such file")))
+        worker.send(worker_protocol.AttemptReply(call.request_id, 7, error=("not_found", "no such file")))
         assert worker.wait_for_end().code == "handler_error"
 
 
@@ -240,7 +240,7 @@ def test_every_use_of_the_context_is_seen_on_the_page(tmp_path: Path) -> None:
         assert (started, finished) == (1, 0)
         assert active_ns > started_ns > 0
         (tmp_path / "x").write_bytes(b"")
-        worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "x")))
+        worker.send(worker_protocol.AttemptReply(call.request_id, 7, result=str(tmp_path / "x")))
         worker.wait_for_end()
         assert worker.read_page()[2] == 1
 

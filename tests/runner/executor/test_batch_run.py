@@ -31,8 +31,8 @@ def test_one_call_gives_each_its_outcome(tmp_path: Path) -> None:
     with batch(tmp_path, DOUBLE) as worker:
         hand(worker, a=1, b=2, c=3)
         assert ends(worker, "a", "b", "c") == [(None, 2), (None, 4), (None, 6)]
-        assert [worker.ended(job).together for job in "abc"] == [3, 3, 3]
-        assert worker.figures()[0] == worker.figures()[2] == 3
+        assert [worker.wait_for_end(job).batch_size for job in "abc"] == [3, 3, 3]
+        assert worker.read_page()[0] == worker.read_page()[2] == 3
         hand(worker, d=4)
         assert ends(worker, "d") == [(None, 8)]
 
@@ -57,8 +57,8 @@ def test_exceptions_in_the_list_are_those_of_their_items(tmp_path: Path) -> None
     with batch(tmp_path, code) as worker:
         hand(worker, a=1, b=2, c=3, d=4, e=5)
         assert ends(worker, "a") == [(None, 1)]
-        found = {job: worker.ended(job) for job in "bcde"}
-        assert [(one.code, one.retryable, one.shared) for one in found.values()] == [
+        found = {job: worker.wait_for_end(job) for job in "bcde"}
+        assert [(one.code, one.retryable, one.is_blame_unknown) for one in found.values()] == [
             ("handler_error", True, False),
             ("permanent_error", False, False),
             ("handler_error", True, False),
@@ -83,11 +83,14 @@ def test_a_call_that_fails_is_nobodys_own_fault_but_of_one_alone(
     with batch(tmp_path, code) as worker:
         hand(worker, a=1, b=2)
         for job in "ab":
-            ended = worker.ended(job)
-            assert (ended.code, ended.together, ended.shared) == ("handler_error", 2, True)
+            ended = worker.wait_for_end(job)
+            assert (ended.code, ended.batch_size, ended.is_blame_unknown) == ("handler_error", 2, True)
             assert said in ended.message
         hand(worker, c=3)
-        assert (worker.ended("c").code, worker.ended("c").shared) == ("handler_error", False)
+        assert (worker.wait_for_end("c").code, worker.wait_for_end("c").is_blame_unknown) == (
+            "handler_error",
+            False,
+        )
 
 
 def test_a_wrong_input_is_not_in_the_batch(tmp_path: Path) -> None:
@@ -129,11 +132,11 @@ def test_items_speak_for_themselves_and_the_batch_for_all(tmp_path: Path) -> Non
         said = "a file belongs to one job: in a batch, use ctx.items[i].save_file(...)"
         assert first == ["a", 1, "", said, True] and second[0] == "b"
         for job, value in (("a", 1), ("b", 2)):
-            assert worker.events("output", job) == [{"chunk": "chunk"}, {"chunk": value}]
-            assert worker.events("progress", job)[0]["message"] == "all"
-            assert worker.events("metric", job) == [{"name": "loss", "value": 0.5}]
-            assert worker.log(job) == [("stdout", None, "printed"), ("logging", "info", "logged")]
-            (file,) = worker.ended(job).files
+            assert worker.events_of("output", job) == [{"chunk": "chunk"}, {"chunk": value}]
+            assert worker.events_of("progress", job)[0]["message"] == "all"
+            assert worker.events_of("metric", job) == [{"name": "loss", "value": 0.5}]
+            assert worker.logs_of(job) == [("stdout", None, "printed"), ("logging", "info", "logged")]
+            (file,) = worker.wait_for_end(job).files
             assert (worker.files / job / "1" / file.id).read_bytes() == str(value).encode()
         assert list((tmp_path / "tmp").iterdir()) == []
 
@@ -154,16 +157,16 @@ WAITS = """
 def test_one_that_is_cancelled_does_not_end_the_others(tmp_path: Path) -> None:
     with batch(tmp_path, WAITS) as worker:
         hand(worker, a=1, b=2)
-        worker.until(lambda: worker.events("output", "b"))
+        worker.until(lambda: worker.events_of("output", "b"))
         worker.send(worker_protocol.RequestCancel("a", 1, "enough"))
         assert ends(worker, "a", "b") == [("cancelled", None), (None, [True, False])]
-        assert worker.ended("a").message == "enough"
+        assert worker.wait_for_end("a").message == "enough"
 
 
 def test_the_batch_is_cancelled_when_all_are(tmp_path: Path) -> None:
     with batch(tmp_path, WAITS) as worker:
         hand(worker, a=1, b="both")
-        worker.until(lambda: worker.events("output", "b"))
+        worker.until(lambda: worker.events_of("output", "b"))
         worker.send(
             worker_protocol.RequestCancel("b", 1, "enough"), worker_protocol.RequestCancel("a", 1, "too")
         )
@@ -179,11 +182,11 @@ def test_a_coroutine_is_cancelled_when_all_are(tmp_path: Path) -> None:
     """
     with batch(tmp_path, code, kind="coroutine") as worker:
         hand(worker, a=1, b=2)
-        worker.until(lambda: worker.events("output", "b"))
+        worker.until(lambda: worker.events_of("output", "b"))
         worker.send(worker_protocol.RequestCancel("a", 1, "x"), worker_protocol.RequestCancel("b", 1, "x"))
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
         hand(worker, c=1)
-        worker.until(lambda: worker.events("output", "c"))
+        worker.until(lambda: worker.events_of("output", "c"))
 
 
 def test_a_raised_cancel_ends_the_executor_and_nobody_else_is_blamed(tmp_path: Path) -> None:
@@ -195,14 +198,14 @@ def test_a_raised_cancel_ends_the_executor_and_nobody_else_is_blamed(tmp_path: P
     """
     with batch(tmp_path, code) as worker:
         hand(worker, a=1, b=2)
-        worker.until(lambda: worker.events("output", "b"))
+        worker.until(lambda: worker.events_of("output", "b"))
         worker.send(
             worker_protocol.RequestCancel("a", 1, "x"),
             worker_protocol.RequestCancel("b", 1, "x"),
             worker_protocol.RaiseCancelled("b", 1),
         )
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
-        assert worker.ended("a").leaves
+        assert worker.wait_for_end("a").leaves
         assert worker.exit_code() == 72
 
 
@@ -216,11 +219,11 @@ def test_a_batch_that_waits_comes_back_as_it_was(tmp_path: Path) -> None:
     """
     with batch(tmp_path, code) as worker:
         hand(worker, a=1, b=2)
-        worker.until(lambda: worker.events("output", "a"))
+        worker.until(lambda: worker.events_of("output", "a"))
         hand(worker, c=3, d=4)
         hand(worker, e=5)
         worker.send(worker_protocol.RecallAttempts(7))
-        recalled = worker.until(lambda: worker.all(worker_protocol.AttemptsRecalled))
+        recalled = worker.until(lambda: worker.messages_of(worker_protocol.AttemptsRecalled))
         assert recalled[0].attempts == [("c", 1), ("d", 1), ("e", 1)]
 
 
@@ -235,6 +238,6 @@ def test_a_flag_before_the_start_leaves_one_out(tmp_path: Path) -> None:
     """
     with batch(tmp_path, code, attr="F") as worker:
         hand(worker, a=1, b=2)
-        worker.until(lambda: worker.log("b"))
+        worker.until(lambda: worker.logs_of("b"))
         worker.send(worker_protocol.RequestCancel("a", 1, "x"))
         assert ends(worker, "a", "b") == [("cancelled", None), (None, [2])]

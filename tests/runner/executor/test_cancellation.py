@@ -146,7 +146,7 @@ def test_raise_of_another_attempt_does_nothing(tmp_path: Path) -> None:
         )
         call = worker.until(lambda: worker.messages_of(worker_protocol.AttemptRequest))[0]
         (tmp_path / "x").write_bytes(b"")
-        worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "x")))
+        worker.send(worker_protocol.AttemptReply(call.request_id, 7, result=str(tmp_path / "x")))
         assert worker.wait_for_end().output == b"1"
 
 

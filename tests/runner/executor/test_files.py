@@ -100,7 +100,7 @@ def test_other_files_are_asked_for(tmp_path: Path) -> None:
             "file",
             "the-id",
         )
-        worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "elsewhere")))
+        worker.send(worker_protocol.AttemptReply(call.request_id, 7, result=str(tmp_path / "elsewhere")))
         assert worker.wait_for_end().output == b'"theirs"'
 
 

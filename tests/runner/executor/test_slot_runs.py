@@ -40,7 +40,7 @@ def test_as_many_run_at_once_as_there_are_slots(tmp_path: Path) -> None:
     with side_by_side(tmp_path, MEET) as worker:
         hand(worker, a=1, b=2, c=3)
         assert ends(worker, "a", "b", "c") == [(None, [1, 2, 3])] * 3
-        begun = worker.all(worker_protocol.SlotStarted)
+        begun = worker.messages_of(worker_protocol.SlotStarted)
         assert len({one.place for one in begun}) == 3
         assert all(abs(one.at_mono - time.monotonic()) < 20 for one in begun)
 
@@ -61,7 +61,7 @@ def test_no_more_run_than_there_are_slots(tmp_path: Path) -> None:
         jobs = {f"j{number}": None for number in range(9)}
         hand(worker, **jobs)
         assert max(output for _, output in ends(worker, *jobs)) == 2
-        assert worker.ended("j8").code is None
+        assert worker.wait_for_end("j8").code is None
 
 
 def test_each_has_its_own_words(tmp_path: Path) -> None:
@@ -83,13 +83,13 @@ def test_each_has_its_own_words(tmp_path: Path) -> None:
         hand(worker, a="a", b="b")
         ends(worker, "a", "b")
         for name in "ab":
-            assert worker.log(name) == [
+            assert worker.logs_of(name) == [
                 ("logging", "info", f"log of {name}"),
                 ("stdout", None, f"{name} helper of {name}"),
                 ("stdout", None, f"thread of {name}"),
                 ("stdout", None, "ends"),
             ]
-            assert worker.events("output", name) == [{"chunk": name}]
+            assert worker.events_of("output", name) == [{"chunk": name}]
 
 
 def test_async_generators_run_side_by_side(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_async_generators_run_side_by_side(tmp_path: Path) -> None:
         hand(worker, a="a", b="b")
         for name, (code_, output) in zip("ab", ends(worker, "a", "b"), strict=True):
             assert (code_, output) == (None, [[name, 0], [name, 1], [name, 2]])
-            assert [one["chunk"] for one in worker.events("output", name)] == output
+            assert [one["chunk"] for one in worker.events_of("output", name)] == output
 
 
 SLEEPS = """
@@ -119,20 +119,20 @@ SLEEPS = """
 def test_one_is_cancelled_and_the_others_go_on(tmp_path: Path) -> None:
     with side_by_side(tmp_path, SLEEPS) as worker:
         hand(worker, a=60, b=0.5)
-        worker.until(lambda: worker.events("output", "a") and worker.events("output", "b"))
+        worker.until(lambda: worker.events_of("output", "a") and worker.events_of("output", "b"))
         worker.send(worker_protocol.RequestCancel("a", 1, "enough"))
-        assert worker.ended("a").code == "cancelled"
-        assert not worker.all(worker_protocol.AttemptEnded, "b")
+        assert worker.wait_for_end("a").code == "cancelled"
+        assert not worker.messages_of(worker_protocol.AttemptEnded, "b")
         assert ends(worker, "b") == [(None, "rested")]
 
 
 def test_the_second_rung_ends_the_executor_at_once(tmp_path: Path) -> None:
     with side_by_side(tmp_path, SLEEPS) as worker:
         hand(worker, a=60, b=60)
-        worker.until(lambda: worker.events("output", "b"))
+        worker.until(lambda: worker.events_of("output", "b"))
         worker.send(worker_protocol.RaiseCancelled("a", 1))
         assert worker.exit_code() == 72
-        assert not worker.all(worker_protocol.AttemptEnded)
+        assert not worker.messages_of(worker_protocol.AttemptEnded)
 
 
 def test_failures_are_those_of_their_attempts(tmp_path: Path) -> None:
@@ -147,16 +147,18 @@ def test_failures_are_those_of_their_attempts(tmp_path: Path) -> None:
     with side_by_side(tmp_path, code) as worker:
         hand(worker, a="bad", b="good", c="cancel")
         assert ends(worker, "a", "b") == [("handler_error", None), (None, "good")]
-        assert worker.ended("a").message == "ValueError: mine"
-        assert worker.ended("c").code == "handler_error"
+        assert worker.wait_for_end("a").message == "ValueError: mine"
+        assert worker.wait_for_end("c").code == "handler_error"
 
 
 def test_what_waits_is_given_back_and_a_new_one_takes_the_free_slot(tmp_path: Path) -> None:
     with side_by_side(tmp_path, SLEEPS, slots=2) as worker:
         hand(worker, a=60, b=60, c=60)
-        worker.until(lambda: worker.events("output", "b"))
+        worker.until(lambda: worker.events_of("output", "b"))
         worker.send(worker_protocol.RecallAttempts(7))
-        assert worker.until(lambda: worker.all(worker_protocol.AttemptsRecalled))[0].attempts == [("c", 1)]
+        assert worker.until(lambda: worker.messages_of(worker_protocol.AttemptsRecalled))[0].attempts == [
+            ("c", 1)
+        ]
         worker.send(worker_protocol.RequestCancel("a", 1, "x"))
         hand(worker, d=0)
         assert ends(worker, "a", "d") == [("cancelled", None), (None, "rested")]
@@ -174,8 +176,8 @@ def test_a_process_that_is_ended_by_one_tells_nothing_of_the_others(tmp_path: Pa
     with side_by_side(tmp_path, code) as worker:
         hand(worker, a=0, b=1)
         assert worker.exit_code() == 3
-        assert not worker.all(worker_protocol.AttemptEnded)
-        assert worker.events("output", "a") and worker.events("output", "b")
+        assert not worker.messages_of(worker_protocol.AttemptEnded)
+        assert worker.events_of("output", "a") and worker.events_of("output", "b")
 
 
 def test_a_class_is_loaded_and_unloaded_in_the_same_loop(tmp_path: Path) -> None:
@@ -193,6 +195,6 @@ def test_a_class_is_loaded_and_unloaded_in_the_same_loop(tmp_path: Path) -> None
     with side_by_side(tmp_path, code, attr="F") as worker:
         hand(worker, a=1, b=2)
         assert ends(worker, "a", "b") == [(None, True)] * 2
-        assert worker.log("a") == [("stdout", None, "loaded for a")]
+        assert worker.logs_of("a") == [("stdout", None, "loaded for a")]
         worker.send(worker_protocol.UnloadExecutor(7))
         assert worker.exit_code() == 0

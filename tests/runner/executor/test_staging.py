@@ -47,7 +47,7 @@ def test_a_recall_gives_back_what_has_not_started(tmp_path: Path) -> None:
         assert recalled == worker_protocol.AttemptsRecalled(7, [("b", 1), ("c", 1)])
         call = worker.until(lambda: worker.messages_of(worker_protocol.AttemptRequest))[0]
         worker.send(
-            worker_protocol.AttemptReply(call.call, 7, error=("not_found", "x")),
+            worker_protocol.AttemptReply(call.request_id, 7, error=("not_found", "x")),
             worker_protocol.RunAttempts(7, [worker.attempt("d", 5)]),
         )
         assert worker.wait_for_end("d").output == b"5"
@@ -79,6 +79,6 @@ def test_a_staged_attempt_that_is_cancelled_ends_without_having_started(tmp_path
             None,
         )
         call = worker.until(lambda: worker.messages_of(worker_protocol.AttemptRequest))[0]
-        worker.send(worker_protocol.AttemptReply(call.call, 7, error=("not_found", "x")))
+        worker.send(worker_protocol.AttemptReply(call.request_id, 7, error=("not_found", "x")))
         assert worker.wait_for_end("c").output == b"3"
         assert worker.read_page()[0] == 2

@@ -18,8 +18,8 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-p
 PROGRAM = """
 import os, subprocess, sys, time
 if "aside" in sys.argv:
-    from runner.reaper import stand_aside
-    stand_aside()
+    from runner.processes.pid1 import fork_from_pid1
+    fork_from_pid1()
 read, write = os.pipe()
 subprocess.run(["sh", "-c", "(exec sleep 0.05) & echo $!"], stdout=write, check=True)
 orphan = int(os.read(read, 100))

@@ -172,7 +172,7 @@ def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> 
             await load(fake, 2, "many", BATCHED)
             fake.send(RunAttempts(2, long[:1]))
             found = await fake.until(lambda: fake.messages_of(AttemptEnded, job_id="a")[1:])
-            assert (found[0].code, found[0].shared) == ("timeout", False)
+            assert (found[0].code, found[0].is_blame_unknown) == ("timeout", False)
 
     play(scenario())
 

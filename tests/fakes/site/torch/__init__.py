@@ -11,13 +11,13 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from tests.fakes import fake_torch_cuda
+from tests.fakes import fake_torch_cuda as cuda
 from tests.fakes.fake_device_memory import AcceleratorError, OutOfMemoryError
 
 __all__ = ["AcceleratorError", "OutOfMemoryError", "Tensor", "cuda", "empty", "full", "ones", "zeros"]
 __version__ = "0.0+fake"
 version = SimpleNamespace(cuda="0.0")
-sys.modules[f"{__name__}.cuda"] = fake_torch_cuda
+sys.modules[f"{__name__}.cuda"] = cuda
 
 
 class dtype:
@@ -41,13 +41,13 @@ class Tensor:
         self.shape, self.dtype, self.device = shape, kind, device
         self._value = value
         if device.startswith("cuda"):
-            self._block = fake_torch_cuda.allocator(device).allocate(self.nbytes)
+            self._block = cuda.allocator(device).allocate(self.nbytes)
 
     def __del__(self) -> None:
         # One that found no room has none.
         block = getattr(self, "_block", None)
         if block is not None:
-            fake_torch_cuda.allocator(self.device).free_block(block)
+            cuda.allocator(self.device).free_block(block)
 
     @property
     def nbytes(self) -> int:
@@ -82,17 +82,17 @@ class Tensor:
     def item(self) -> float:
         assert self.numel() == 1
         if self.device.startswith("cuda"):
-            fake_torch_cuda.synchronize(self.device)
+            cuda.synchronize(self.device)
         return self._value
 
     def cpu(self) -> Tensor:
         if self.device.startswith("cuda"):
-            fake_torch_cuda.synchronize(self.device)
+            cuda.synchronize(self.device)
         return Tensor(self.shape, self._value, self.dtype, "cpu")
 
     def _launch(self, operations: float = 0.0) -> None:
         if self.device.startswith("cuda"):
-            fake_torch_cuda.launch(self.device, operations)
+            cuda.launch(self.device, operations)
 
 
 def full(

@@ -56,7 +56,7 @@ def test_all_who_ask_are_told_once_it_is_loaded(worker: WorkerHandle) -> None:
     async def body(scenario: PrewarmScenario) -> None:
         scenario.ask()
         scenario.ask()
-        assert await scenario.orders() == ["Load"]
+        assert await scenario.orders() == ["LoadExecutor"]
         scenario.ask()
         await scenario.says(ExecutorLoaded(1, 0.1))
         assert [type(each) for each in scenario.outcomes] == [ExecutorHandle] * 3
@@ -78,7 +78,7 @@ def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: WorkerHan
         (shown,) = scenario.wishes.build_document("h")["load_failures"]
         assert (shown["error"], shown["tries"], shown["next_try_at"]) == (failure.error, 1, None)
         scenario.ask()
-        assert await scenario.orders() == ["Load"]
+        assert await scenario.orders() == ["LoadExecutor"]
         await scenario.says(ExecutorLoaded(2, 0.1))
         assert scenario.wishes.build_document("h")["load_failures"] == []
 
@@ -106,7 +106,7 @@ def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worke
         assert scenario.outcomes == []
         # Its worker is gone: the job goes again, and loads what is asked for.
         scenario.reports._executors.remove_executor(1)
-        assert "Load" in await scenario.orders()
+        assert "LoadExecutor" in await scenario.orders()
         await scenario.says(ExecutorLoaded(2, 0.1))
         assert [type(each) for each in scenario.outcomes] == [ExecutorHandle]
 
@@ -118,7 +118,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
         scenario.ask()
         await scenario.turn()
         (live,) = scenario.submit(1)
-        assert await scenario.orders() == ["Run"]
+        assert await scenario.orders() == ["RunAttempts"]
         assert (live.phase, scenario.harness.line.queue_manager.reasons.for_live_job(live)) == (
             "starting",
             "loading",
@@ -133,7 +133,7 @@ def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Wo
         scenario.ask()
         scenario.submit(1)
         orders = await scenario.orders()
-        assert orders.count("Load") == 1 and scenario.wishes.pending.of_handler("h") == []
+        assert orders.count("LoadExecutor") == 1 and scenario.wishes.pending.of_handler("h") == []
         await scenario.says(ExecutorLoaded(1, 0.1))
         assert [type(each) for each in scenario.outcomes] == [ExecutorHandle]
 
@@ -145,7 +145,7 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
         scenario.describe(PRELOADED)
         pauses: list[float] = []
         for number in range(1, 10):
-            assert await scenario.orders() == ["Load"], number
+            assert await scenario.orders() == ["LoadExecutor"], number
             await scenario.fail(number)
             assert await scenario.orders() == []
             failure = scenario.wishes.failures.last["h", ""]
@@ -154,13 +154,13 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
             await scenario.harness.pass_time(pauses[-1])
         assert pauses == [min(RETRY_MAX_S, RETRY_S * 2**power) for power in range(9)]
         # One that was ready for long and dies begins anew, one that dies at once goes on.
-        assert await scenario.orders() == ["Load"]
+        assert await scenario.orders() == ["LoadExecutor"]
         await scenario.says(ExecutorLoaded(10, 0.1))
         assert scenario.wishes.failures.last == {}
         await scenario.fail(10, "worker_crashed")
         assert scenario.wishes.failures.last["h", ""].tries == 10
         await scenario.harness.pass_time(RETRY_MAX_S)
-        assert await scenario.orders() == ["Load"]
+        assert await scenario.orders() == ["LoadExecutor"]
         await scenario.says(ExecutorLoaded(11, 0.1))
         await scenario.harness.pass_time(STABLE_S + 1)
         await scenario.fail(11, "worker_crashed")
@@ -179,7 +179,7 @@ def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: WorkerHand
         assert await scenario.orders() == [] and scenario.wishes.build_document("h")["load_failures"]
         scenario.describe(replace(PRELOADED, version="v2"), other)
         assert scenario.wishes.build_document("h")["load_failures"] == []
-        assert await scenario.orders() == ["Load"]
+        assert await scenario.orders() == ["LoadExecutor"]
 
     play(worker, body)
 
@@ -191,7 +191,7 @@ def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: WorkerHandle)
         await scenario.fail(1)
         assert await scenario.orders() == []
         scenario.ask()
-        assert await scenario.orders() == ["Load"]
+        assert await scenario.orders() == ["LoadExecutor"]
 
     play(worker, body)
 
@@ -225,7 +225,7 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: WorkerHandle) -
         assert await scenario.orders() == []
         assert scenario.wishes.build_document("h")["preload_suspended"] == [None]
         scenario.ask()
-        assert await scenario.orders() == ["Load"]
+        assert await scenario.orders() == ["LoadExecutor"]
         assert scenario.wishes.build_document("h")["preload_suspended"] == []
 
     play(worker, body)

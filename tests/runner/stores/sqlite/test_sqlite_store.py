@@ -73,7 +73,7 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     ]
     for one in jobs:
         columns = "n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at"
-        values = [getattr(one, name) for name in columns.split(", ")]
+        values = [one.number, *(getattr(one, name) for name in columns.split(", ")[1:])]
         marks = ", ".join("?" * (len(values) + 1))
         sql = f"INSERT INTO jobs ({columns}, body) VALUES ({marks})"
         old.execute(sql, (*values, msgspec.msgpack.encode(one)))
@@ -114,7 +114,7 @@ def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
     ]
     for one in jobs:
         columns = "n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at"
-        values = [getattr(one, name) for name in columns.split(", ")]
+        values = [one.number, *(getattr(one, name) for name in columns.split(", ")[1:])]
         # As the second form wrote them: the body's terms had fewer fields.
         body = msgspec.msgpack.decode(msgspec.msgpack.encode(one))
         terms = list(Job.__struct_fields__).index("terms")

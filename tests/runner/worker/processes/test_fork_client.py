@@ -173,7 +173,7 @@ def test_a_template_that_is_not_fit_forks_nothing(
 
     asyncio.run(scenario())
     told = capfd.readouterr().err
-    assert ("threads" in told) if module.endswith("threaded") else ("no_such_module" in told), told
+    assert ("threads" in told) if module.endswith("threaded_import") else ("no_such_module" in told), told
 
 
 def test_an_executor_with_another_environment_is_started() -> None:
