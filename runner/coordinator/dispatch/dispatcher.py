@@ -118,8 +118,8 @@ class Dispatcher:
 
     def _apply(self, action: planner.PlanAction) -> None:
         match action:
-            case planner.StartAction(executor, cls, ns) if cls.is_prewarm:
-                self.prewarming.fulfil(ns[0], self.executors[executor])
+            case planner.StartAction(number, job_class, job_numbers) if job_class.is_prewarm:
+                self.prewarming.fulfil(job_numbers[0], self.executors[number])
             case planner.StartAction():
                 self._start_attempts(action)
             case planner.LoadAction():

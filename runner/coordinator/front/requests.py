@@ -56,6 +56,6 @@ class FrontRequests:
         retry_after_s = error.detail.get("retry_after_s", unavailable_s)
         front.send(
             front_protocol.encode(
-                front_protocol.Reply(request.rid, error.status, problem_json(error), retry_after_s)
+                front_protocol.Reply(request.request_id, error.status, problem_json(error), retry_after_s)
             )
         )

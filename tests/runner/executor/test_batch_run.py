@@ -205,7 +205,7 @@ def test_a_raised_cancel_ends_the_executor_and_nobody_else_is_blamed(tmp_path: P
             worker_protocol.RaiseCancelled("b", 1),
         )
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
-        assert worker.wait_for_end("a").leaves
+        assert worker.wait_for_end("a").executor_closing
         assert worker.exit_code() == 72
 
 

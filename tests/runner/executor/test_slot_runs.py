@@ -41,7 +41,7 @@ def test_as_many_run_at_once_as_there_are_slots(tmp_path: Path) -> None:
         hand(worker, a=1, b=2, c=3)
         assert ends(worker, "a", "b", "c") == [(None, [1, 2, 3])] * 3
         begun = worker.messages_of(worker_protocol.SlotStarted)
-        assert len({one.place for one in begun}) == 3
+        assert len({one.slot_index for one in begun}) == 3
         assert all(abs(one.at_mono - time.monotonic()) < 20 for one in begun)
 
 

@@ -45,7 +45,7 @@ class RecordingPool(SingleWorkerPool):
     def flush(self) -> None:
         return
 
-    def start_missing(self, devices: object) -> None:
+    def start_cpu_workers(self, devices: object) -> None:
         return
 
     def take_commands(self) -> list[Any]:
