@@ -100,7 +100,7 @@ def describe_handlers(settings: Settings) -> list[HandlerSpec]:
     briefing = ChildConfigs(settings, data_dir=settings.data_dir, port=settings.port, version="")
 
     async def describe() -> list[HandlerSpec]:
-        plugins = HandlerRegistry(
+        handler_registry = HandlerRegistry(
             settings.handlers,
             entry_points=settings.entry_points,
             env=briefing.executor_env(),
@@ -109,8 +109,8 @@ def describe_handlers(settings: Settings) -> list[HandlerSpec]:
             cache={},
             on_change=lambda: None,
         )
-        await plugins.describe_all()
-        return [plugins.specs[name] for name in sorted(plugins.specs)]
+        await handler_registry.describe_all()
+        return [handler_registry.specs[name] for name in sorted(handler_registry.specs)]
 
     return asyncio.run(describe())
 

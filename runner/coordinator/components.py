@@ -55,9 +55,9 @@ from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.coordinator.storage.journal import Journal
-from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
+from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
-from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
+from runner.coordinator.worker_events.executor_message_handler import ExecutorMessageHandler
 from runner.coordinator.worker_events.handler_calls import AttemptRequestHandler
 from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.discovery.handler_registry import HandlerRegistry
@@ -106,7 +106,7 @@ class PersistedState:
 class JobComponents:
     """What accepts, keeps and ends jobs."""
 
-    view: SchedulerState
+    scheduler_state: SchedulerState
     subscriptions: Subscriptions
     statistics: Statistics
     timers: Timers
@@ -187,9 +187,9 @@ def build_jobs(
 ) -> JobComponents:
     """Create what accepts, keeps and ends jobs."""
     limits, now = context.settings.limits, context.clock.now
-    view = SchedulerState(weights=_tenant_weights(context.settings))
+    scheduler_state = SchedulerState(weights=_tenant_weights(context.settings))
     for queue in value_names.paused_queues(persisted.values):
-        view.backlog.pause_queue(queue, True)
+        scheduler_state.backlog.pause_queue(queue, True)
     subscriptions, statistics, timers = Subscriptions(), Statistics(), Timers(now)
     journal = Journal(
         context.access,
@@ -203,7 +203,7 @@ def build_jobs(
     job_registry = JobRegistry(persisted.last_n, persisted.counts)
     queue_manager = QueueManager(
         registry=job_registry,
-        view=view,
+        scheduler_state=scheduler_state,
         journal=journal,
         timers=timers,
         now=now,
@@ -215,7 +215,7 @@ def build_jobs(
     )
     lifecycle = JobLifecycle(
         registry=job_registry,
-        view=view,
+        scheduler_state=scheduler_state,
         journal=journal,
         timers=timers,
         statistics=statistics,
@@ -226,7 +226,7 @@ def build_jobs(
         event_log=EventLog(journal, is_watched=subscriptions.has_subscribers, events_kept=limits.events_kept),
         queued_max=limits.queued,
     )
-    return JobComponents(view, subscriptions, statistics, timers, journal, job_reader, lifecycle)
+    return JobComponents(scheduler_state, subscriptions, statistics, timers, journal, job_reader, lifecycle)
 
 
 def build_devices(
@@ -238,10 +238,10 @@ def build_devices(
     wake: Callable[[], None],
 ) -> DeviceComponents:
     """Create what runs jobs on devices, and watches the devices."""
-    view, now = jobs.view, context.clock.now
+    scheduler_state, now = jobs.scheduler_state, context.clock.now
     memory_monitor = _build_memory_monitor(context, persisted, jobs)
     device_registry = DeviceRegistry(
-        view=view,
+        scheduler_state=scheduler_state,
         statistics=jobs.statistics,
         memory_monitor=memory_monitor,
         now=now,
@@ -259,7 +259,7 @@ def build_devices(
     )
     dispatcher = Dispatcher(
         lifecycle=jobs.lifecycle,
-        view=view,
+        scheduler_state=scheduler_state,
         worker_pool=worker_pool,
         devices=device_registry.devices,
         read_inputs=jobs.job_reader.load_inputs,
@@ -268,10 +268,12 @@ def build_devices(
     estimate_recorder = _build_estimate_recorder(context, persisted, jobs)
     health_monitor = _build_health_monitor(context, jobs, device_registry, dispatcher)
     grant_enforcer = GrantEnforcer(
-        view=view, dispatcher=dispatcher, backend=BACKENDS[context.settings.devices.enforcement]
+        scheduler_state=scheduler_state,
+        dispatcher=dispatcher,
+        backend=BACKENDS[context.settings.devices.enforcement],
     )
     readings_handler = DeviceReadingsHandler(
-        view=view,
+        scheduler_state=scheduler_state,
         device_registry=device_registry,
         memory_monitor=memory_monitor,
         health_monitor=health_monitor,
@@ -296,7 +298,7 @@ def _build_estimate_recorder(
 ) -> EstimateRecorder:
     now = context.clock.now
     return EstimateRecorder(
-        view=jobs.view,
+        scheduler_state=jobs.scheduler_state,
         statistics=jobs.statistics,
         call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
         stored_values=persisted.values,
@@ -309,7 +311,7 @@ def _build_health_monitor(
 ) -> HealthMonitor:
     check_runner = DeviceCheckRunner(context.child_configs.executor_env(), context.marker)
     return HealthMonitor(
-        view=jobs.view,
+        scheduler_state=jobs.scheduler_state,
         device_registry=device_registry,
         dispatcher=dispatcher,
         run_check=check_runner.run_check,
@@ -322,7 +324,7 @@ def _build_memory_monitor(
 ) -> MemoryMonitor:
     contexts = persisted.values.get(value_names.CONTEXT_OVERHEAD)
     return MemoryMonitor(
-        view=jobs.view,
+        scheduler_state=jobs.scheduler_state,
         backend=BACKENDS[context.settings.devices.enforcement],
         contexts=ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead(),
         store_contexts=lambda text: jobs.journal.set_value(value_names.CONTEXT_OVERHEAD, text),
@@ -336,7 +338,7 @@ def build_worker_events(
     """Create what takes in the messages of workers and of the probe."""
     attempts = AttemptMessageHandler(
         lifecycle=jobs.lifecycle,
-        view=jobs.view,
+        scheduler_state=jobs.scheduler_state,
         dispatcher=devices.dispatcher,
         memory_monitor=devices.memory_monitor,
         estimate_recorder=devices.estimate_recorder,
@@ -345,7 +347,7 @@ def build_worker_events(
     )
     executors = ExecutorMessageHandler(
         lifecycle=jobs.lifecycle,
-        view=jobs.view,
+        scheduler_state=jobs.scheduler_state,
         dispatcher=devices.dispatcher,
         memory_monitor=devices.memory_monitor,
         estimate_recorder=devices.estimate_recorder,
@@ -378,7 +380,7 @@ def build_front(
     gate = SubmissionGate()
     handler_registry, handler_activator = _build_handlers(context, persisted, jobs, devices)
     reloader = HandlerReloader(
-        plugins=handler_registry,
+        handler_registry=handler_registry,
         queue_manager=jobs.lifecycle.queue_manager,
         retire=devices.dispatcher.control.retire_handler,
         read_overrides=lambda: Overrides(reload_overrides(context.settings)),
@@ -391,17 +393,19 @@ def build_front(
         version=context.version,
         journal=jobs.journal,
         access=context.access,
-        view=jobs.view,
+        scheduler_state=jobs.scheduler_state,
         worker_pool=devices.worker_pool,
         front_pool=context.front_pool,
         statistics=jobs.statistics,
         device_registry=devices.device_registry,
         handler_registry=handler_registry,
     )
-    queues = QueueDocuments(lifecycle=jobs.lifecycle, view=jobs.view, dispatcher=devices.dispatcher)
+    queues = QueueDocuments(
+        lifecycle=jobs.lifecycle, scheduler_state=jobs.scheduler_state, dispatcher=devices.dispatcher
+    )
     resource_views = ResourceViews(
         lifecycle=jobs.lifecycle,
-        view=jobs.view,
+        scheduler_state=jobs.scheduler_state,
         dispatcher=devices.dispatcher,
         worker_pool=devices.worker_pool,
         devices=devices.device_registry.devices,
@@ -451,7 +455,7 @@ def _build_handlers(
         on_change=lambda: handler_activator.apply(),
     )
     handler_activator = HandlerActivator(
-        plugins=handler_registry,
+        handler_registry=handler_registry,
         overrides=Overrides(context.settings.overrides),
         queue_manager=jobs.lifecycle.queue_manager,
         store_value=jobs.journal.set_value,
@@ -496,7 +500,7 @@ def _document_request_handlers(
         job_reader=jobs.job_reader,
         replies=JobReplies(jobs.lifecycle),
         resource_views=resource_views,
-        explainer=JobExplainer(lifecycle=jobs.lifecycle, view=jobs.view),
+        explainer=JobExplainer(lifecycle=jobs.lifecycle, scheduler_state=jobs.scheduler_state),
         wait_for_handler=handler_activator.wait_for_handler,
     )
     return {

@@ -78,7 +78,7 @@ class CoordinatorLink:
 
     def spool_unacknowledged(self) -> None:
         """Write what still waits to disk, where the next coordinator finds it."""
-        unacknowledged = self._outbox.unacknowledged()  # guard: spool-unacknowledged
+        unacknowledged = self._outbox.unacknowledged_messages()  # guard: spool-unacknowledged
         if unacknowledged:
             try:
                 path = write_spool(Path(self._config.spool_dir), self._hello(""), unacknowledged)

@@ -130,7 +130,9 @@ class WorkerProcess:
 
     def _on_connect(self, hello: Hello) -> list[bytes]:
         """Say in the hello what runs here; what the coordinator must know again, as it may have been lost."""
-        hello.running = [key for each in self._supervisors.values() for key in each.attempts.unreported()]
+        hello.running = [
+            key for each in self._supervisors.values() for key in each.attempts.unreported_attempts()
+        ]
         hello.executors = list(self._supervisors)
         return [*self._pending_requests.values(), *self._encode_process_lists(include_unchanged=True)]
 

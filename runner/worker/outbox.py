@@ -76,6 +76,6 @@ class Outbox:
         self._sent.extend(self._unsent)
         self._unsent, self._sent = self._sent, deque()
 
-    def unacknowledged(self) -> list[bytes]:
+    def unacknowledged_messages(self) -> list[bytes]:
         """What is not acknowledged, oldest first."""
         return [*self._sent, *self._unsent]

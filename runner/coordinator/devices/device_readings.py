@@ -20,7 +20,7 @@ class DeviceReadingsHandler:
     def __init__(
         self,
         *,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         device_registry: DeviceRegistry,
         memory_monitor: MemoryMonitor,
         health_monitor: HealthMonitor,
@@ -28,7 +28,7 @@ class DeviceReadingsHandler:
         dispatcher: Dispatcher,
         front_pool: FrontPool,
     ) -> None:
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._device_registry = device_registry
         self._memory_monitor = memory_monitor
         self._health_monitor = health_monitor
@@ -53,6 +53,6 @@ class DeviceReadingsHandler:
     def memory_level_message(self) -> bytes:
         """How well the memory in use is attributed to executors, encoded for fronts."""
         self._sent_level = lowest_level(
-            self._view.ledger.usage.level(each) for each in self._device_registry.devices
+            self._scheduler_state.ledger.usage.level(each) for each in self._device_registry.devices
         )
         return front_protocol.encode(front_protocol.MemoryLevel(self._sent_level))

@@ -39,7 +39,7 @@ class DeviceRegistry:
     def __init__(
         self,
         *,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         statistics: Statistics,
         memory_monitor: MemoryMonitor,
         now: Callable[[], float],
@@ -47,7 +47,7 @@ class DeviceRegistry:
         stored_values: Mapping[str, bytes],
         store_value: Callable[[str, bytes | None], None],
     ) -> None:
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._statistics = statistics
         self._memory_monitor = memory_monitor
         self._now = now
@@ -111,7 +111,7 @@ class DeviceRegistry:
         for fields in message.devices:
             device = Device.from_dict(fields)
             self.devices[device.id] = device
-            self._view.add_device(device, is_open=False)
+            self._scheduler_state.add_device(device, is_open=False)
             self._restore_settings(device)
             if device.kind == "nvidia":
                 self._read_at[device.id] = -math.inf
@@ -197,7 +197,7 @@ class DeviceRegistry:
         """What did not die is gone after all."""
         device_ids = self._stuck.pop(executor, ())
         if device_ids:
-            self._view.ledger.draining.start(executor, self._now())
+            self._scheduler_state.ledger.draining.start(executor, self._now())
         for device_id in device_ids:
             self.record_event(device_id, "process_gone", f"executor {executor} is gone after all")
             self._update_stuck_fault(self.devices[device_id])
@@ -269,7 +269,7 @@ class DeviceRegistry:
         count = self._stored_values.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
         if count is not None:
             self._executor_limits[device.id] = int(count)
-            self._view.residency.set_max_executors(device.id, int(count))
+            self._scheduler_state.residency.set_max_executors(device.id, int(count))
 
     def _update_availability(self, device: Device) -> None:
         """Whether the device takes work now, and how much at once."""
@@ -277,9 +277,11 @@ class DeviceRegistry:
         # The machine itself is always there: what is wrong with it costs places at most.
         is_faulty = device.kind != "cpu" and self._statistics.first_fault(device.id) is not None
         is_open = device.id in self._ready_devices and not is_drained and not is_faulty
-        self._view.set_device_open(
+        self._scheduler_state.set_device_open(
             device.id, is_open, "drained" if is_drained else "device_fault" if is_faulty else ""
         )
         lost_slots = len(self._stuck_executors_on(device)) if device.kind == "cpu" else 0
-        self._view.residency.set_max_executors(device.id, max(0, self.max_executors(device) - lost_slots))
+        self._scheduler_state.residency.set_max_executors(
+            device.id, max(0, self.max_executors(device) - lost_slots)
+        )
         self._wake()

@@ -22,9 +22,11 @@ log = logging.getLogger(__name__)
 class GrantEnforcer:
     """Looks after each reading, and when a worker asks."""
 
-    def __init__(self, *, view: SchedulerState, dispatcher: Dispatcher, backend: EnforcementBackend) -> None:
-        self._view = view
-        self._ledger = view.ledger
+    def __init__(
+        self, *, scheduler_state: SchedulerState, dispatcher: Dispatcher, backend: EnforcementBackend
+    ) -> None:
+        self._scheduler_state = scheduler_state
+        self._ledger = scheduler_state.ledger
         self._dispatcher = dispatcher
         self._backend = backend
         self._overuse = OveruseTracker()
@@ -48,7 +50,7 @@ class GrantEnforcer:
         for executor in list(self._dispatcher.executors.values()):
             if self._is_over(executor):
                 self._raise_or_kill(executor)
-        for slot in self._view.residency.slots.values():
+        for slot in self._scheduler_state.residency.slots.values():
             if self._ledger.free_bytes(slot.device.id) < 0:
                 self._evict_idle(DeviceCapacity(self._ledger, slot))
 

@@ -39,13 +39,13 @@ class HealthMonitor:
     def __init__(
         self,
         *,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         device_registry: DeviceRegistry,
         dispatcher: Dispatcher,
         run_check: DeviceCheck,
         now: Callable[[], float],
     ) -> None:
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._device_registry = device_registry
         self._dispatcher = dispatcher
         self._run_check = run_check
@@ -140,7 +140,7 @@ class HealthMonitor:
         self.evaluate()
 
     def _apply(self, device: Device, health: HealthState) -> None:
-        slot = self._view.residency.slots[device.id]
+        slot = self._scheduler_state.residency.slots[device.id]
         if slot.is_proven != health.is_proven:
             slot.is_proven = health.is_proven
             self._dispatcher.wake()
@@ -186,7 +186,7 @@ class HealthMonitor:
 
     def _check_overdue_memory(self, device_id: str, health: HealthState, now: float) -> None:
         """Memory that ended executors hold too long; known to be theirs only where processes are named."""
-        figures = self._view.ledger.figures(device_id)
+        figures = self._scheduler_state.ledger.figures(device_id)
         if figures.level == "processes":
             overdue = figures.suspect_bytes
             health.hold(

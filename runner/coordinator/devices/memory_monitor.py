@@ -39,14 +39,14 @@ class MemoryMonitor:
     def __init__(
         self,
         *,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         backend: EnforcementBackend,
         contexts: ContextOverhead,
         store_contexts: Callable[[bytes], None],
         now: Callable[[], float],
     ) -> None:
-        self._view = view
-        self._ledger = view.ledger
+        self._scheduler_state = scheduler_state
+        self._ledger = scheduler_state.ledger
         self._backend = backend
         self._contexts = contexts
         #: Stores what was learned of contexts.
@@ -68,7 +68,7 @@ class MemoryMonitor:
             listed[device_id][pid] = nbytes
         has_more = False
         for device_id, total, used, _free in message.devices:
-            if device_id in self._view.residency.slots:
+            if device_id in self._scheduler_state.residency.slots:
                 before = ledger.free_bytes(device_id)
                 self._processes[device_id] = listed[device_id]
                 by_executor = self._owners.bytes_by_executor(listed[device_id])
@@ -152,7 +152,7 @@ class MemoryMonitor:
         """The context of an executor that idles is what it holds beyond torch's segments. Without torch and
         without named processes the difference that it has made to the total is all there is."""
         torch = self._torch[executor]
-        resident = self._view.executors.get(executor)
+        resident = self._scheduler_state.executors.get(executor)
         if resident is None:
             del self._torch[executor]
             return
@@ -182,7 +182,7 @@ class MemoryMonitor:
         if self._ledger.draining.pending_bytes(device_id):
             return None
         held_bytes = self._ledger.figures(device_id).used_bytes - torch.others_bytes
-        for other, resident in self._view.residency.slots[device_id].residents.items():
+        for other, resident in self._scheduler_state.residency.slots[device_id].residents.items():
             if other != executor:
                 observed = self._ledger.usage.observed_bytes(other)
                 if observed is None or resident.state != "idle":

@@ -27,7 +27,7 @@ class Assigner:
         self,
         *,
         lifecycle: JobLifecycle,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
         executors: ExecutorTable,
         control: ExecutorControl,
@@ -35,7 +35,7 @@ class Assigner:
         wake: Callable[[], None],
     ) -> None:
         self._lifecycle = lifecycle
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
         self._executors = executors
         self._control = control
@@ -110,7 +110,7 @@ class Assigner:
             self._lifecycle.return_unstarted(live)
         if attempts:
             self._worker_pool.post(executor.worker, encode(RunAttempts(executor.number, attempts)))
-            if self._view.executors[executor.number].long_job_number is not None:
+            if self._scheduler_state.executors[executor.number].long_job_number is not None:
                 # What runs there was found to take long while these were read or written.
                 self._control.recall_staged(executor)
 
@@ -143,6 +143,6 @@ class Assigner:
         """The executor does not hold the attempt any more; its worker was never told of it."""
         executor.attempts.pop(live.job.number, None)
         if live.job_class is not None:
-            self._view.on_attempt_ended(
+            self._scheduler_state.on_attempt_ended(
                 executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=done
             )

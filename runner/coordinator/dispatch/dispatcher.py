@@ -38,15 +38,15 @@ class Dispatcher:
         self,
         *,
         lifecycle: JobLifecycle,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
         devices: Mapping[str, Device],
         read_inputs: ReadInputs,
         cap_bytes: CapBytes,
     ) -> None:
-        self.grants = Grants(view=view, worker_pool=worker_pool, cap_bytes=cap_bytes)
+        self.grants = Grants(scheduler_state=scheduler_state, worker_pool=worker_pool, cap_bytes=cap_bytes)
         self._lifecycle = lifecycle
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
         self._devices = devices
         self._executor_numbers = itertools.count(1)
@@ -54,11 +54,11 @@ class Dispatcher:
         self._next_wake_at = float("inf")
         self.executors = ExecutorTable()
         self.control = ExecutorControl(
-            executors=self.executors, view=view, worker_pool=worker_pool, wake=self.wake
+            executors=self.executors, scheduler_state=scheduler_state, worker_pool=worker_pool, wake=self.wake
         )
         self._assigner = Assigner(
             lifecycle=lifecycle,
-            view=view,
+            scheduler_state=scheduler_state,
             worker_pool=worker_pool,
             executors=self.executors,
             control=self.control,
@@ -66,7 +66,7 @@ class Dispatcher:
             wake=self.wake,
         )
         self.prewarming = Prewarming(
-            view=view,
+            scheduler_state=scheduler_state,
             handlers=lifecycle.queue_manager.handlers,
             timers=lifecycle.timers,
             executors=self.executors,
@@ -98,7 +98,7 @@ class Dispatcher:
         self._lifecycle.queue_manager.windows.refill()
         self.prewarming.before_plan()
         now = self._lifecycle.now()
-        plan = planner.plan(self._view, now)
+        plan = planner.plan(self._scheduler_state, now)
         self._lifecycle.queue_manager.reasons.planned_reasons = plan.reasons
         for action in plan.actions:
             try:
@@ -109,10 +109,10 @@ class Dispatcher:
                 self._wake_later()
         if "waiting_for_device" in plan.reasons.values():
             self._worker_pool.start_cpu_workers(self._devices.values())
-        for number in self._view.idle_expiry.pop_due(now):
+        for number in self._scheduler_state.idle_expiry.pop_due(now):
             self.control.unload(number)
         self.control.unload_retired()
-        if self._view.ledger.lowered_grants:
+        if self._scheduler_state.ledger.lowered_grants:
             self.grants.send_lowered_grants(self.executors)
         self._schedule_wake(plan.replan_at)
 
@@ -133,7 +133,7 @@ class Dispatcher:
 
     def _schedule_wake(self, look_at: float) -> None:
         """Wake when the plan wants to look again, or the next idle executor has idled for its keep_alive."""
-        expiry = self._view.idle_expiry.next_at()
+        expiry = self._scheduler_state.idle_expiry.next_at()
         wake_at = look_at if expiry is None else min(look_at, expiry)
         if wake_at < self._next_wake_at:
             self._next_wake_at = wake_at
@@ -150,7 +150,9 @@ class Dispatcher:
             [self._lifecycle.registry.by_number[number] for number in action.job_numbers],
         )
         now = self._lifecycle.now()
-        self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
+        self._scheduler_state.start(
+            action.executor, action.job_class, action.job_numbers, now, action.outlook
+        )
         if executor.was_grant_lowered:
             self.grants.fit_grant(executor, action.job_class)
         self._lifecycle.queue_manager.windows.on_dispatched(action.job_class)
@@ -171,7 +173,7 @@ class Dispatcher:
         spec = self._lifecycle.queue_manager.handlers.require(action.job_class.handler)
         executor_number = next(self._executor_numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
-        self._view.load(
+        self._scheduler_state.load(
             executor_number,
             action.job_class,
             action.job_number,
@@ -200,7 +202,7 @@ class Dispatcher:
         ]
         if live_jobs[0].job.rung >= OomRung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
-            for other in self._view.residency.evictable_on(action.device_ids):
+            for other in self._scheduler_state.residency.evictable_on(action.device_ids):
                 self.control.unload(other)
         self._lifecycle.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(executor, live_jobs)

@@ -22,12 +22,12 @@ class ExecutorControl:
         self,
         *,
         executors: ExecutorTable,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
         wake: Callable[[], None],
     ) -> None:
         self._executors = executors
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
         #: Asks for a turn of the plan.
         self._wake = wake
@@ -54,7 +54,7 @@ class ExecutorControl:
         what it runs first."""
         if not executor.is_closing:
             executor.is_closing = True
-            self._view.evict(executor.number, finishes_first=finish_running)
+            self._scheduler_state.evict(executor.number, finishes_first=finish_running)
 
     def retire_handler(self, handler: str, *, is_replaced: bool) -> None:
         """The handler is another now: its executors go. One that still loads is not waited for where it is

@@ -17,14 +17,16 @@ CapBytes = Callable[[Sequence[str], int, int | None], int | None]
 class Grants:
     """Each change goes out with the frame of its turn."""
 
-    def __init__(self, *, view: SchedulerState, worker_pool: WorkerPool, cap_bytes: CapBytes) -> None:
-        self._view = view
+    def __init__(
+        self, *, scheduler_state: SchedulerState, worker_pool: WorkerPool, cap_bytes: CapBytes
+    ) -> None:
+        self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
         self.cap_bytes = cap_bytes
 
     def set_grant(self, executor: ExecutorHandle, grant_bytes: int) -> None:
         """An executor may use so much from now on."""
-        resident = self._view.executors[executor.number]
+        resident = self._scheduler_state.executors[executor.number]
         resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
         executor.grant_bytes = grant_bytes
         cap = self.cap_bytes(executor.devices, grant_bytes, executor.number)
@@ -32,17 +34,23 @@ class Grants:
 
     def send_lowered_grants(self, executors: Mapping[int, ExecutorHandle]) -> None:
         """Those of whom the ledger has learned that they need less."""
-        lowered, self._view.ledger.lowered_grants = self._view.ledger.lowered_grants, set()
+        lowered, self._scheduler_state.ledger.lowered_grants = (
+            self._scheduler_state.ledger.lowered_grants,
+            set(),
+        )
         for number in lowered & executors.keys():
             executors[number].was_grant_lowered = True
-            self.set_grant(executors[number], self._view.ledger.grant_bytes(number))
+            self.set_grant(executors[number], self._scheduler_state.ledger.grant_bytes(number))
 
     def fit_grant(self, executor: ExecutorHandle, job_class: JobClass) -> None:
         """Jobs of this class start in an executor whose promise was lowered to what others of its kind
         need: they may need more."""
-        slots = self._view.residency.slots
+        slots = self._scheduler_state.residency.slots
         need_bytes = max(
-            self._view.memory_needs.need_for_device(job_class, slots[each]) for each in executor.devices
+            self._scheduler_state.memory_needs.need_for_device(job_class, slots[each])
+            for each in executor.devices
         )
-        if need_bytes > executor.grant_bytes and self._view.ledger.raise_grant(executor.number, need_bytes):
+        if need_bytes > executor.grant_bytes and self._scheduler_state.ledger.raise_grant(
+            executor.number, need_bytes
+        ):
             self.set_grant(executor, need_bytes)

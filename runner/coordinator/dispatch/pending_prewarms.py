@@ -16,8 +16,8 @@ from runner.coordinator.jobs import explanations
 class PendingPrewarms:
     """Requests by number; each stands in the plan's view as long as it is here."""
 
-    def __init__(self, view: SchedulerState) -> None:
-        self._view = view
+    def __init__(self, scheduler_state: SchedulerState) -> None:
+        self._scheduler_state = scheduler_state
         self._numbers = itertools.count(-1, -1)
         self._requests: dict[int, PrewarmRequest] = {}
 
@@ -32,13 +32,13 @@ class PendingPrewarms:
         """Request an executor of the class."""
         request = PrewarmRequest(next(self._numbers), job_class)
         self._requests[request.number] = request
-        self._view.add_waiting(job_class, request.number, since=since)
+        self._scheduler_state.add_waiting(job_class, request.number, since=since)
         return request
 
     def remove(self, request: PrewarmRequest) -> None:
         """It is not to be loaded any more, or not by this request."""
         del self._requests[request.number]
-        self._view.remove_waiting(request.job_class, request.number)
+        self._scheduler_state.remove_waiting(request.job_class, request.number)
 
     def start_loading(self, number: int) -> PrewarmRequest:
         """An executor loads for the request; its class has left the view."""
@@ -58,12 +58,12 @@ class PendingPrewarms:
 
     def explain(self, request: PrewarmRequest) -> dict[str, Any]:
         """Why a request waits, in words and figures."""
-        explanation = explain(self._view, request.job_class, request.number)
+        explanation = explain(self._scheduler_state, request.job_class, request.number)
         return explanation | {"message": explanations.explain_waiting(explanation["reason"], explanation)}
 
     def closing_executors(self, request: PrewarmRequest) -> list[int]:
         """Executors that are about to go on the devices where it may load."""
-        device_pool = self._view.residency.device_pool(request.job_class)
+        device_pool = self._scheduler_state.residency.device_pool(request.job_class)
         return sorted({each for slot in device_pool for each in slot.leaving})
 
     def build_document(self, handler: str) -> list[dict[str, Any]]:

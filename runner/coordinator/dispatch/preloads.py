@@ -12,8 +12,8 @@ from runner.handlers.spec import HandlerSpec
 class Preloads:
     """Preloads of the handlers in force. The plan's view is told which executors to keep."""
 
-    def __init__(self, view: SchedulerState) -> None:
-        self._view = view
+    def __init__(self, scheduler_state: SchedulerState) -> None:
+        self._scheduler_state = scheduler_state
         self._specs: dict[ModelRef, HandlerSpec] = {}
         #: Unloaded by request: not loaded again by themselves.
         self._suspended: set[ModelRef] = set()
@@ -47,7 +47,7 @@ class Preloads:
     def find_missing(self) -> Iterator[tuple[ModelRef, HandlerSpec]]:
         """Preloads of which there is no executor, suspended ones left out."""
         for model_ref, spec in self._specs.items():
-            is_loaded = (model_ref[0], spec.version, model_ref[1]) in self._view.residency.by_key
+            is_loaded = (model_ref[0], spec.version, model_ref[1]) in self._scheduler_state.residency.by_key
             if not is_loaded and model_ref not in self._suspended:
                 yield model_ref, spec
 
@@ -56,7 +56,7 @@ class Preloads:
         return [model or None for name, model in self._suspended if name == handler]
 
     def _keep_loaded(self) -> None:
-        self._view.residency.keep_loaded = {
+        self._scheduler_state.residency.keep_loaded = {
             (model_ref[0], spec.version, model_ref[1])
             for model_ref, spec in self._specs.items()
             if model_ref not in self._suspended

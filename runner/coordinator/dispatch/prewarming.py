@@ -38,7 +38,7 @@ class Prewarming:
     def __init__(
         self,
         *,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         handlers: ActiveHandlers,
         timers: Timers,
         executors: ExecutorTable,
@@ -46,16 +46,16 @@ class Prewarming:
         now: Callable[[], float],
         wake: Callable[[], None],
     ) -> None:
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._handlers = handlers
         self._timers = timers
         self._executors = executors
         self._device_ids = device_ids
         self._now = now
         self._wake = wake
-        self.pending = PendingPrewarms(view)
+        self.pending = PendingPrewarms(scheduler_state)
         self.failures = LoadFailures()
-        self._preloads = Preloads(view)
+        self._preloads = Preloads(scheduler_state)
         #: Executor -> the request for which it loads.
         self._loading: dict[int, PrewarmRequest] = {}
         #: Executor that loads, for whomever -> who is to be told.
@@ -235,7 +235,7 @@ class Prewarming:
             device_id=device_id,
             is_preload=is_preload,
         )
-        misfit = self._view.memory_needs.misfit(job_class)
+        misfit = self._scheduler_state.memory_needs.misfit(job_class)
         if misfit is not None and not is_preload:
             raise Unsatisfiable(explanations.explain_misfit(spec.name, misfit, device_id), **misfit)
         return job_class
@@ -249,7 +249,7 @@ class Prewarming:
         """An executor of it that is there: one that has loaded before one that loads."""
         candidates = [
             self._executors[resident.executor]
-            for resident in self._view.residency.by_key.get(job_class.key, {}).values()
+            for resident in self._scheduler_state.residency.by_key.get(job_class.key, {}).values()
             if not job_class.allowed_devices or set(job_class.allowed_devices).issuperset(resident.devices)
         ]
         return max(candidates, key=lambda executor: executor.is_loaded, default=None)

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.prewarm_request import PrewarmFailure
+from runner.coordinator.runtime.requester import Requester
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import NotLoaded
 from runner.protocol import front as front_protocol
 
 _json = msgspec.json.Encoder().encode
-
-
-class Requester(Protocol):
-    """Who asked, to be answered."""
-
-    def send(self, message: bytes) -> None:
-        """An encoded message."""
 
 
 class PrewarmRequests:

@@ -25,7 +25,7 @@ class QueueRequests:
 
     async def set_queue(self, front: FrontHandle, request: front_protocol.SetQueue) -> None:
         """Pause or resume a queue."""
-        self._lifecycle.view.backlog.pause_queue(request.name, request.paused)
+        self._lifecycle.scheduler_state.backlog.pause_queue(request.name, request.paused)
         self._lifecycle.journal.set_value(
             value_names.queue_paused(request.name), b"true" if request.paused else None
         )

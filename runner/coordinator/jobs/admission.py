@@ -67,13 +67,13 @@ def class_of_job(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     )
 
 
-def adjust_class(job: Job, job_class: JobClass, view: SchedulerState) -> JobClass:
+def adjust_class(job: Job, job_class: JobClass, scheduler_state: SchedulerState) -> JobClass:
     """The line for a job that was tried before: one that ran out of device memory is given more, and
     devices that failed under it are avoided."""
     if not job.attempts:
         return job_class
     if job.ran_out:
-        job_class = oom_escalation.class_on_rung(view, job_class, job.rung, job.ran_out[-1])
+        job_class = oom_escalation.class_on_rung(scheduler_state, job_class, job.rung, job.ran_out[-1])
     avoid = sorted(
         {
             device
@@ -89,12 +89,12 @@ def adjust_class(job: Job, job_class: JobClass, view: SchedulerState) -> JobClas
     return replace(job_class, avoided_devices=tuple(avoid)) if avoid else job_class
 
 
-def apply_handler_limits(spec: HandlerSpec, view: SchedulerState) -> None:
+def apply_handler_limits(spec: HandlerSpec, scheduler_state: SchedulerState) -> None:
     """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
     options, batch = spec.options, spec.options.batch
     limits = None if batch is None else batch_sizing.BatchTerms(batch.max, batch.wait_s)
-    view.limits.set_handler_limit(spec.name, options.concurrency)
-    view.batch_sizing.set_handler(spec.name, spec.version, limits, options.slots)
+    scheduler_state.limits.set_handler_limit(spec.name, options.concurrency)
+    scheduler_state.batch_sizing.set_handler(spec.name, spec.version, limits, options.slots)
 
 
 def class_of_group(key: GroupKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:

@@ -49,7 +49,7 @@ class JobLifecycle:
         self,
         *,
         registry: JobRegistry,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         journal: Journal,
         timers: Timers,
         statistics: Statistics,
@@ -61,7 +61,7 @@ class JobLifecycle:
         queued_max: int,
     ) -> None:
         self.registry = registry
-        self.view = view
+        self.scheduler_state = scheduler_state
         self.journal = journal
         self.timers = timers
         self.statistics = statistics
@@ -90,7 +90,7 @@ class JobLifecycle:
         now = self.now()
         job = admission.make_job(submission, spec, 0, now)
         job_class = admission.class_of_job(job, spec, has_gpu=self._handlers.has_gpu)
-        misfit = self.view.memory_needs.misfit(job_class)
+        misfit = self.scheduler_state.memory_needs.misfit(job_class)
         if misfit is not None:
             raise Unsatisfiable(explanations.explain_misfit(job.handler, misfit), **misfit)
         job.number = self.registry.next_number()

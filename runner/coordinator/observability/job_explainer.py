@@ -17,9 +17,9 @@ from runner.stores.queued_groups import group_key
 class JobExplainer:
     """Reads the queue, the plan and the devices."""
 
-    def __init__(self, *, lifecycle: JobLifecycle, view: SchedulerState) -> None:
+    def __init__(self, *, lifecycle: JobLifecycle, scheduler_state: SchedulerState) -> None:
         self._lifecycle = lifecycle
-        self._view = view
+        self._scheduler_state = scheduler_state
 
     def explain(self, job: Job, live: LiveJob | None) -> dict[str, Any]:
         """The explanation as a JSON value; `live` is None where the job is not in memory."""
@@ -47,13 +47,17 @@ class JobExplainer:
             document["message"] = f"it is to start at {format_rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._lifecycle.now())
         elif phase in ("waiting", "behind") and job_class is not None:
-            document |= explain(self._view, job_class, job.number)
-            document["reserved"] = explain_reservation(self._view, job.number, self._lifecycle.now())
+            document |= explain(self._scheduler_state, job_class, job.number)
+            document["reserved"] = explain_reservation(
+                self._scheduler_state, job.number, self._lifecycle.now()
+            )
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
                     device["message"] = self._lifecycle.statistics.first_fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
-                    device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
+                    device["foreign_bytes"] = self._scheduler_state.ledger.usage.foreign_bytes(
+                        device["device"]
+                    )
             document["jobs_ahead"] += queue_manager.jobs_ahead(job_class, job.number)
             document["reason"] = reason
             document["message"] = explanations.explain_waiting(reason, document)

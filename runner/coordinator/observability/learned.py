@@ -14,14 +14,16 @@ from runner.handlers.spec import HandlerSpec
 SHOWN_MAX = 100
 
 
-def learned_document(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) -> list[dict[str, Any]]:
+def learned_document(
+    scheduler_state: SchedulerState, spec: HandlerSpec, *, has_gpu: bool
+) -> list[dict[str, Any]]:
     """By model, and by size where the handler names any; the last heard of first."""
     rows: list[dict[str, Any]] = []
     options = spec.options
     need = needed_bytes(options, options.vram_bytes, has_gpu=has_gpu)
-    for name, model in view.estimator.models(spec.name):
+    for name, model in scheduler_state.estimator.models(spec.name):
         key = (spec.name, spec.version, name)
-        load_s = view.estimator.load_s(key)
+        load_s = scheduler_state.estimator.load_s(key)
         by_size = [(size, observations) for size, observations in reversed(model.sizes.items())]
         for size, observations in [*by_size, ("", model.whole)]:
             job_class = JobClass("", *key, 0, need, options.gpus, size=size, strict=options.strict)
@@ -30,7 +32,7 @@ def learned_document(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) 
                     "model": name,
                     "size": size,
                     "samples": max(len(observations.run_s), len(observations.peaks)),
-                    "vram": _vram_json(view, job_class, observations) if options.gpus else None,
+                    "vram": _vram_json(scheduler_state, job_class, observations) if options.gpus else None,
                     "load_s": load_s,
                     "run_s": _run_time_json(observations),
                     "out_of_memory": observations.out_of_memory,
@@ -42,13 +44,13 @@ def learned_document(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) 
 
 
 def _vram_json(
-    view: SchedulerState, job_class: JobClass, observations: Observations
+    scheduler_state: SchedulerState, job_class: JobClass, observations: Observations
 ) -> dict[str, int | None]:
     """Bytes on each device: after loading, in a job, and what an executor would be granted now."""
     return {
-        "resident_bytes": view.estimator.resident_bytes(job_class.key),
+        "resident_bytes": scheduler_state.estimator.resident_bytes(job_class.key),
         "peak_bytes": observations.peak_bytes or None,
-        "grant_bytes": view.memory_needs.need_bytes(job_class),
+        "grant_bytes": scheduler_state.memory_needs.need_bytes(job_class),
     }
 
 

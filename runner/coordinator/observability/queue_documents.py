@@ -16,9 +16,11 @@ from runner.errors import NotFound
 class QueueDocuments:
     """Documents as JSON values, built on request."""
 
-    def __init__(self, *, lifecycle: JobLifecycle, view: SchedulerState, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, *, lifecycle: JobLifecycle, scheduler_state: SchedulerState, dispatcher: Dispatcher
+    ) -> None:
         self._lifecycle = lifecycle
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
 
     def build_all(self) -> list[dict[str, Any]]:
@@ -28,7 +30,7 @@ class QueueDocuments:
 
     def build_existing(self, name: str) -> dict[str, Any]:
         """A queue that has a job or is paused. Raises NotFound."""
-        if name not in self._queue_names() and name not in self._view.backlog.paused:
+        if name not in self._queue_names() and name not in self._scheduler_state.backlog.paused:
             raise NotFound(f"there is no queue {name!r}; a queue exists from its first job on")
         return self.build(name)
 
@@ -62,7 +64,7 @@ class QueueDocuments:
             "name": name,
             "counts": counts,
             "reasons": dict(tally.reasons),
-            "paused": name in self._view.backlog.paused,
+            "paused": name in self._scheduler_state.backlog.paused,
             "concurrency": None,
             "rate": None,
             "oldest_wait_s": None

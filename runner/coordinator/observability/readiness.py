@@ -29,7 +29,7 @@ class ReadinessCheck:
         version: str,
         journal: Journal,
         access: StoreAccess,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
         front_pool: FrontPool,
         statistics: Statistics,
@@ -40,7 +40,7 @@ class ReadinessCheck:
         self._version = version
         self._journal = journal
         self._access = access
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
         self._front_pool = front_pool
         self._statistics = statistics
@@ -90,7 +90,7 @@ class ReadinessCheck:
         worker = self._worker_pool.worker_of(device.id)
         if device.kind != "cpu" and (worker is None or not worker.is_connected):
             return {"state": "degraded", "message": "its worker is starting"}
-        return {"state": "ok", "level": self._view.ledger.usage.level(device.id)}
+        return {"state": "ok", "level": self._scheduler_state.ledger.usage.level(device.id)}
 
     def _broken_handlers(self) -> list[str]:
         return sorted(spec.name for spec in self._handler_registry.specs.values() if spec.state == "broken")
@@ -106,7 +106,7 @@ class ReadinessCheck:
                     "id": device.id,
                     "name": device.name,
                     "total_bytes": device.total_bytes,
-                    "free_bytes": self._view.ledger.figures(device.id).free_bytes,
+                    "free_bytes": self._scheduler_state.ledger.figures(device.id).free_bytes,
                 }
                 for device in self._device_registry.devices.values()
             ],

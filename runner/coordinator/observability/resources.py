@@ -31,7 +31,7 @@ class ResourceViews:
         self,
         *,
         lifecycle: JobLifecycle,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         dispatcher: Dispatcher,
         worker_pool: WorkerPool,
         devices: Mapping[str, Device],
@@ -43,7 +43,7 @@ class ResourceViews:
         queues: QueueDocuments,
     ) -> None:
         self._lifecycle = lifecycle
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
         self._worker_pool = worker_pool
         self._devices = devices
@@ -108,7 +108,7 @@ class ResourceViews:
             "executors": [self.executor_document(executor.number) for executor in executors],
             **self._dispatcher.prewarming.build_document(spec.name),
             "learned": learned_document(
-                self._view, spec, has_gpu=self._lifecycle.queue_manager.handlers.has_gpu
+                self._scheduler_state, spec, has_gpu=self._lifecycle.queue_manager.handlers.has_gpu
             ),
             "figures": {
                 "run_s": percentiles(statistics.run_s),
@@ -122,7 +122,7 @@ class ResourceViews:
 
     def device_document(self, device: Device) -> dict[str, Any]:
         """A device with all its bytes and who holds them."""
-        figures = self._view.ledger.figures(device.id)
+        figures = self._scheduler_state.ledger.figures(device.id)
         executors = [
             self.executor_document(executor.number)
             for executor in self._dispatcher.executors.on_device(device.id)
@@ -156,7 +156,7 @@ class ResourceViews:
     def executor_document(self, number: int) -> dict[str, Any]:
         """An executor: what it has loaded, what it holds and does."""
         executor = self._dispatcher.executors[number]
-        resident = self._view.executors.get(number)
+        resident = self._scheduler_state.executors.get(number)
         return {
             "id": number,
             "handler": executor.spec.name,
@@ -170,8 +170,8 @@ class ResourceViews:
             "worker": executor.worker.name,
             "devices": executor.devices,
             "granted_bytes": executor.grant_bytes,
-            "resident_bytes": self._view.ledger.usage.observed_bytes(number),
-            "charged_bytes": self._view.ledger.charge_bytes(number),
+            "resident_bytes": self._scheduler_state.ledger.usage.observed_bytes(number),
+            "charged_bytes": self._scheduler_state.ledger.charge_bytes(number),
             "jobs": [live.job.id for live in executor.attempts.values()],
             "jobs_done": executor.jobs_done,
         }

@@ -71,7 +71,7 @@ class StatsDocument:
             self._lifecycle.usage_totals.tenants,
             self._lifecycle.queue_manager.unplanned_by_tenant(),
         )
-        for job_class, numbers in self._lifecycle.view.backlog.by_class.items():
+        for job_class, numbers in self._lifecycle.scheduler_state.backlog.by_class.items():
             queued[job_class.tenant] += 0 if job_class.is_prewarm else len(numbers)
         running: Counter[str] = Counter()
         for executor in self._dispatcher.executors.values():

@@ -24,14 +24,14 @@ class PlanWindows:
         self,
         *,
         registry: JobRegistry,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         index: QueuedIndex,
         spill_pool: SpillPool,
         bounds: QueueBounds,
         request_plan: Callable[[], None],
     ) -> None:
         self._registry = registry
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._index = index
         self._spill_pool = spill_pool
         self._bounds = bounds
@@ -55,13 +55,17 @@ class PlanWindows:
 
     def accepts_next(self, job_class: JobClass) -> bool:
         """Whether the class's next job goes straight into the window: it is not full, and none is behind."""
-        return self._view.backlog.count(job_class) < self._size and not self._index.count_ready(job_class)
+        return self._scheduler_state.backlog.count(job_class) < self._size and not self._index.count_ready(
+            job_class
+        )
 
     def add(self, live: LiveJob, job_class: JobClass, *, at_front: bool = False) -> None:
         """Put a job into the window of its class; `first`: before those in it."""
         live.phase = "waiting"
-        live.job_class = admission.adjust_class(live.job, job_class, self._view)
-        self._view.add_waiting(live.job_class, live.job.number, first=at_front, since=live.job.ready_at)
+        live.job_class = admission.adjust_class(live.job, job_class, self._scheduler_state)
+        self._scheduler_state.add_waiting(
+            live.job_class, live.job.number, first=at_front, since=live.job.ready_at
+        )
         self._request_plan()
 
     def on_dispatched(self, job_class: JobClass) -> None:
@@ -71,7 +75,10 @@ class PlanWindows:
 
     def request_refill(self, job_class: JobClass) -> None:
         """Jobs of this class are behind its window: refill that before the next plan if it is short."""
-        if job_class not in self._short_classes and self._view.backlog.count(job_class) <= self._size // 2:
+        if (
+            job_class not in self._short_classes
+            and self._scheduler_state.backlog.count(job_class) <= self._size // 2
+        ):
             self._short_classes[job_class] = None
             self._request_plan()
 
@@ -85,7 +92,7 @@ class PlanWindows:
 
     def _refill_class(self, job_class: JobClass) -> None:
         """Move the first ones behind into the window, as far as memory holds them."""
-        waiting_count = self._view.backlog.count(job_class)
+        waiting_count = self._scheduler_state.backlog.count(job_class)
         if waiting_count > self._size // 2:
             return
         numbers = self._index.first_numbers(job_class, self._size - waiting_count)
@@ -109,7 +116,7 @@ class PlanWindows:
                 classes: list[JobClass] = []
                 for job_class in sorted(self._classes_to_read, key=_negative_priority):
                     wanted_count = min(
-                        self._size - self._view.backlog.count(job_class),
+                        self._size - self._scheduler_state.backlog.count(job_class),
                         self._bounds.rows_per_read - len(numbers),
                     )
                     if wanted_count <= 0 and classes:

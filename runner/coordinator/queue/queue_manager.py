@@ -37,7 +37,7 @@ class QueueManager:
         self,
         *,
         registry: JobRegistry,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         journal: Journal,
         timers: Timers,
         now: Callable[[], float],
@@ -48,7 +48,7 @@ class QueueManager:
         bounds: QueueBounds,
     ) -> None:
         self._registry = registry
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._timers = timers
         self._now = now
         self._due_per_turn = bounds.due_per_turn
@@ -64,13 +64,13 @@ class QueueManager:
         )
         self.windows = PlanWindows(
             registry=registry,
-            view=view,
+            scheduler_state=scheduler_state,
             index=index,
             spill_pool=self.spill_pool,
             bounds=bounds,
             request_plan=request_plan,
         )
-        self.reasons = WaitReasons(view=view, handlers=self.handlers, now=now)
+        self.reasons = WaitReasons(scheduler_state=scheduler_state, handlers=self.handlers, now=now)
         self._deadlines = StartDeadlines(
             registry=registry,
             spill_pool=self.spill_pool,
@@ -89,7 +89,7 @@ class QueueManager:
         previous, self.handlers.specs = self.handlers.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
-                admission.apply_handler_limits(spec, self._view)
+                admission.apply_handler_limits(spec, self._scheduler_state)
         self._index.reclassify()
         for number in self._remove_changed(previous):
             self.enqueue(self._registry.by_number[number])
@@ -100,15 +100,17 @@ class QueueManager:
     def _remove_changed(self, previous: Mapping[str, HandlerSpec]) -> list[int]:
         """The jobs in view of handlers that are not what they were `before`, taken out of their lines."""
         numbers_by_class: list[list[int]] = []
-        for job_class in self._view.backlog.classes():
+        for job_class in self._scheduler_state.backlog.classes():
             if not job_class.is_prewarm and self.handlers.specs.get(job_class.handler) != previous.get(
                 job_class.handler
             ):
                 numbers_by_class.append(
-                    self._view.backlog.by_class[job_class].peek(self._view.backlog.count(job_class))
+                    self._scheduler_state.backlog.by_class[job_class].peek(
+                        self._scheduler_state.backlog.count(job_class)
+                    )
                 )
                 for number in numbers_by_class[-1]:
-                    self._view.remove_waiting(job_class, number)
+                    self._scheduler_state.remove_waiting(job_class, number)
         # Two lines may become one: the older job goes first then.
         return list(merge(*numbers_by_class))
 
@@ -152,7 +154,7 @@ class QueueManager:
         if job.start_by is not None:
             self._deadlines.remove(job.number, job.start_by)
         if live.phase == "waiting" and live.job_class is not None:
-            self._view.remove_waiting(live.job_class, job.number)
+            self._scheduler_state.remove_waiting(live.job_class, job.number)
             self.windows.on_dispatched(live.job_class)
         elif live.phase in ("behind", "delayed", "spilled"):
             self._index.remove(job)
@@ -165,7 +167,7 @@ class QueueManager:
 
     def counts_by_reason(self) -> Iterator[tuple[str, str, int, float | None]]:
         """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
-        for job_class, backlog in self._view.backlog.by_class.items():
+        for job_class, backlog in self._scheduler_state.backlog.by_class.items():
             if job_class.is_prewarm:
                 continue
             since = self._registry.by_number[backlog.first].job.ready_at
@@ -182,7 +184,7 @@ class QueueManager:
                     queue,
                     reason,
                     ready_count,
-                    None if group_class in self._view.backlog.by_class else group.ready_since,
+                    None if group_class in self._scheduler_state.backlog.by_class else group.ready_since,
                 )
             for reason, pairs in group.delayed.items():
                 if pairs:
@@ -194,14 +196,14 @@ class QueueManager:
 
     def jobs_ahead(self, job_class: JobClass, number: int) -> int:
         """How many wait outside the plan's view and go before job `n` of this class."""
-        pool = self._view.residency.device_pool(job_class)
+        pool = self._scheduler_state.residency.device_pool(job_class)
         count = 0
         for group in self._index:
             other_class = group.job_class
             if (
                 other_class is None
                 or other_class.priority < job_class.priority
-                or self._view.residency.device_pool(other_class) is not pool
+                or self._scheduler_state.residency.device_pool(other_class) is not pool
             ):
                 continue
             count += (

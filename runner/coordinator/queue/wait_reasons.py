@@ -15,8 +15,10 @@ from runner.stores.queued_groups import group_key
 class WaitReasons:
     """Why each job is where it is: by its handler, its time, its queue, and the last plan."""
 
-    def __init__(self, *, view: SchedulerState, handlers: ActiveHandlers, now: Callable[[], float]) -> None:
-        self._view = view
+    def __init__(
+        self, *, scheduler_state: SchedulerState, handlers: ActiveHandlers, now: Callable[[], float]
+    ) -> None:
+        self._scheduler_state = scheduler_state
         self._handlers = handlers
         self._now = now
         #: Why the head of a class waits, by the last plan.
@@ -48,6 +50,6 @@ class WaitReasons:
 
     def for_class(self, job_class: JobClass | None, queue: str) -> str:
         """The reason of a class's ready jobs in a queue; None: of a job without a class."""
-        if queue in self._view.backlog.paused:
+        if queue in self._scheduler_state.backlog.paused:
             return "paused"
         return self.planned_reasons.get(job_class, "ready") if job_class is not None else "ready"

@@ -25,13 +25,13 @@ class HandlerActivator:
     def __init__(
         self,
         *,
-        plugins: HandlerRegistry,
+        handler_registry: HandlerRegistry,
         overrides: Overrides,
         queue_manager: QueueManager,
         store_value: Callable[[str, bytes | None], None],
         on_change: Callable[[bytes], None],
     ) -> None:
-        self._plugins = plugins
+        self._handler_registry = handler_registry
         self._overrides = overrides
         self._queue_manager = queue_manager
         self._store_value = store_value
@@ -40,12 +40,14 @@ class HandlerActivator:
 
     def effective_specs(self) -> dict[str, HandlerSpec]:
         """All known handlers, with the operator's options in place of their own."""
-        return {name: self._overrides.apply_to(spec) for name, spec in self._plugins.specs.items()}
+        return {name: self._overrides.apply_to(spec) for name, spec in self._handler_registry.specs.items()}
 
     def handlers_message(self) -> bytes:
         """All known handlers, encoded for fronts."""
         return front_protocol.encode(
-            front_protocol.HandlersUpdate(list(self.effective_specs().values()), self._plugins.describing)
+            front_protocol.HandlersUpdate(
+                list(self.effective_specs().values()), self._handler_registry.describing
+            )
         )
 
     def apply(self) -> None:
@@ -59,7 +61,7 @@ class HandlerActivator:
         Raises:
             RunnerError: two handlers have the same name.
         """
-        await self._plugins.describe_all()
+        await self._handler_registry.describe_all()
         self._store_descriptions()
         self._warn_about_unused()
 
@@ -73,18 +75,18 @@ class HandlerActivator:
     async def wait_for_handler(self, name: str) -> None:
         """Wait until it is known whether there is such a handler, 30 s at most."""
         try:
-            await asyncio.wait_for(self._plugins.wait_for_handler(name), HANDLER_WAIT_S)
+            await asyncio.wait_for(self._handler_registry.wait_for_handler(name), HANDLER_WAIT_S)
         except TimeoutError:
             log.warning("handler %s is still being described after %g s", name, HANDLER_WAIT_S)
 
     def _store_descriptions(self) -> None:
         """Sources that are described now need no describing process at the next start."""
-        for key in self._plugins.outdated_keys:
+        for key in self._handler_registry.outdated_keys:
             self._store_value(value_names.DESCRIPTIONS + key, None)
-        for key, text in self._plugins.cache_entries.items():
+        for key, text in self._handler_registry.cache_entries.items():
             self._store_value(value_names.DESCRIPTIONS + key, text)
 
     def _warn_about_unused(self) -> None:
         """The operator may have misspelled a name."""
-        for name in self._overrides.unused_tables(self._plugins.specs):
+        for name in self._overrides.unused_tables(self._handler_registry.specs):
             log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)

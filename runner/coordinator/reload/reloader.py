@@ -11,6 +11,7 @@ import msgspec
 
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.reload.changes import ReloadResult, compare_handlers
+from runner.coordinator.runtime.requester import Requester
 from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down_error
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import RefusedStart, ReloadRefused, RunnerError
@@ -31,20 +32,13 @@ class RetireExecutors(Protocol):
         """They go; where it `is_replaced`, those that still load are not waited for."""
 
 
-class Requester(Protocol):
-    """Who asked, to be answered."""
-
-    def send(self, message: bytes) -> None:
-        """An encoded message."""
-
-
 class HandlerReloader:
     """Describes the handlers anew, puts the new ones in force, and replaces the executors of old ones."""
 
     def __init__(
         self,
         *,
-        plugins: HandlerRegistry,
+        handler_registry: HandlerRegistry,
         queue_manager: QueueManager,
         retire: RetireExecutors,
         read_overrides: Callable[[], Overrides],
@@ -52,7 +46,7 @@ class HandlerReloader:
         gate: SubmissionGate,
         reply_wait_s: float = REPLY_WAIT_S,
     ) -> None:
-        self._plugins = plugins
+        self._handler_registry = handler_registry
         self._queue_manager = queue_manager
         self._retire = retire
         self._read_overrides = read_overrides
@@ -96,7 +90,7 @@ class HandlerReloader:
         self._current, self._next = self._next, None
         try:
             overrides = await asyncio.to_thread(self._read_overrides)
-            touched = await self._plugins.reload()
+            touched = await self._handler_registry.reload()
         except RefusedStart as refused:
             log.error("the handlers are left as they were: %s", refused.message)
             raise ReloadRefused(refused.message) from refused

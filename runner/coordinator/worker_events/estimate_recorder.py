@@ -38,13 +38,13 @@ class EstimateRecorder:
     def __init__(
         self,
         *,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         statistics: Statistics,
         call_later: Callable[[float, Callable[[], None]], None],
         stored_values: Mapping[str, bytes],
         store_value: Callable[[str, bytes | None], None],
     ) -> None:
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._statistics = statistics
         #: Calls after so many seconds.
         self._call_later = call_later
@@ -57,8 +57,8 @@ class EstimateRecorder:
     def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
         """An executor is ready; the ledger has its figures."""
         spec = executor.spec
-        resident_bytes = self._view.ledger.usage.observed_bytes(executor.number) or None
-        self._view.estimator.record_load(
+        resident_bytes = self._scheduler_state.ledger.usage.observed_bytes(executor.number) or None
+        self._scheduler_state.estimator.record_load(
             (spec.name, spec.version, executor.model), resident_bytes, message.load_s
         )
         self._statistics.record_run(spec.name, None, None, message.load_s)
@@ -83,7 +83,7 @@ class EstimateRecorder:
             # Beside others it may have been they who took what it was granted.
             if circumstances.was_alone or message.code != DEVICE_OUT_OF_MEMORY:
                 # One that had all there is tells nothing of what others need.
-                self._view.estimator.record_oom(
+                self._scheduler_state.estimator.record_oom(
                     live.job_class, None if had_all else circumstances.grant_bytes
                 )
                 self._schedule_store()
@@ -91,16 +91,16 @@ class EstimateRecorder:
     def _record_batch(self, job_class: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
         if message.is_blame_unknown and message.code in BATCH_TOO_LARGE_CODES:
-            self._view.batch_sizing.record_oom(job_class, message.batch_size)
+            self._scheduler_state.batch_sizing.record_oom(job_class, message.batch_size)
         elif message.code is None:
-            self._view.batch_sizing.record_run(job_class, message.batch_size)
+            self._scheduler_state.batch_sizing.record_run(job_class, message.batch_size)
 
     def store_changes(self) -> None:
         """Write what is new."""
         for name in self._obsolete_names:
             self._store_value(name, None)
         self._obsolete_names.clear()
-        estimates = self._view.estimator
+        estimates = self._scheduler_state.estimator
         for handler, model in estimates.changed:
             dumped = estimates.dump(handler, model)
             self._store_value(
@@ -113,19 +113,19 @@ class EstimateRecorder:
         is_due = self._statistics.record_run(spec.name, live.job.queue, run_s, None)
         if is_due:
             statistics = self._statistics.handlers[spec.name]
-            self._view.limits.set_stage_depth(spec.name, spec.version, statistics.stage_depth())
+            self._scheduler_state.limits.set_stage_depth(spec.name, spec.version, statistics.stage_depth())
             is_due = statistics.run_count <= SHORT_ATTEMPTS or statistics.run_count % SHORT_EVERY == 0
         peak_bytes = self._peak_bytes_per_device(executor, message) if spec.options.gpus else None
         if peak_bytes is not None and peak_bytes > executor.peak_bytes:
             executor.peak_bytes = peak_bytes
             is_due = True
         if live.job_class is not None and (is_due or run_s is None or run_s >= SHORT_S):
-            self._view.record_run(live.job_class, peak_bytes, run_s)
+            self._scheduler_state.record_run(live.job_class, peak_bytes, run_s)
             self._schedule_store()
 
     def _peak_bytes_per_device(self, executor: ExecutorHandle, message: AttemptEnded) -> int | None:
         """The most that the attempt took of each of its devices."""
-        ledger, peak_bytes = self._view.ledger, message.peak_bytes
+        ledger, peak_bytes = self._scheduler_state.ledger, message.peak_bytes
         if not peak_bytes:
             # An attempt shorter than a look of the watchdog has no peak of its own.
             return ledger.usage.observed_bytes(executor.number) or None
@@ -145,7 +145,7 @@ class EstimateRecorder:
 
     def _load_stored(self, stored_values: Mapping[str, bytes]) -> None:
         """Take in what the store remembers. What can't be read is learned anew."""
-        estimates = self._view.estimator
+        estimates = self._scheduler_state.estimator
         for name, value in stored_values.items():
             if name == value_names.LEARNED_PEAKS:
                 self._load_old_peaks(value)
@@ -160,5 +160,7 @@ class EstimateRecorder:
         """An older version kept one peak of each handler."""
         for handler, models in msgspec.json.decode(value, type=dict[str, dict[str, int]]).items():
             for model, peak_bytes in models.items():
-                self._view.record_run(JobClass("", handler, "", model, 0, None, 1), peak_bytes, None)
+                self._scheduler_state.record_run(
+                    JobClass("", handler, "", model, 0, None, 1), peak_bytes, None
+                )
         self._obsolete_names.append(value_names.LEARNED_PEAKS)

@@ -10,8 +10,8 @@ from typing import Any
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
-from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
-from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
+from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
+from runner.coordinator.worker_events.executor_message_handler import ExecutorMessageHandler
 from runner.coordinator.worker_events.reconnects import Reconnects
 from runner.protocol.worker import (
     UNDECODABLE,

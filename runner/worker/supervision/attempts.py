@@ -134,10 +134,10 @@ class AttemptQueue:
         """How many have the ordinals of what is first in line: a batch starts as one."""
         return len(self.batch_of(self.entries[0])) if self.entries else 1
 
-    def unreported(self) -> list[AttemptKey]:
+    def unreported_attempts(self) -> list[AttemptKey]:
         """The attempts whose end or return has not been told yet."""
         return [*(entry.key for entry in self.entries), *self.withheld, *self.not_started]
 
-    def unstarted(self, figures: PageFigures) -> list[AssignedAttempt]:
+    def unstarted_attempts(self, figures: PageFigures) -> list[AssignedAttempt]:
         """What has not started."""
         return self.entries[max(0, figures.started - self.ended_count) :]

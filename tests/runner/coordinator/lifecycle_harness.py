@@ -26,9 +26,9 @@ from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.storage.journal import Journal
-from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
+from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
-from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
+from runner.coordinator.worker_events.executor_message_handler import ExecutorMessageHandler
 from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.event import Event
@@ -67,7 +67,7 @@ class LifecycleHarness:
         self.clock = clock or Clock()
         kept = kept or PersistedState({}, 0, {})
         self.published: list[tuple[str, list[str]]] = []
-        self.view = SchedulerState([CPU])
+        self.scheduler_state = SchedulerState([CPU])
         self.journal = Journal(
             access,
             epoch,
@@ -83,7 +83,7 @@ class LifecycleHarness:
         book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock.now)
         waiting = QueueManager(
             registry=book,
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             journal=self.journal,
             timers=timers,
             now=self.clock.now,
@@ -95,7 +95,7 @@ class LifecycleHarness:
         )
         self.line = JobLifecycle(
             registry=book,
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             journal=self.journal,
             timers=timers,
             statistics=Statistics(),
@@ -108,7 +108,7 @@ class LifecycleHarness:
         )
         self.line.queue_manager.set_handlers({"h": spec()})
         self.learning = EstimateRecorder(
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             statistics=self.line.statistics,
             call_later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
             stored_values=kept.values,
@@ -118,7 +118,7 @@ class LifecycleHarness:
     def memory(self) -> MemoryMonitor:
         """What it takes to tell of bytes."""
         return MemoryMonitor(
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             backend=BACKENDS["none"],
             contexts=ContextOverhead(),
             store_contexts=lambda text: None,
@@ -136,7 +136,7 @@ class LifecycleHarness:
         memory = self.memory()
         attempts = AttemptMessageHandler(
             lifecycle=self.line,
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             dispatcher=dispatch,
             memory_monitor=memory,
             estimate_recorder=self.learning,
@@ -145,7 +145,7 @@ class LifecycleHarness:
         )
         executors = ExecutorMessageHandler(
             lifecycle=self.line,
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             dispatcher=dispatch,
             memory_monitor=memory,
             estimate_recorder=self.learning,
@@ -173,7 +173,7 @@ class LifecycleHarness:
     def start(self, live: LiveJob, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""
         if live.job_class is not None:
-            self.view.remove_waiting(live.job_class, live.job.number)
+            self.scheduler_state.remove_waiting(live.job_class, live.job.number)
         live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
         live.executor = 1
         self.line.start_attempt(

@@ -90,7 +90,7 @@ def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) ->
 
     made = Dispatcher(
         lifecycle=harness.line,
-        view=harness.view,
+        scheduler_state=harness.scheduler_state,
         worker_pool=fleet,
         devices={"cpu": CPU},
         read_inputs=read,
@@ -143,21 +143,21 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
     async def body(harness: LifecycleHarness) -> None:
         fleet = MessageRecordingPool(worker)
         made = dispatch(harness, fleet)
-        harness.view.residency.set_max_executors("cpu", 1)
-        harness.view.limits.set_stage_depth("h", "v1", 4)
+        harness.scheduler_state.residency.set_max_executors("cpu", 1)
+        harness.scheduler_state.limits.set_stage_depth("h", "v1", 4)
         first = harness.line.submit(make_submission())
         made.wake()
         await until_runs(harness, first)
         assert first.executor is not None
         made.executors[first.executor].is_loaded = True
-        harness.view.on_loaded(first.executor, None, 1000.0)
+        harness.scheduler_state.on_loaded(first.executor, None, 1000.0)
         second = harness.line.submit(make_submission(2))
         second.input = None
         made.wake()
         while second.phase != "assigned":
             await asyncio.sleep(0)
         # Its input is being read when the first one turns out to be long.
-        harness.view.mark_long_running(first.executor, first.job.number)
+        harness.scheduler_state.mark_long_running(first.executor, first.job.number)
         while second.phase == "assigned":
             await asyncio.sleep(0)
         assert fleet.told == ["LoadExecutor", "RunAttempts", "RunAttempts", "RecallAttempts"]

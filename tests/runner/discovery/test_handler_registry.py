@@ -19,7 +19,7 @@ HEAD = "from runner import Context, handler\n"
 ECHO = HEAD + "@handler('echo')\ndef echo(data): return data\n"
 
 
-def plugins(
+def handler_registry(
     cwd: Path, *requests: str, cache: Mapping[str, bytes] | None = None, **more: Any
 ) -> HandlerRegistry:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT}
@@ -28,7 +28,7 @@ def plugins(
 
 
 def described(cwd: Path, *requests: str, **more: Any) -> dict[str, HandlerSpec]:
-    found = plugins(cwd, *requests, **more)
+    found = handler_registry(cwd, *requests, **more)
     asyncio.run(found.describe_all())
     assert not found.describing
     return dict(found.specs)
@@ -208,9 +208,9 @@ def test_one_object_of_a_source_may_be_asked_for(tmp_path: Path) -> None:
 def test_a_restart_imports_nothing(tmp_path: Path) -> None:
     code = ECHO + "import pathlib\nwith open(pathlib.Path(__file__).with_name('n'), 'a') as f: f.write('x')\n"
     write(tmp_path, a=code)
-    first = plugins(tmp_path, "a.py")
+    first = handler_registry(tmp_path, "a.py")
     asyncio.run(first.describe_all())
-    again = plugins(tmp_path, "a.py", cache=first.cache_entries)
+    again = handler_registry(tmp_path, "a.py", cache=first.cache_entries)
     asyncio.run(again.describe_all())
     assert again.specs == first.specs
     assert again.cache_entries == {}
@@ -218,7 +218,7 @@ def test_a_restart_imports_nothing(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_described_anew_and_a_broken_one_each_time(tmp_path: Path) -> None:
-    first = plugins(write(tmp_path, a=ECHO, b="1/0"), "a.py", "b.py")
+    first = handler_registry(write(tmp_path, a=ECHO, b="1/0"), "a.py", "b.py")
     asyncio.run(first.describe_all())
     assert len(first.cache_entries) == 1
     write(tmp_path, a=ECHO.replace("'echo'", "'changed'"), b=ECHO)
@@ -226,7 +226,7 @@ def test_a_changed_file_is_described_anew_and_a_broken_one_each_time(tmp_path: P
 
 
 def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path) -> None:
-    first = plugins(write(tmp_path, a=ECHO), "a.py")
+    first = handler_registry(write(tmp_path, a=ECHO), "a.py")
     asyncio.run(first.describe_all())
     damaged = dict.fromkeys(first.cache_entries, b"\xc1")
     assert described(tmp_path, "a.py", cache=damaged)["echo"].state == "ok"
@@ -234,7 +234,7 @@ def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path) -> None:
 
 def test_who_waits_for_a_handler_gets_it_or_learns_that_there_is_none(tmp_path: Path) -> None:
     async def scenario() -> tuple[HandlerSpec | None, HandlerSpec | None]:
-        found = plugins(write(tmp_path, a=ECHO), "a.py")
+        found = handler_registry(write(tmp_path, a=ECHO), "a.py")
         waiting = [asyncio.create_task(found.wait_for_handler(name)) for name in ("echo", "nobody")]
         await found.describe_all()
         return await waiting[0], await waiting[1]
@@ -247,7 +247,7 @@ def test_who_waits_for_a_handler_gets_it_or_learns_that_there_is_none(tmp_path: 
 
 def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
     seen: list[tuple[bool, list[str]]] = []
-    found: HandlerRegistry = plugins(
+    found: HandlerRegistry = handler_registry(
         write(tmp_path, a=ECHO, b="1/0"),
         "a.py",
         "b.py",

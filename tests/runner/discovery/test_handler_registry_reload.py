@@ -11,7 +11,7 @@ import pytest
 
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import RefusedStart
-from tests.runner.discovery.test_handler_registry import ECHO, HEAD, plugins, write
+from tests.runner.discovery.test_handler_registry import ECHO, HEAD, handler_registry, write
 
 COUNTED = "import pathlib\nwith open(pathlib.Path(__file__).with_suffix('.n'), 'a') as f: f.write('x')\n"
 
@@ -31,7 +31,7 @@ def states(found: HandlerRegistry) -> dict[str, str]:
 
 def test_only_what_has_changed_is_imported_again(tmp_path: Path) -> None:
     write(tmp_path, a=ECHO + COUNTED, b=ECHO.replace("echo", "other") + COUNTED)
-    found = plugins(tmp_path, "a.py", "b.py")
+    found = handler_registry(tmp_path, "a.py", "b.py")
     first = dict(found.cache_entries)
 
     async def body() -> None:
@@ -57,7 +57,7 @@ def test_a_change_of_what_it_imports_counts(tmp_path: Path) -> None:
     code = HEAD + "from {}deep import WORD\n@handler(WORD)\ndef f(d): ...\n"
     write(package, here=code.format("."))
     write(tmp_path, a=code.format("pack.").replace("WORD)", "'b' + WORD)"))
-    found = plugins(tmp_path, "pack.here", "a.py")
+    found = handler_registry(tmp_path, "pack.here", "a.py")
 
     async def body() -> None:
         assert set(found.specs) == {"a", "ba"}
@@ -67,11 +67,11 @@ def test_a_change_of_what_it_imports_counts(tmp_path: Path) -> None:
 
     run_scenario(found, body)
     assert found.watched_folders() == {str(tmp_path), str(package)}
-    again = plugins(tmp_path, "pack.here", "a.py", cache=found.cache_entries)
+    again = handler_registry(tmp_path, "pack.here", "a.py", cache=found.cache_entries)
     again.load_cache()
     assert not again.describing
     write(package, deep="WORD = 'y'")
-    again = plugins(tmp_path, "pack.here", "a.py", cache=found.cache_entries)
+    again = handler_registry(tmp_path, "pack.here", "a.py", cache=found.cache_entries)
     asyncio.run(again.describe_all())
     assert set(again.specs) == {"y", "by"}
 
@@ -79,7 +79,7 @@ def test_a_change_of_what_it_imports_counts(tmp_path: Path) -> None:
 def test_a_change_within_the_second_of_the_same_size_is_seen(tmp_path: Path) -> None:
     write(tmp_path, a=HEAD + "import names\n@handler(names.IT)\ndef f(d): ...\n", names="IT = 'x1'")
     os.utime(tmp_path / "names.py", (1_000_000.2, 1_000_000.2))
-    found = plugins(tmp_path, "a.py")
+    found = handler_registry(tmp_path, "a.py")
 
     async def body() -> None:
         write(tmp_path, names="IT = 'x2'")
@@ -92,7 +92,7 @@ def test_a_change_within_the_second_of_the_same_size_is_seen(tmp_path: Path) -> 
 
 def test_files_of_a_folder_come_and_go(tmp_path: Path) -> None:
     write(tmp_path, a=ECHO)
-    found = plugins(tmp_path, str(tmp_path))
+    found = handler_registry(tmp_path, str(tmp_path))
 
     async def body() -> None:
         write(tmp_path, b=ECHO.replace("echo", "other"))
@@ -108,7 +108,7 @@ def test_files_of_a_folder_come_and_go(tmp_path: Path) -> None:
 def test_all_handlers_of_a_file_that_is_broken_are_broken_until_it_is_repaired(tmp_path: Path) -> None:
     both = ECHO + "@handler('two')\ndef two(d): ...\n"
     write(tmp_path, a=both)
-    found = plugins(tmp_path, "a.py")
+    found = handler_registry(tmp_path, "a.py")
 
     async def body() -> None:
         write(tmp_path, a=both + "def (:\n")
@@ -126,7 +126,7 @@ def test_all_handlers_of_a_file_that_is_broken_are_broken_until_it_is_repaired(t
 
 def test_a_reload_that_is_refused_leaves_everything_as_it_was(tmp_path: Path) -> None:
     write(tmp_path, a=ECHO, b=ECHO.replace("echo", "other"))
-    found = plugins(tmp_path, "a.py", "b.py")
+    found = handler_registry(tmp_path, "a.py", "b.py")
 
     async def body() -> None:
         before = found.specs

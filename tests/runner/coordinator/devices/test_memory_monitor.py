@@ -25,9 +25,9 @@ class MemoryScenario:
     def __init__(self, enforcement: BackendName = "fraction") -> None:
         self.at = 0.0
         self.kept: list[bytes] = []
-        self.view = SchedulerState([CARD])
+        self.scheduler_state = SchedulerState([CARD])
         self.memory = MemoryMonitor(
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             backend=BACKENDS[enforcement],
             contexts=ContextOverhead(),
             store_contexts=self.kept.append,
@@ -38,8 +38,8 @@ class MemoryScenario:
 
     def start(self, executor: int, pid: int | None = None) -> ExecutorHandle:
         cls = JobClass("default", f"h{executor}", "v", "", 50, 8 * G, 1)
-        self.view.add_waiting(cls, executor)
-        self.view.load(executor, cls, executor, ("gpu0",), 8 * G)
+        self.scheduler_state.add_waiting(cls, executor)
+        self.scheduler_state.load(executor, cls, executor, ("gpu0",), 8 * G)
         if pid is not None:
             self.memory.claim_processes(ExecutorProcesses(executor, [pid]))
         post = object.__new__(ExecutorHandle)
@@ -48,14 +48,14 @@ class MemoryScenario:
         return post
 
     def loaded(self, executor: int, reserved: int | None, torch: str | None = "2.13") -> None:
-        self.view.on_loaded(executor, None, self.at)
+        self.scheduler_state.on_loaded(executor, None, self.at)
         self.memory.on_loaded(self.posts[executor], ExecutorLoaded(executor, 1.0, None, reserved, torch))
 
     def ended(self, executor: int, peak: int | None, reserved: int | None) -> int | None:
         message = AttemptEnded("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
         self.memory.on_attempt_ended(self.posts[executor], message)
-        cls = self.view.executors[executor].assigned[executor]
-        self.view.on_attempt_ended(executor, cls, executor, self.at)
+        cls = self.scheduler_state.executors[executor].assigned[executor]
+        self.scheduler_state.on_attempt_ended(executor, cls, executor, self.at)
         return message.peak_bytes
 
     def read(self, used: int, *processes: tuple[int, int | None], times: int = 1) -> bool:
@@ -113,8 +113,10 @@ def test_without_named_processes_the_context_is_told_by_the_total() -> None:
     scenario.read(3 * G + CONTEXT)
     scenario.ended(1, 1 * G, 1 * G)
     scenario.read(3 * G + CONTEXT, times=2)
-    assert (scenario.context, scenario.view.ledger.usage.level("gpu0")) == (CONTEXT, "reports")
-    assert scenario.view.ledger.usage.foreign_bytes("gpu0") == 2 * G + CONTEXT, "until it tells again"
+    assert (scenario.context, scenario.scheduler_state.ledger.usage.level("gpu0")) == (CONTEXT, "reports")
+    assert scenario.scheduler_state.ledger.usage.foreign_bytes("gpu0") == 2 * G + CONTEXT, (
+        "until it tells again"
+    )
 
 
 @pytest.mark.parametrize("neighbour", ["loads", "idles", "is known"])
@@ -126,20 +128,20 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
     scenario.read(5 * G)
     scenario.ended(1, None, None)
     scenario.read(5 * G, times=2)
-    usage = scenario.view.ledger.usage
+    usage = scenario.scheduler_state.ledger.usage
     assert (usage.observed_bytes(1), usage.level("gpu0"), usage.foreign_bytes("gpu0")) == (
         3 * G,
         "totals",
         2 * G,
     )
     scenario.start(2)
-    assert scenario.view.residency.slots["gpu0"].exclusive_executor == 2, "loads go one by one"
+    assert scenario.scheduler_state.residency.slots["gpu0"].exclusive_executor == 2, "loads go one by one"
     if neighbour == "loads":
         scenario.read(6 * G, times=3)
         assert usage.observed_bytes(2) is None
         return
     scenario.loaded(2, None, None)
-    assert scenario.view.residency.slots["gpu0"].exclusive_executor is None
+    assert scenario.scheduler_state.residency.slots["gpu0"].exclusive_executor is None
     if neighbour == "is known":
         scenario.read(6 * G)
         scenario.ended(2, None, None)
@@ -169,9 +171,9 @@ def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
     scenario.start(1, pid=10)
     scenario.loaded(1, None, None)
     scenario.read(4 * G, (10, 4 * G))
-    scenario.view.on_executor_gone(1, scenario.at)
+    scenario.scheduler_state.on_executor_gone(1, scenario.at)
     scenario.read(4 * G, (10, 4 * G), times=3)
-    ledger = scenario.view.ledger
+    ledger = scenario.scheduler_state.ledger
     assert (ledger.usage.foreign_bytes("gpu0"), ledger.draining.pending_bytes("gpu0")) == (0, 8 * G)
     assert scenario.read(0, times=2)
     assert ledger.draining.pending_bytes("gpu0") == 0

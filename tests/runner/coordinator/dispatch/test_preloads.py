@@ -14,10 +14,10 @@ OTHER = replace(spec(preload=("",)), name="other")
 
 
 def preloads() -> tuple[Preloads, SchedulerState]:
-    view = SchedulerState([CPU])
-    made = Preloads(view)
+    scheduler_state = SchedulerState([CPU])
+    made = Preloads(scheduler_state)
     made.set_handlers({"h": MODELS, "other": OTHER})
-    return made, view
+    return made, scheduler_state
 
 
 def missing(made: Preloads) -> list[tuple[str, str]]:
@@ -25,11 +25,11 @@ def missing(made: Preloads) -> list[tuple[str, str]]:
 
 
 def test_each_model_is_kept_until_it_is_suspended_by_name() -> None:
-    made, view = preloads()
+    made, scheduler_state = preloads()
     assert missing(made) == [SMALL, LARGE, ("other", "")]
     made.suspend("h", "small", loaded=())
     assert missing(made) == [LARGE, ("other", "")]
-    assert view.residency.keep_loaded == {("h", "v1", "large"), ("other", "v1", "")}
+    assert scheduler_state.residency.keep_loaded == {("h", "v1", "large"), ("other", "v1", "")}
     assert (made.suspended_models("h"), made.suspended_models("other")) == (["small"], [])
     made.resume(SMALL)
     assert missing(made) == [SMALL, LARGE, ("other", "")] and made.suspended_models("h") == []
@@ -42,10 +42,10 @@ def test_a_model_that_is_still_loaded_elsewhere_is_not_suspended() -> None:
 
 
 def test_a_handler_that_is_gone_or_broken_has_no_preloads() -> None:
-    made, view = preloads()
+    made, scheduler_state = preloads()
     made.suspend("h", None, loaded=())
     made.set_handlers({"h": replace(MODELS, state="broken")})
     assert SMALL not in made and made.suspended_models("h") == []
-    assert missing(made) == [] and view.residency.keep_loaded == set()
+    assert missing(made) == [] and scheduler_state.residency.keep_loaded == set()
     made.set_handlers({"h": MODELS})
     assert SMALL in made and missing(made) == [SMALL, LARGE]

@@ -129,7 +129,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
 
 def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: WorkerHandle) -> None:
     async def body(scenario: PrewarmScenario) -> None:
-        scenario.harness.view.residency.set_max_executors("cpu", 2)
+        scenario.harness.scheduler_state.residency.set_max_executors("cpu", 2)
         scenario.ask()
         scenario.submit(1)
         orders = await scenario.orders()
@@ -198,7 +198,7 @@ def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: WorkerHandle)
 
 def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: WorkerHandle) -> None:
     async def body(scenario: PrewarmScenario) -> None:
-        scenario.harness.view.set_device_open("cpu", False)
+        scenario.harness.scheduler_state.set_device_open("cpu", False)
         scenario.describe(PRELOADED)
         await scenario.turn()
         (one,) = scenario.wishes.pending.of_handler("h")
@@ -233,38 +233,41 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: WorkerHandle) -
 
 def test_unload_withdraws_what_waits_and_tells_who_asked(worker: WorkerHandle) -> None:
     async def body(scenario: PrewarmScenario) -> None:
-        scenario.harness.view.set_device_open("cpu", False)
+        scenario.harness.scheduler_state.set_device_open("cpu", False)
         scenario.ask(device="cpu")
         await scenario.turn()
         assert scenario.wishes.unload("h", None, None) == []
         (failure,) = scenario.outcomes
         assert isinstance(failure, PrewarmFailure) and failure.code == "unloaded"
-        assert scenario.wishes.pending.of_handler("h") == [] and scenario.harness.view.backlog.by_class == {}
+        assert (
+            scenario.wishes.pending.of_handler("h") == []
+            and scenario.harness.scheduler_state.backlog.by_class == {}
+        )
 
     play(worker, body)
 
 
 def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(worker: WorkerHandle) -> None:
     async def body(scenario: PrewarmScenario) -> None:
-        scenario.harness.view.set_device_open("cpu", False)
+        scenario.harness.scheduler_state.set_device_open("cpu", False)
         scenario.ask()
         await scenario.turn()
         scenario.describe(replace(spec(), version="v2"))
         (one,) = scenario.wishes.pending.of_handler("h")
-        assert one.job_class.version == "v2" and list(scenario.harness.view.backlog.by_class) == [
+        assert one.job_class.version == "v2" and list(scenario.harness.scheduler_state.backlog.by_class) == [
             one.job_class
         ]
         scenario.describe()
         (failure,) = scenario.outcomes
         assert isinstance(failure, PrewarmFailure) and failure.code == "unknown_handler"
-        assert scenario.harness.view.backlog.by_class == {}
+        assert scenario.harness.scheduler_state.backlog.by_class == {}
 
     play(worker, body)
 
 
 def test_what_waits_for_no_job_is_in_no_queue(worker: WorkerHandle) -> None:
     async def body(scenario: PrewarmScenario) -> None:
-        scenario.harness.view.set_device_open("cpu", False)
+        scenario.harness.scheduler_state.set_device_open("cpu", False)
         scenario.ask()
         await scenario.turn()
         assert list(scenario.harness.line.queue_manager.counts_by_reason()) == []
@@ -298,7 +301,7 @@ def test_what_no_device_could_hold_is_refused(worker: WorkerHandle) -> None:
         scenario.describe(spec(ram_bytes=1 << 50))
         with pytest.raises(Unsatisfiable, match="cpu at most"):
             scenario.ask()
-        assert scenario.harness.view.backlog.by_class == {}
+        assert scenario.harness.scheduler_state.backlog.by_class == {}
 
     play(worker, body)
 

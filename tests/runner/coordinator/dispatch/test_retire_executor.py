@@ -61,12 +61,12 @@ class DispatchScenario:
         self.harness, self.worker = harness, worker
         self.fleet = RecordingPool(worker)
         self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        harness.view.residency.set_max_executors("cpu", 1)
+        harness.scheduler_state.residency.set_max_executors("cpu", 1)
         for version in ("v1", "v2"):
-            harness.view.limits.set_stage_depth("h", version, 4)
+            harness.scheduler_state.limits.set_stage_depth("h", version, 4)
         self.dispatch = Dispatcher(
             lifecycle=harness.line,
-            view=harness.view,
+            scheduler_state=harness.scheduler_state,
             worker_pool=self.fleet,
             devices={"cpu": CPU},
             read_inputs=self._read,
@@ -135,7 +135,7 @@ def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(
     async def body(scenario: DispatchScenario) -> None:
         running, second, third = await scenario.busy(1, 2, 3)
         (later,) = scenario.submit(4)
-        scenario.harness.view.limits.set_stage_depth("h", "v1", 1)
+        scenario.harness.scheduler_state.limits.set_stage_depth("h", "v1", 1)
         scenario.reload()
         assert await scenario.turn() == [RecallAttempts(1)]
         assert await scenario.says(AttemptsRecalled(1, [("job-2", 1), ("job-3", 1)])) == []

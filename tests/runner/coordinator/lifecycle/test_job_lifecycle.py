@@ -72,7 +72,7 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
     async def body(harness: LifecycleHarness) -> None:
         first, second = harness.line.submit(make_submission(1)), harness.line.submit(make_submission(2))
         assert first.job_class is not None
-        harness.view.remove_waiting(first.job_class, first.job.number)
+        harness.scheduler_state.remove_waiting(first.job_class, first.job.number)
         harness.stage(first)
         harness.line.return_unstarted(first)
         assert (first.phase, first.attempt_in_flight, first.executor, first.job.attempt) == (
@@ -81,7 +81,10 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
             None,
             0,
         )
-        assert harness.view.backlog.by_class[first.job_class].peek(2) == [first.job.number, second.job.number]
+        assert harness.scheduler_state.backlog.by_class[first.job_class].peek(2) == [
+            first.job.number,
+            second.job.number,
+        ]
         assert second.phase == "waiting"
 
     run(body)
@@ -133,7 +136,7 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
         live = harness.line.submit(make_submission())
         harness.line.cancel_unstarted(live, "by hand")
         assert live.job_class is not None
-        assert harness.view.backlog.count(live.job_class) == 0
+        assert harness.scheduler_state.backlog.count(live.job_class) == 0
         assert (live.job.state, live.job.error) == ("cancelled", JobError("cancelled", "by hand"))
 
     run(body)
@@ -169,25 +172,27 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
             harness.line.submit(make_submission(n, priority=50 + 10 * (n > 3), vram_bytes=n))
             for n in range(1, 7)
         ]
-        waiting, view = harness.line.queue_manager, harness.view
+        waiting, scheduler_state = harness.line.queue_manager, harness.scheduler_state
         assert lives[0].job_class is not None
-        view.remove_waiting(lives[0].job_class, 1)
-        view.add_waiting(lives[0].job_class, 1)
-        assert view.backlog.by_class[lives[0].job_class].peek(9) == [2, 3, 1]
+        scheduler_state.remove_waiting(lives[0].job_class, 1)
+        scheduler_state.add_waiting(lives[0].job_class, 1)
+        assert scheduler_state.backlog.by_class[lives[0].job_class].peek(9) == [2, 3, 1]
         newer = replace(spec(), version="v2")
         waiting.set_handlers({"h": newer})
-        assert {cls.version for cls in view.backlog.classes()} == {"v2"}
-        assert [view.backlog.by_class[cls].peek(9) for cls in view.backlog.classes()] == [
+        assert {cls.version for cls in scheduler_state.backlog.classes()} == {"v2"}
+        assert [
+            scheduler_state.backlog.by_class[cls].peek(9) for cls in scheduler_state.backlog.classes()
+        ] == [
             [2, 3, 1],
             [4, 5, 6],
         ]
-        assert all(live.job_class in view.backlog.by_class for live in lives)
+        assert all(live.job_class in scheduler_state.backlog.by_class for live in lives)
         waiting.set_handlers({"h": replace(newer, state="broken")})
-        assert view.backlog.classes() == []
+        assert scheduler_state.backlog.classes() == []
         assert {waiting.reasons.for_live_job(live) for live in lives} == {"waiting_for_handler"}
         harness.line.cancel_unstarted(lives[4], "by hand")
         waiting.set_handlers({"h": spec()})
-        assert sorted(line.peek(9) for line in view.backlog.by_class.values()) == [
+        assert sorted(line.peek(9) for line in scheduler_state.backlog.by_class.values()) == [
             [1, 2, 3],
             [4, 6],
         ]
@@ -201,10 +206,10 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
         harness.line.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
             harness.line.submit(make_submission(n, vram_bytes=1 + n % 2))
-        assert len(harness.view.backlog.classes()) == 2
+        assert len(harness.scheduler_state.backlog.classes()) == 2
         harness.line.queue_manager.set_handlers({"h": spec()})
-        (cls,) = harness.view.backlog.classes()
-        assert harness.view.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
+        (cls,) = harness.scheduler_state.backlog.classes()
+        assert harness.scheduler_state.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
     run(body)
 

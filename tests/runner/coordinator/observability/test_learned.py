@@ -21,11 +21,11 @@ def cls(model: str = "m", size: str = "") -> JobClass:
 
 
 def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
-    view = SchedulerState([sim(0, 24 * GIB)])
-    view.estimator.record_load(cls().key, 2 * GIB, 3.0)
-    view.record_run(cls(size="1"), 4 * GIB, 10.0)
-    view.record_run(cls(size="2"), 6 * GIB, 20.0)
-    rows = learned_document(view, spec(), has_gpu=True)
+    scheduler_state = SchedulerState([sim(0, 24 * GIB)])
+    scheduler_state.estimator.record_load(cls().key, 2 * GIB, 3.0)
+    scheduler_state.record_run(cls(size="1"), 4 * GIB, 10.0)
+    scheduler_state.record_run(cls(size="2"), 6 * GIB, 20.0)
+    rows = learned_document(scheduler_state, spec(), has_gpu=True)
     assert [(row["model"], row["size"], row["samples"]) for row in rows] == [
         ("m", "2", 1),
         ("m", "1", 1),
@@ -38,7 +38,7 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
         "vram": {
             "resident_bytes": 2 * GIB,
             "peak_bytes": 4 * GIB,
-            "grant_bytes": view.memory_needs.need_bytes(cls(size="1")),
+            "grant_bytes": scheduler_state.memory_needs.need_bytes(cls(size="1")),
         },
         "load_s": 3.0,
         "run_s": {"p50": 10.0, "p90": 10.0},
@@ -47,20 +47,20 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
 
 
 def test_what_is_unknown_is_null_and_memory_is_that_of_gpus() -> None:
-    view = SchedulerState([sim(0, 24 * GIB)])
-    view.estimator.record_oom(cls(), 4 * GIB)
-    (row,) = learned_document(view, spec(), has_gpu=True)
+    scheduler_state = SchedulerState([sim(0, 24 * GIB)])
+    scheduler_state.estimator.record_oom(cls(), 4 * GIB)
+    (row,) = learned_document(scheduler_state, spec(), has_gpu=True)
     assert row["vram"] == {"resident_bytes": None, "peak_bytes": None, "grant_bytes": None}
     assert (row["load_s"], row["run_s"], row["out_of_memory"]) == (None, {"p50": None, "p90": None}, 1)
-    (row,) = learned_document(view, spec(vram_bytes=6 * GIB, strict=True), has_gpu=True)
+    (row,) = learned_document(scheduler_state, spec(vram_bytes=6 * GIB, strict=True), has_gpu=True)
     assert row["vram"]["grant_bytes"] == 6 * GIB
-    (row,) = learned_document(view, spec(gpus=0), has_gpu=True)
+    (row,) = learned_document(scheduler_state, spec(gpus=0), has_gpu=True)
     assert row["vram"] is None
 
 
 def test_no_more_are_shown_than_anybody_reads() -> None:
-    view = SchedulerState([sim(0, 24 * GIB)])
+    scheduler_state = SchedulerState([sim(0, 24 * GIB)])
     for n in range(SHOWN_MAX + 1):
-        view.record_run(cls(model=str(n)), None, 1.0)
-    rows = learned_document(view, spec(), has_gpu=True)
+        scheduler_state.record_run(cls(model=str(n)), None, 1.0)
+    rows = learned_document(scheduler_state, spec(), has_gpu=True)
     assert (len(rows), rows[0]["model"], rows[-1]["model"]) == (SHOWN_MAX, str(SHOWN_MAX), "1")

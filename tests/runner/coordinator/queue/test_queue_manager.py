@@ -56,14 +56,14 @@ async def settle(harness: LifecycleHarness) -> None:
 
 def heads(harness: LifecycleHarness) -> list[tuple[JobClass, int]]:
     """The first job of each class in view, the most urgent class first."""
-    lines = [(cls, line.first) for cls, line in harness.view.backlog.by_class.items()]
+    lines = [(cls, line.first) for cls, line in harness.scheduler_state.backlog.by_class.items()]
     return sorted(lines, key=lambda entry: (-entry[0].priority, entry[1]))
 
 
 def take(harness: LifecycleHarness, cls: JobClass, n: int) -> LiveJob:
     """What dispatch does with the head of a class."""
     live = harness.line.registry.by_number[n]
-    harness.view.remove_waiting(cls, n)
+    harness.scheduler_state.remove_waiting(cls, n)
     harness.line.queue_manager.windows.on_dispatched(cls)
     live.phase = "assigned"
     harness.start(live)
@@ -75,7 +75,7 @@ async def drain(harness: LifecycleHarness) -> list[LiveJob]:
     ran: list[LiveJob] = []
     for _ in range(10_000):
         await settle(harness)
-        if not harness.view.backlog.by_class:
+        if not harness.scheduler_state.backlog.by_class:
             return ran
         live = take(harness, *heads(harness)[0])
         harness.end(live, output=b"1")
@@ -188,7 +188,10 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
         for number in range(20):
             harness.line.submit(make_submission(number, delay_s=10.0 + number % 2))
         await settle(harness)
-        assert len(harness.line.registry) <= TINY.kept_jobs_max + 1 and not harness.view.backlog.by_class
+        assert (
+            len(harness.line.registry) <= TINY.kept_jobs_max + 1
+            and not harness.scheduler_state.backlog.by_class
+        )
         assert (
             harness.line.queue_manager.reasons.for_stored_job(await harness.read_stored("job-19"))
             == "scheduled"
@@ -286,7 +289,7 @@ def test_many_classes_share_what_memory_holds() -> None:
         for number in range(200):
             harness.line.submit(make_submission(number, queue=f"q{number % 20}"))
         await settle(harness)
-        assert len(harness.view.backlog.by_class) == 20
+        assert len(harness.scheduler_state.backlog.by_class) == 20
         assert len(harness.line.registry) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
         ran = [live.job for live in await drain(harness)]
         for queue in range(20):
@@ -303,8 +306,10 @@ def test_how_many_go_before_a_sleeping_job() -> None:
         await settle(harness)
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
             job = await harness.read_stored(f"job-{number}")
-            cls = next(cls for cls in harness.view.backlog.by_class if cls.priority == job.priority)
-            told = explain(harness.view, cls, job.number)[
+            cls = next(
+                cls for cls in harness.scheduler_state.backlog.by_class if cls.priority == job.priority
+            )
+            told = explain(harness.scheduler_state, cls, job.number)[
                 "jobs_ahead"
             ] + harness.line.queue_manager.jobs_ahead(cls, job.number)
             assert told == ahead
@@ -426,9 +431,9 @@ class Play:
             case "submit":
                 for _ in range(chance.randint(1, 8)):
                     self.submit(chance)
-            case "start" if harness.view.backlog.by_class:
+            case "start" if harness.scheduler_state.backlog.by_class:
                 harness.end(self.take(*heads(harness)[0]), output=b"1")
-            case "fail" if harness.view.backlog.by_class:
+            case "fail" if harness.scheduler_state.backlog.by_class:
                 harness.end(self.take(*chance.choice(heads(harness))), "handler_error")
             case "cancel" if self.count:
                 live_ = await harness.line.queue_manager.spill_pool.load_job(

@@ -17,7 +17,7 @@ from runner.errors import ReloadRefused, ShuttingDown
 from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
 from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, run
-from tests.runner.discovery.test_handler_registry import ECHO, plugins, write
+from tests.runner.discovery.test_handler_registry import ECHO, handler_registry, write
 
 SLOW = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"
 
@@ -38,13 +38,13 @@ class ReloadScenario:
     """The reloads of one source, and what became of its executors."""
 
     def __init__(self, harness: LifecycleHarness, found: HandlerRegistry, answer_s: float) -> None:
-        self.plugins = found
+        self.handler_registry = found
         self.asker = Asker()
         self.retired: list[tuple[str, bool]] = []
         self.in_force = 0
         self.gate = SubmissionGate()
         self.reloads = HandlerReloader(
-            plugins=found,
+            handler_registry=found,
             queue_manager=harness.line.queue_manager,
             retire=lambda handler, *, is_replaced: self.retired.append((handler, is_replaced)),
             read_overrides=lambda: Overrides({}),
@@ -55,7 +55,7 @@ class ReloadScenario:
 
     def _put_in_force(self, harness: LifecycleHarness) -> None:
         self.in_force += 1
-        harness.line.queue_manager.set_handlers(dict(self.plugins.specs))
+        harness.line.queue_manager.set_handlers(dict(self.handler_registry.specs))
 
     async def answer(self) -> tuple[int, ReloadResult]:
         await self.reloads.handle_request(self.asker, front_protocol.ReloadHandlers(7))
@@ -68,7 +68,7 @@ def run_scenario(
     folder: Path, body: Callable[[ReloadScenario], Awaitable[None]], *, answer_s: float = 20.0
 ) -> None:
     async def whole(harness: LifecycleHarness) -> None:
-        found = plugins(folder, "a.py")
+        found = handler_registry(folder, "a.py")
         await found.describe_all()
         harness.line.queue_manager.set_handlers(dict(found.specs))
         await body(ReloadScenario(harness, found, answer_s))

@@ -38,12 +38,12 @@ class Taught:
     ) -> None:
         self.written: list[tuple[str, bytes | None]] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
-        self.view = SchedulerState([make(0, 24 * GIB), make(1, 24 * GIB)])
-        self.ids = [device.id for device in self.view.ledger.devices][: max(1, gpus)]
-        self.view.ledger.reserve(self.ids, 1, 8 * GIB)
+        self.scheduler_state = SchedulerState([make(0, 24 * GIB), make(1, 24 * GIB)])
+        self.ids = [device.id for device in self.scheduler_state.ledger.devices][: max(1, gpus)]
+        self.scheduler_state.ledger.reserve(self.ids, 1, 8 * GIB)
         self.figures = Statistics()
         self.learning = EstimateRecorder(
-            view=self.view,
+            scheduler_state=self.scheduler_state,
             statistics=self.figures,
             call_later=lambda seconds, call: self.later.append((seconds, call)),
             stored_values=kept or {},
@@ -70,17 +70,17 @@ class Taught:
 
     @property
     def known(self) -> Observations:
-        ((_, model),) = self.view.estimator.models("h")
+        ((_, model),) = self.scheduler_state.estimator.models("h")
         return model.whole
 
 
 def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
     taught = Taught(gpus=2)
-    taught.view.ledger.usage.record_total(1, 3 * GIB)
+    taught.scheduler_state.ledger.usage.record_total(1, 3 * GIB)
     taught.learning.on_loaded(taught.post, ExecutorLoaded(1, 2.0, 3 * GIB))
     taught.end(peak_bytes=5 * GIB, run_s=1.0)
-    assert taught.view.estimator.resident_bytes(CLS.key) == 3 * GIB // 2
-    assert taught.view.estimator.load_s(CLS.key) == 2.0
+    assert taught.scheduler_state.estimator.resident_bytes(CLS.key) == 3 * GIB // 2
+    assert taught.scheduler_state.estimator.load_s(CLS.key) == 2.0
     assert taught.known.peak_bytes == 5 * GIB // 2
 
 
@@ -94,7 +94,7 @@ def test_who_was_too_short_to_be_looked_at_took_what_its_executor_holds() -> Non
     taught = Taught()
     taught.end(run_s=1.0)
     assert taught.known.peak_bytes == 0
-    taught.view.ledger.usage.record_total(1, 3 * GIB)
+    taught.scheduler_state.ledger.usage.record_total(1, 3 * GIB)
     taught.end(run_s=1.0)
     assert taught.known.peak_bytes == 3 * GIB
 
@@ -125,7 +125,7 @@ def test_failures_teach_nothing_but_that_memory_ran_out() -> None:
     taught.end("memory_exceeded", cls=None, squeeze=squeeze)
     # It was beside others: they may have taken what it was granted.
     taught.end("device_out_of_memory", squeeze=squeeze)
-    assert list(taught.view.estimator.models("h")) == [] and taught.later == []
+    assert list(taught.scheduler_state.estimator.models("h")) == [] and taught.later == []
     taught.end("memory_exceeded", squeeze=squeeze)
     assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (10 * GIB, 1)
     taught.end("device_out_of_memory", squeeze=replace(squeeze, was_alone=True, grant_bytes=10 * GIB))
@@ -170,7 +170,7 @@ def test_what_was_forgotten_is_taken_out_of_the_store() -> None:
 )
 def test_what_can_not_be_read_is_learned_anew(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
     taught = Taught({"learned/models/h/m": value, "queue/q/paused": b"true"})
-    assert list(taught.view.estimator.models("h")) == []
+    assert list(taught.scheduler_state.estimator.models("h")) == []
     assert "learned/models/h/m can't be read" in caplog.text
     taught.learning.store_changes()
     assert taught.written == [("learned/models/h/m", None)]

@@ -32,10 +32,10 @@ def test_ordinals_count_what_ended_and_close_over_what_was_dropped() -> None:
 def test_a_line_holds_all_whose_end_or_return_was_not_told() -> None:
     line = line_of("a", "b")
     line.remove_ended(line.entries[0])
-    assert line.unreported() == [("b", 1)]
+    assert line.unreported_attempts() == [("b", 1)]
     line.withheld.append(("a", 1))
     line.not_started.append(("c", 2))
-    assert line.unreported() == [("b", 1), ("a", 1), ("c", 2)]
+    assert line.unreported_attempts() == [("b", 1), ("a", 1), ("c", 2)]
 
 
 def test_what_the_page_counts_as_started_no_longer_waits() -> None:
@@ -44,9 +44,9 @@ def test_what_the_page_counts_as_started_no_longer_waits() -> None:
     started = line.last_started(running)
     assert started is not None
     assert started.key == ("b", 1)
-    assert names(line.unstarted(running)) == ["c"]
+    assert names(line.unstarted_attempts(running)) == ["c"]
     line.remove_ended(line.entries[0])
-    assert names(line.unstarted(running)) == ["c"]
+    assert names(line.unstarted_attempts(running)) == ["c"]
 
 
 def test_nothing_has_started_at_an_idle_executor() -> None:
@@ -101,10 +101,10 @@ def test_what_is_not_acknowledged_is_kept_in_order_whether_sent_or_not() -> None
         outbox.add(message)
     outbox.mark_sent(2)
     outbox.acknowledge(1)
-    assert (outbox.unacknowledged(), len(outbox), outbox.nbytes) == ([b"2", b"3"], 2, 2)
+    assert (outbox.unacknowledged_messages(), len(outbox), outbox.nbytes) == ([b"2", b"3"], 2, 2)
     outbox.rewind()
     outbox.acknowledge(9)
-    assert (outbox.unacknowledged(), outbox.nbytes, outbox.is_full) == ([], 0, False)
+    assert (outbox.unacknowledged_messages(), outbox.nbytes, outbox.is_full) == ([], 0, False)
 
 
 def test_a_death_says_by_what_and_at_what() -> None:

@@ -28,7 +28,7 @@ class AttemptMessageHandler:
         self,
         *,
         lifecycle: JobLifecycle,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         dispatcher: Dispatcher,
         memory_monitor: MemoryMonitor,
         estimate_recorder: EstimateRecorder,
@@ -36,7 +36,7 @@ class AttemptMessageHandler:
         from_wall_time: Callable[[float], float],
     ) -> None:
         self._lifecycle = lifecycle
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
         self._memory_monitor = memory_monitor
         self._estimate_recorder = estimate_recorder
@@ -65,12 +65,12 @@ class AttemptMessageHandler:
             self._lifecycle.mark_running(live, message.at)
         if (
             executor.spec.options.slots > 1
-            or self._view.executors[executor.number].long_job_number is not None
+            or self._scheduler_state.executors[executor.number].long_job_number is not None
         ):
             # Nothing waits behind it, or was called back because of its mates.
             return
         # First the mark: what is recalled must not be staged here again.
-        self._view.mark_long_running(executor.number, live.job.number)
+        self._scheduler_state.mark_long_running(executor.number, live.job.number)
         self._dispatcher.control.recall_staged(executor)
 
     def on_attempt_events(self, _: WorkerHandle, message: AttemptEvents) -> None:
@@ -156,7 +156,7 @@ class AttemptMessageHandler:
         started_at = live.job.started_at or 0.0
         ceiling_bytes = live.job.terms.vram_bytes if executor.is_grant_fixed else None
         return oom_escalation.oom_circumstances(
-            self._view, live.job_class, executor.number, started_at, ceiling_bytes
+            self._scheduler_state, live.job_class, executor.number, started_at, ceiling_bytes
         )
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
@@ -166,12 +166,14 @@ class AttemptMessageHandler:
             executor.sent_count -= 1
             executor.jobs_done += 1
         if live.job_class is not None:
-            self._view.on_attempt_ended(executor.number, live.job_class, number, self._lifecycle.now())
+            self._scheduler_state.on_attempt_ended(
+                executor.number, live.job_class, number, self._lifecycle.now()
+            )
 
     def _assume_peak(self, executor: ExecutorHandle, peak_bytes: int) -> None:
         """Until the next reading the executor may hold what the attempt held: readings come once a second,
         and an idle executor is charged no more than the last of them."""
-        is_exact = self._view.ledger.usage.level(executor.devices[0]) == "exact"
+        is_exact = self._scheduler_state.ledger.usage.level(executor.devices[0]) == "exact"
         # The peak of those is over all devices together.
         per_device_bytes = peak_bytes // len(executor.devices) if is_exact else peak_bytes
-        self._view.ledger.usage.assume_usage(executor.number, per_device_bytes)
+        self._scheduler_state.ledger.usage.assume_usage(executor.number, per_device_bytes)

@@ -10,7 +10,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle
-from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
+from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.protocol.worker import STUCK, AttemptsRecalled, ExecutorGone, ExecutorLoaded, ExecutorUsage
 
@@ -22,7 +22,7 @@ class ExecutorMessageHandler:
         self,
         *,
         lifecycle: JobLifecycle,
-        view: SchedulerState,
+        scheduler_state: SchedulerState,
         dispatcher: Dispatcher,
         memory_monitor: MemoryMonitor,
         estimate_recorder: EstimateRecorder,
@@ -31,7 +31,7 @@ class ExecutorMessageHandler:
         on_cleared: Callable[[int], None],
     ) -> None:
         self._lifecycle = lifecycle
-        self._view = view
+        self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
         self._memory_monitor = memory_monitor
         self._estimate_recorder = estimate_recorder
@@ -48,7 +48,7 @@ class ExecutorMessageHandler:
             return
         executor.is_loaded = True
         self._memory_monitor.on_loaded(executor, message)
-        self._view.on_loaded(message.executor, message.resident_bytes, self._lifecycle.now())
+        self._scheduler_state.on_loaded(message.executor, message.resident_bytes, self._lifecycle.now())
         self._estimate_recorder.on_loaded(executor, message)
         self._dispatcher.prewarming.on_loaded(executor)
 
@@ -62,7 +62,7 @@ class ExecutorMessageHandler:
             executor.attempts.pop(live.job.number, None)
             executor.sent_count -= 1
             if live.job_class is not None:
-                self._view.on_attempt_ended(
+                self._scheduler_state.on_attempt_ended(
                     executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=False
                 )
             self._return_unstarted(live)
@@ -90,7 +90,7 @@ class ExecutorMessageHandler:
         executor = self._dispatcher.executors.pop(number, None)
         if executor is None:
             return
-        self._view.on_executor_gone(number, self._lifecycle.now() if has_exited else None)
+        self._scheduler_state.on_executor_gone(number, self._lifecycle.now() if has_exited else None)
         for live in reversed(executor.attempts.values()):
             # An assigned one is put back by whoever was about to send it.
             if live.phase != "assigned":
@@ -105,7 +105,7 @@ class ExecutorMessageHandler:
     def on_executor_usage(self, _: WorkerHandle, message: ExecutorUsage) -> None:
         """The memory that executors use now."""
         for number, nbytes in message.executors:
-            self._view.ledger.usage.record_total(number, nbytes)
+            self._scheduler_state.ledger.usage.record_total(number, nbytes)
 
     def _return_unstarted(self, live: LiveJob) -> None:
         if live.job.cancel_reason is not None:
