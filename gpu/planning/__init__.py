@@ -1,1 +1,1 @@
-"""Pure: the planner: which job starts where, what is loaded, evicted or reserved for it."""
+"""Pure: the planner: which jobs start on which devices, and what is loaded, evicted or reserved for them."""

@@ -1,4 +1,4 @@
-"""Pure: what a plan says is to be done, and why the rest waits."""
+"""Pure: the actions of a plan, and the reasons why the remaining jobs wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WaitReason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiti
 
 @dataclass(frozen=True, slots=True)
 class StartAction:
-    """Hand waiting jobs to a warm executor, in this order."""
+    """Assign waiting jobs to a warm executor, in this order."""
 
     executor: int
     job_class: JobClass
@@ -24,14 +24,14 @@ class StartAction:
 
 @dataclass(frozen=True, slots=True)
 class LoadAction:
-    """Start a new executor with this job, and those that run together with it."""
+    """Start a new executor with this job, and with the jobs that run together with it."""
 
     job_class: JobClass
     job_number: int
     device_ids: tuple[str, ...]
-    #: On each of the devices. 0: none promised.
+    #: On each of the devices. 0: no bytes are granted.
     grant_bytes: int
-    #: Nothing else starts there during its first attempt.
+    #: No other executor starts on the devices during its first attempt.
     exclusive: bool
     outlook: Outlook = UNKNOWN_OUTLOOK
     extra_job_numbers: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class LoadAction:
 
 @dataclass(frozen=True, slots=True)
 class EvictAction:
-    """Tell an idle executor to go."""
+    """Unload an idle executor."""
 
     executor: int
 
@@ -49,11 +49,11 @@ PlanAction = StartAction | LoadAction | EvictAction
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in the order in which they are to be carried out, and why the rest waits."""
+    """Actions in the order in which they must be carried out, and the reasons why the remaining jobs wait."""
 
     actions: list[PlanAction]
-    #: Of each class of which somebody still waits, but for those whose next batch gathers.
+    #: By class, for each class that still has waiting jobs, except those whose next batch is still gathering.
     reasons: dict[JobClass, WaitReason]
-    #: When to ask again, if nothing happens before: a batch has gathered long enough then, or what somebody
-    #: waits for should have come.
+    #: When to plan again if nothing happens before: a batch reaches its deadline, or a warm executor that a
+    #: job waits for should be free.
     replan_at: float = math.inf

@@ -1,4 +1,4 @@
-"""Pure: the first waiting job of a class in the course of one plan, and its place among the others."""
+"""Pure: the next job of a class during one plan, and its rank among the others."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import PlanShares
 
-#: So many seconds of waiting count as much as one more point of priority.
+#: Seconds of waiting that count as much as one more point of priority.
 AGEING_S = 60.0
-#: What a run is taken to last where nothing limits it and none was seen.
+#: Assumed duration of a run that has no limit and of which none was observed.
 UNKNOWN_RUN_S = 3600.0
 
-#: The smaller the earlier.
+#: The smallest rank goes first.
 Rank = tuple[float, bool, float, float, int]
 
 
 class Candidate:
     """The next job of a class that the plan has not started, and how often it may still be overtaken.
 
-    Of equal priority, waiting included, the tenant goes first that had least, and of its jobs the one whose
-    wait is longest for its run: the more so the more devices it takes, which are rarely free together. As any
-    wait grows without end, so does this."""
+    Priority includes ageing. Within one priority the tenant that had least goes first, and of its jobs the
+    one that has waited longest in proportion to its run. Jobs that take more devices count as more urgent,
+    since several devices are rarely free together. Waiting time is unbounded, so urgency is too: no job
+    starves.
+    """
 
     __slots__ = (
         "_backlog",
@@ -60,7 +62,8 @@ class Candidate:
         top_priority: int,
         plan_shares: PlanShares,
     ) -> None:
-        """`top` is the highest priority that waits: nobody ages beyond it."""
+        """Take the next job of `job_class`; `top_priority` is the highest that waits, and ageing stops there.
+        Take the next job of `job_class`; `top_priority` is the highest that waits, and ageing stops there."""
         self.state = state
         self.job_class = job_class
         self._now = now
@@ -71,15 +74,17 @@ class Candidate:
         self.device_count = state.residency.device_count(job_class)
         #: What a new executor must be granted; None where that is unknown.
         self.need_bytes = state.memory_needs.need_bytes(job_class)
-        #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
+        #: Expected duration of a run; None where that is unknown. 0 for a prewarm request, which runs
+        #: nothing.
         self.run_s = 0.0 if job_class.is_prewarm else state.time_estimates.run_s(job_class)
-        # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
+        # Created on first use: a plan makes a thousand candidates and examines only a few of them closely.
         self._need_by_capacity: dict[int, int] | None = None
         self._fits_when_empty: dict[str, bool] | None = None
-        #: Not every device of its lane will do.
+        #: Some devices of its pool are excluded.
         self.is_device_restricted = bool(job_class.avoided_devices or job_class.allowed_devices)
         self._candidate_ids: set[str] | None = None
-        #: How many go in one batch, 0 where there are none, and how many run at once in one executor.
+        #: The most jobs in one batch (0: the class is not batched), and the jobs that run at once in one
+        #: executor.
         self.batch_max = state.batch_sizing.batch_max(job_class)
         self.jobs_per_run = state.batch_sizing.jobs_per_run(job_class)
         self.started_count = 0
@@ -87,15 +92,18 @@ class Candidate:
         self.job_number = self._backlog.first
         self.overtakes_left = state.overtakes.remaining(self.job_number)
         self.rank = self.rank_of(self.job_number)
-        #: It was tried and found no room.
+        #: The plan tried to start it and found no capacity.
         self.is_blocked = False
-        #: Bytes that are kept for it while others leave.
+        #: Bytes that are claimed for it while other executors leave.
         self.claims: tuple[tuple[DeviceCapacity, int], ...] = ()
 
     @property
     def batch_deadline(self) -> float:
-        """When its next batch goes at the latest; what is past where it need not wait: it is full, or
-        has gathered long enough, or an executor has to load for it first."""
+        """When its next batch starts at the latest.
+
+        In the past where the batch need not wait: it is full or has gathered long enough, or an executor has
+        to load for it first (-inf).
+        """
         if not self.batch_max or self.job_class.key not in self.state.residency.by_key:
             return -math.inf
         return self.state.batch_sizing.batch_deadline(
@@ -104,11 +112,11 @@ class Candidate:
 
     @property
     def run_s_or_default(self) -> float:
-        """How long a run of it is taken to last."""
+        """Expected duration of a run, with a default where it is unknown."""
         return UNKNOWN_RUN_S if self.run_s is None else max(1.0, self.run_s)
 
     def rank_of(self, job_number: int) -> Rank:
-        """Where a job of the class stands."""
+        """Return the rank of a job of the class."""
         waited_s = max(0.0, self._now - self._backlog.waiting_since(job_number))
         run_s = self.run_s_or_default
         priority = self.job_class.priority
@@ -124,14 +132,14 @@ class Candidate:
         )
 
     def update_rank(self) -> bool:
-        """Whether it stands elsewhere by now, as its tenant was given something."""
+        """Update the rank after its tenant was charged; return whether it changed."""
         if not self._plan_shares.has_many_tenants or self._plan_shares.rank(self.job_class) == self.rank[2]:
             return False
         self.rank = self.rank_of(self.job_number)
         return True
 
     def need_for_capacity(self, cap_bytes: int) -> int:
-        """What must be free to load it on a device of that size."""
+        """Return the bytes that must be free to load it on a device with `cap_bytes` of grantable memory."""
         if self.job_class.need_bytes is not None and self.need_bytes == self.job_class.need_bytes:
             return self.job_class.need_bytes
         if self._need_by_capacity is None:
@@ -144,7 +152,10 @@ class Candidate:
         return need
 
     def avoids(self, device_id: str) -> bool:
-        """Whether it is not to run there: others are named, or it failed there and can go elsewhere."""
+        """Return whether the class must not run on a device.
+
+        Either it names other devices, or it failed on this one and can run elsewhere.
+        """
         if self._candidate_ids is None:
             self._candidate_ids = {
                 slot.device.id for slot in self.state.residency.candidate_devices(self.job_class)
@@ -152,31 +163,32 @@ class Candidate:
         return device_id not in self._candidate_ids
 
     def may_run_on(self, capacity: DeviceCapacity) -> bool:
-        """Whether it may be at work there as things are, were its bytes free."""
+        """Return whether the class may run on a device in its present state, provided that its bytes are
+        free."""
         if self.is_device_restricted and self.avoids(capacity.slot.device.id):
             return False
         return capacity.is_idle or not self.job_class.alone_on_device
 
     def latest_end(self, count: int, *, is_cold: bool) -> float:
-        """When they have ended in any case: by then they are stopped."""
+        """Return the time by which `count` jobs have ended in any case, since their limit stops them."""
         if math.isinf(self.job_class.limit_s):
             return math.inf
         load_s = (self.state.time_estimates.load_s(self.job_class.key) or 0.0) if is_cold else 0.0
         return self._now + load_s + self.job_class.limit_s * -(-count // self.jobs_per_run)
 
     def expected_end(self, count: int, *, is_cold: bool) -> float:
-        """When so many of its runs, begun now, are expected to have ended; inf where that is unknown."""
+        """Return when `count` jobs that start now should have ended; inf where that is unknown."""
         if self.run_s is None:
             return math.inf
         load_s = (self.state.time_estimates.load_s(self.job_class.key) or 0.0) if is_cold else 0.0
         return self._now + load_s + self.run_s * -(-count // self.jobs_per_run)
 
     def peek(self, count: int) -> list[int]:
-        """The next jobs of the class."""
+        """Return the next `count` jobs of the class."""
         return self._backlog.peek(count, self.started_count)
 
     def advance(self, count: int) -> None:
-        """So many were started."""
+        """Move on to the next job after `count` were started."""
         self.started_count += count
         self.waiting_count -= count
         if self.waiting_count:
@@ -185,7 +197,7 @@ class Candidate:
             self.rank = self.rank_of(self.job_number)
 
     def fits_when_empty(self, slot: DeviceSlot) -> bool:
-        """Whether it could start there if all that runs there ended."""
+        """Return whether it could start on a device if everything that runs there ended."""
         if self._fits_when_empty is None:
             self._fits_when_empty = {}
         known = self._fits_when_empty.get(slot.device.id)

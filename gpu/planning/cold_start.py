@@ -1,4 +1,4 @@
-"""Pure: new executors: where one fits, and who must go where none does."""
+"""Pure: cold starts: where a new executor fits, and which idle executors to evict where none does."""
 
 from __future__ import annotations
 
@@ -12,42 +12,45 @@ from gpu.planning.warm_start import WarmStarts
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
-#: Of so many devices the one is chosen where the cheapest executors go.
+#: The cheapest eviction is chosen among this many devices.
 EVICTION_PLANS_MAX = 8
 
 
 @dataclass(slots=True)
 class EvictionPlan:
-    """A way to let a job start: executors that must go with their bytes, and what is then kept for it."""
+    """Evictions that let a job start: the victims with their bytes, and what is then claimed for it."""
 
     victims: dict[int, int]
     claims: list[tuple[DeviceCapacity, int]]
-    #: What loading them again is expected to cost, in seconds.
+    #: Expected cost of loading the victims again, in seconds.
     reload_cost_s: float = 0.0
 
     def cost(self) -> tuple[float, int, int, int]:
-        """The less is lost, then the less is sent away, the better."""
+        """Return the sort key: the cheapest to reload, then the fewest bytes and executors evicted."""
         return self.reload_cost_s, sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.order
 
 
 class ColdStarts:
-    """New executors as a plan goes on."""
+    """The new executors that a plan starts, and the evictions that make space for them."""
 
     def __init__(self, builder: PlanBuilder, warm_starts: WarmStarts) -> None:
         self._builder = builder
         self._warm_starts = warm_starts
-        #: (is it the GPUs' lane, devices at once) to the smallest need for which no room is to be made: as a
-        #: plan goes on there is only less, so that who needs as much need not be tried.
+        #: (whether it is the GPU pool, devices at once) to the smallest need for which no eviction was found.
+        #: Capacity only shrinks during a plan, so a candidate that needs as much or more is not tried again.
         self._failed_needs: dict[tuple[bool, int], int] = {}
 
     def load(self, candidate: Candidate, capacities: list[DeviceCapacity], grant_bytes: int) -> None:
-        """Load a new executor where one fits."""
+        """Load a new executor on devices where it fits."""
         count = int(min(candidate.jobs_per_run, self._builder.concurrency.remaining(candidate.job_class)))
         self._builder.load(Move(candidate, candidate.peek(count), capacities, grant_bytes, is_cold=True))
 
     def find_fit(self, candidate: Candidate) -> tuple[list[DeviceCapacity], int] | None:
-        """Where a new executor fits now, so that the least is left over (an unknown need: where most is
-        free), and its grant on each device."""
+        """Return the devices where a new executor fits now, and its grant on each of them.
+
+        The best fit is taken: the devices on which the fewest bytes remain. For an unknown need it is the
+        devices with the most free bytes.
+        """
         options: list[tuple[int, int, DeviceCapacity, int]] = []
         for cap_bytes in self._builder.pool(candidate):
             need = candidate.need_for_capacity(cap_bytes)
@@ -84,14 +87,14 @@ class ColdStarts:
             )
         )
 
-    # Making room.
+    # Evictions.
 
     def clear_failures(self) -> None:
-        """Claims were given up: who was tried in vain may find room now."""
+        """Forget failed searches after claims were released: the same need may fit now."""
         self._failed_needs.clear()
 
     def claim(self, candidate: Candidate) -> None:
-        """Keep for the head what it could have now, or what others are leaving for it."""
+        """Claim for the candidate what it could have now, or what leaving executors will free for it."""
         indexes = self._builder.pool(candidate).values()
         if candidate.need_bytes == 0 or not any(index.freeing_count for index in indexes):
             return
@@ -116,8 +119,10 @@ class ColdStarts:
                 self._builder.claim(candidate, capacity, need)
 
     def find_eviction(self, candidate: Candidate) -> EvictionPlan | None:
-        """How idle executors that go let the head start. Nobody is sent away where enough is coming already,
-        or where it would not be enough."""
+        """Return the cheapest set of evictions that lets the candidate start.
+
+        None where it would not be enough. There are no victims where enough bytes are already being freed.
+        """
         idle = self._warm_starts.idle_executors(candidate.job_class)
         eviction_plans = [
             eviction
@@ -125,20 +130,20 @@ class ColdStarts:
             if (eviction := self._plan_for_idle(candidate, each))
         ]
         eviction = min(eviction_plans, key=EvictionPlan.cost, default=None)
-        # An executor of the head's own kind goes only where nothing else helps.
+        # An executor of the candidate's own key is evicted only where nothing else helps.
         eviction = eviction or self._plan_for_new(candidate, {each.executor for each in idle})
         eviction = eviction or (self._plan_for_new(candidate, set()) if idle else None)
         return eviction if eviction is None or candidate.job_class.may_evict or not eviction.victims else None
 
     def apply_eviction(self, candidate: Candidate, eviction: EvictionPlan) -> None:
-        """Tell the executors of a way to go, and claim for the head what they leave."""
+        """Evict the victims, and claim for the candidate the bytes that they free."""
         for executor, nbytes in eviction.victims.items():
             self._builder.evict(executor, nbytes)
         for capacity, nbytes in eviction.claims:
             self._builder.claim(candidate, capacity, nbytes)
 
     def _plan_for_idle(self, candidate: Candidate, resident: ResidentExecutor) -> EvictionPlan | None:
-        """Who must go so that an idle executor gets its whole grant back."""
+        """Return the evictions that let an idle executor have its whole grant again."""
         eviction = EvictionPlan({}, [])
         extra = self._builder.state.ledger.extra_bytes(resident.executor)
         for capacity in self._builder.capacities_of(resident):
@@ -151,13 +156,13 @@ class ColdStarts:
         return eviction
 
     def _plan_for_new(self, candidate: Candidate, kept_executors: set[int]) -> EvictionPlan | None:
-        """Who must go so that a new executor fits, on the devices where that costs least."""
+        """Return the evictions that make a new executor fit, on the devices where they cost least."""
         eviction_plans: list[EvictionPlan] = []
         count = 0
         for cap_bytes, index in self._builder.pool(candidate).items():
             need = candidate.need_for_capacity(cap_bytes)
             found = (capacity for capacity in index.after_eviction(need) if candidate.may_run_on(capacity))
-            # Some come twice.
+            # A device may be listed twice.
             for capacity in dict.fromkeys(islice(found, max(EVICTION_PLANS_MAX, 2 * candidate.device_count))):
                 eviction = EvictionPlan({}, [])
                 if self._add_victims(eviction, capacity, need, kept_executors, is_new=True):
@@ -184,8 +189,10 @@ class ColdStarts:
         *,
         is_new: bool = False,
     ) -> bool:
-        """Add to a way the idle executors that must go from a device so that so many bytes, and a place for
-        a new executor, are coming; False where that can't be had."""
+        """Add the idle executors to evict so that `nbytes` become free on a device; False where that fails.
+
+        `is_new` also requires one resident fewer where the device is at its limit.
+        """
         state = self._builder.state
         charge = state.ledger.charge_bytes
         lacking_bytes = nbytes - capacity.free_soon if nbytes > 0 else 0
@@ -200,7 +207,7 @@ class ColdStarts:
                     lacking_bytes -= victims[executor]
             if lacking_bytes > 0 or len(victims) < at_least:
                 return False
-            # A later, larger one may have made the first ones needless.
+            # A later, larger victim may have made the first ones unnecessary.
             for executor, freed in list(victims.items()):
                 if len(victims) > at_least and lacking_bytes + freed <= 0:
                     lacking_bytes += victims.pop(executor)
@@ -210,8 +217,10 @@ class ColdStarts:
         return True
 
     def _evictable(self, capacity: DeviceCapacity) -> list[int]:
-        """Idle executors that may be told to go, the cheapest to load again first; of two the one that
-        idles longest."""
+        """Return the idle executors that may be evicted, the cheapest to reload first.
+
+        At equal cost the one that has idled longest comes first.
+        """
         evictable = [each for each in capacity.slot.idle.values() if not each.is_pinned]
         evictable = [each for each in evictable if each.executor not in self._builder.used_executors]
         evictable.sort(key=self._reload_cost_s)
@@ -221,7 +230,10 @@ class ColdStarts:
         return self._builder.state.time_estimates.reload_cost_s(resident, self._builder.now)
 
     def is_known_full(self, candidate: Candidate) -> bool:
-        """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
+        """Return whether an equal or smaller need was tried without success in this plan.
+
+        Does not apply where the class has an idle executor of its own, which may be reused.
+        """
         need_bytes = candidate.need_bytes
         if (
             need_bytes is None

@@ -13,8 +13,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 
 
 def explain(state: SchedulerState, job_class: JobClass, job_number: int) -> dict[str, Any]:
-    """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
-    go before it."""
+    """Explain why a job waits: the reason, what each device has free, and about how many jobs go first."""
     devices = [_explain_device(state, job_class, slot) for slot in state.residency.device_pool(job_class)]
     return {
         "reason": _reason(state, job_class, devices),
@@ -31,7 +30,7 @@ def explain(state: SchedulerState, job_class: JobClass, job_number: int) -> dict
 
 
 def explain_reservation(state: SchedulerState, job_number: int, now: float) -> dict[str, Any] | None:
-    """What is kept for a waiting job while others go on; None where nothing is."""
+    """Describe what is reserved for a waiting job while others start; None where nothing is."""
     reservation = find_reservation(state, now, job_number)
     if reservation is None or not reservation.remaining:
         return None

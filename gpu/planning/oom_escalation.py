@@ -1,14 +1,14 @@
-"""Pure: what a job that ran out of device memory is given next, and when nothing is left to give.
+"""Pure: what a job that ran out of device memory is granted next, and when there is nothing more to grant.
 
-The ladder, which uses up no retry:
+The rungs, which use up no retry:
 
-1. the same executor again, which has dropped its caches, with nobody else at work on its devices;
-2. half as much again (or what was learned meanwhile, if that is more) in a fresh process, for which idle
-   neighbours make room;
+1. the same executor again, which has dropped its caches, with no other executor running on its devices;
+2. half as much again (or what was learned meanwhile, if that is more) in a new process, for which idle
+   neighbours are evicted;
 3. a whole device, the largest there is.
 
-A rung that can bring nothing is skipped: who was alone needs not be alone again, and who had a whole
-device, or all that a `strict` handler may have, can't have more. After the last one the job fails.
+A rung that cannot help is skipped: a job that already ran alone does not run alone again, and a job that had
+a whole device, or all that a `strict` handler may have, cannot get more. After the last rung the job fails.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from gpu.job_class import JobClass
 from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.scheduler_state import SchedulerState
 
-#: Other programs' use moves a little all the time: where there is any, a whole device is this much less, or
-#: one byte more of it would keep the job waiting for ever.
+#: The memory use of other programs fluctuates all the time. Where there is any, a whole device means this
+#: much less: one byte more would keep the job waiting for ever.
 SLACK_BYTES = 256 * 1024 * 1024
 
 
 class OomRung(IntEnum):
-    """How far up a job has come; stored with it."""
+    """The escalation step that a job has reached; stored with the job."""
 
     NONE = 0
     ALONE = 1
@@ -39,21 +39,21 @@ class OomRung(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class OomCircumstances:
-    """What stood around an attempt when it ran out of device memory. Bytes are those on each device."""
+    """The state around an attempt when it ran out of device memory. Bytes are those on each device."""
 
     devices: tuple[str, ...]
     grant_bytes: int
-    #: Nobody else was at work on its devices while it ran.
+    #: No other executor ran on its devices during the attempt.
     was_alone: bool
-    #: The most that an executor of its kind could be granted were it alone; None where nobody could look.
+    #: The most that an executor of its class could be granted if it were alone; None where that is unknown.
     largest_bytes: int | None
     foreign_bytes: int
-    #: Who else lived on its devices: `{executor, handler, state, granted_bytes, resident_bytes}`.
+    #: The other executors on its devices: `{executor, handler, state, granted_bytes, resident_bytes}`.
     neighbours: list[dict[str, Any]]
 
 
 def next_rung(rung: int, circumstances: OomCircumstances) -> OomRung | None:
-    """The next rung that can bring something; None where there is none."""
+    """Return the next rung that can help; None where there is none."""
     largest = math.inf if circumstances.largest_bytes is None else circumstances.largest_bytes
     if rung < OomRung.ALONE and not circumstances.was_alone:
         return OomRung.ALONE
@@ -65,7 +65,8 @@ def next_rung(rung: int, circumstances: OomCircumstances) -> OomRung | None:
 
 
 def class_on_rung(state: SchedulerState, job_class: JobClass, rung: int, grant_bytes: int) -> JobClass:
-    """The class in which a job waits that is on a rung; `grant_bytes` is what it had when it ran out."""
+    """Return the class in which a job on a rung waits; `grant_bytes` is its grant when it ran out of memory.
+    Return the class in which a job on a rung waits; `grant_bytes` is its grant when it ran out of memory."""
     if rung == OomRung.NONE:
         return job_class
     alone = not _is_ram(state, job_class)  # guard: retried-alone
@@ -84,15 +85,18 @@ def class_on_rung(state: SchedulerState, job_class: JobClass, rung: int, grant_b
     if rung == OomRung.LARGER:
         learned = state.memory_needs.need_bytes(replace(job_class, need_bytes=None))
         need_bytes = min(_raised_grant(grant_bytes, learned or 0), largest)
-    # Less than it had would be of no use, also where others hold more than they did.
+    # Less than it had would not help, even where other executors hold more than they did.
     return replace(job_class, need_bytes=max(need_bytes, grant_bytes), alone_on_device=alone)
 
 
 def largest_grant_bytes(state: SchedulerState, job_class: JobClass) -> int:
-    """The most that a new executor of the class could be granted on each of its devices were it alone there:
-    without what other programs and pinned executors hold. 0 where it has no devices."""
+    """Return the most that a new executor of the class could be granted on each of its devices if it were
+    alone.
+
+    What other programs and pinned executors hold is subtracted. 0 where there are not enough devices.
+    """
     pool, device_count = state.residency.device_pool(job_class), state.residency.device_count(job_class)
-    # Where none is open, their workers are still to come: a server that starts places its jobs first.
+    # Where none is open, the workers are still starting: a server assigns rungs to its jobs before that.
     slots = [slot for slot in pool if slot.is_open]
     free = sorted((_grantable(state, slot.device.id) for slot in slots or pool), reverse=True)
     return max(0, free[device_count - 1]) if len(free) >= device_count else 0
@@ -105,8 +109,11 @@ def oom_circumstances(
     started_at: float,
     ceiling_bytes: int | None = None,
 ) -> OomCircumstances:
-    """Look around an executor whose attempt, begun at `started_at`, has just run out of memory. More than
-    the ceiling it is never granted."""
+    """Describe the surroundings of an executor whose attempt, started at `started_at`, just ran out of
+    memory.
+
+    `ceiling_bytes` is the most that it may ever be granted.
+    """
     resident = state.executors[executor]
     others = {
         each: other
@@ -135,7 +142,7 @@ def oom_circumstances(
 
 
 def unknown_circumstances(devices: Sequence[str], grant_bytes: int) -> OomCircumstances:
-    """What stood around an attempt of which is only known that it ran out: its server died meanwhile."""
+    """Return the circumstances of an out-of-memory failure whose server died: nothing else is known."""
     return OomCircumstances(tuple(devices), grant_bytes, False, None, 0, [])
 
 
@@ -146,8 +153,10 @@ def oom_report(
     granted: Sequence[int],
     peak_bytes: int | None,
 ) -> dict[str, Any]:
-    """What people are told when nothing is left to give. `granted` are the grants of all attempts that
-    ran out, the last one's too."""
+    """Build the report for users when there is nothing more to grant.
+
+    `granted` are the grants of all attempts that ran out of memory, the last one included.
+    """
     return {
         "declared_bytes": declared_bytes,
         "granted_bytes": list(granted),
@@ -175,7 +184,7 @@ def _grantable(state: SchedulerState, device_id: str) -> int:
 
 
 def _is_ram(state: SchedulerState, job_class: JobClass) -> bool:
-    """Whether its bytes are RAM, where caps hold for each process and nobody takes another one's."""
+    """Return whether the class uses RAM, where each process has a cap and takes no other one's bytes."""
     return all(slot.device.kind == "cpu" for slot in state.residency.device_pool(job_class))
 
 

@@ -1,8 +1,9 @@
-"""Pure: what is done with executors that use more than they were promised, and where too little is left.
+"""Pure: what to do about executors that exceed their grant, and about devices that are short of memory.
 
-One that is over its grant in two sweeps is given more where its devices have room, and the larger need is
-learned; where they have none it is the one that ends, never its neighbour. Where the figures are exact
-there is no tolerance and one look is enough. A ceiling (`strict`, or a cap on host memory) is never raised.
+An executor that is over its grant in two sweeps gets a larger grant where its devices have free bytes, and
+the larger need is learned. Where they have none, that executor is killed, never its neighbour. Where the
+figures are exact there is no tolerance and one sweep is enough. A ceiling (`strict`, or a cap on host memory)
+is never raised.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from gpu.memory.ledger import Ledger
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 MIB = 1024 * 1024
-#: Contexts grow as kernels are loaded, and readings are of different moments.
+#: Contexts grow as kernels are loaded, and readings are taken at different moments.
 TOLERANCE_BYTES, TOLERANCE_SHARE = 128 * MIB, 0.05
 SWEEPS = 2
 
@@ -23,12 +24,12 @@ OveruseAction = Literal["raise", "kill"]
 
 
 def tolerance_bytes(grant_bytes: int, level: AttributionLevel) -> int:
-    """How far over its grant an executor may be."""
+    """Return how far an executor may exceed its grant."""
     return 0 if level == "exact" else max(TOLERANCE_BYTES, int(grant_bytes * TOLERANCE_SHARE))
 
 
 class OveruseTracker:
-    """Counts for how many sweeps in a row each executor has been over its grant."""
+    """Counts for how many sweeps in a row each executor has exceeded its grant."""
 
     def __init__(self) -> None:
         self._sweeps: dict[int, int] = {}
@@ -36,7 +37,7 @@ class OveruseTracker:
     def record_sweep(
         self, executor: int, used_bytes: int | None, grant_bytes: int, level: AttributionLevel
     ) -> bool:
-        """After a sweep: whether something is to be done."""
+        """Record one sweep; return whether the caller must act on the executor."""
         limit = grant_bytes + tolerance_bytes(grant_bytes, level)
         if used_bytes is None or grant_bytes <= 0 or used_bytes <= limit:
             self._sweeps.pop(executor, None)
@@ -45,17 +46,18 @@ class OveruseTracker:
         return level == "exact" or self._sweeps[executor] >= SWEEPS
 
     def reset(self, executor: int) -> None:
-        """It was dealt with."""
+        """Start counting again after the overuse was resolved."""
         self._sweeps.pop(executor, None)
 
     def retain(self, executors: Container[int]) -> None:
-        """Those that are not among these are gone."""
+        """Forget all executors except these: the others are gone."""
         for executor in [each for each in self._sweeps if each not in executors]:
             del self._sweeps[executor]
 
 
 def resolve_overuse(ledger: Ledger, executor: int, *, is_ceiling: bool) -> OveruseAction:
-    """What becomes of one that is over its grant. With "raise" the ledger has promised it what it uses."""
+    """Decide what to do with an executor that exceeds its grant. With "raise" the ledger now grants what it
+    uses."""
     used = ledger.usage.observed_bytes(executor) or 0
     if not is_ceiling and ledger.raise_grant(executor, used):
         return "raise"
@@ -63,9 +65,12 @@ def resolve_overuse(ledger: Ledger, executor: int, *, is_ceiling: bool) -> Overu
 
 
 def choose_evictions(short_bytes: int, idle: Iterable[tuple[ResidentExecutor, int]]) -> list[int]:
-    """Idle executors (with their charges, the one that idles longest first) that go where other programs
-    took what was promised: as many as it takes, or all where that is not enough. Pinned ones stay, and
-    those that hold nothing would bring nothing."""
+    """Return the idle executors to evict where other programs took granted bytes.
+
+    `idle` are executors with their charges, the longest idle first. As many are evicted as it takes, or all
+    of them where that is not enough. Pinned executors stay, and so do those without a charge, which would
+    free nothing.
+    """
     evicted: list[int] = []
     for resident, charge in idle:
         if short_bytes <= 0:

@@ -1,4 +1,4 @@
-"""Pure: one plan in the making: what it has chosen so far, and who may go before whom."""
+"""Pure: a plan under construction: the actions chosen so far, and the limits on overtaking."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from gpu.scheduling.tenant_shares import PlanShares
 
 
 class OvertakeGuard(Protocol):
-    """Something that a waiting job is to get, from which others may keep it only so often."""
+    """Protects what a waiting job is going to get: limits how many others may take it first."""
 
     candidate: Candidate
 
     def count_overtaking(self, move: Move) -> int:
-        """How many of the move's jobs would keep it from that."""
+        """Return how many of the move's jobs would delay the protected job."""
         ...
 
     def overtakes_left(self, move: Move) -> int:
-        """How many jobs of such a move may."""
+        """Return how many jobs of such a move may still delay it."""
         ...
 
     def apply(self, move: Move) -> None:
-        """The move is made."""
+        """Take note of a move that is made."""
         ...
 
     def device_ids(self) -> tuple[str, ...]:
-        """Where it is to get it; none where that is open."""
+        """Return the devices that the job is going to get; none while they are not decided."""
         ...
 
 
 class Move:
-    """Jobs of a class, to be set to work in some rooms by one executor."""
+    """Jobs of one class that one executor is going to run on some devices."""
 
     __slots__ = (
         "_ranks",
@@ -68,24 +68,24 @@ class Move:
         self.candidate = candidate
         self.job_numbers = job_numbers
         self.capacities = capacities
-        #: What the executor holds on each device while at work.
+        #: What the executor holds on each device while it runs.
         self.nbytes = nbytes
-        #: 1 where it was not at work before.
+        #: 1 where the executor was not at work before, else 0.
         self.starts_executor = starts_executor
         self.is_cold = is_cold
-        #: It is made out of turn since it spares a load.
+        #: It is made out of order because it saves a load.
         self.saves_load = saves_load
         self._ranks: list[Rank] = []
 
     def ranks(self) -> list[Rank]:
-        """Where its jobs stand."""
+        """Return the ranks of its jobs."""
         if len(self._ranks) < len(self.job_numbers):
             self._ranks = [self.candidate.rank_of(job_number) for job_number in self.job_numbers]
         return self._ranks[: len(self.job_numbers)]
 
 
 class PlanBuilder:
-    """What a plan has chosen so far."""
+    """The actions and capacities of a plan so far."""
 
     def __init__(self, state: SchedulerState, now: float) -> None:
         self.state = state
@@ -93,43 +93,43 @@ class PlanBuilder:
         self.overlay = CapacityOverlay(state.capacity_table)
         self.actions: list[PlanAction] = []
         self.reasons: dict[JobClass, WaitReason] = {}
-        #: Whom to ask before a move, by lane.
+        #: Guards to consult before a move, by whether it is on the GPU pool.
         self.guards: dict[bool, list[OvertakeGuard]] = {True: [], False: []}
-        #: Executors that this plan handed something (how much) or told to go (0).
+        #: Executors that this plan used: the jobs assigned to each, 0 for an evicted one.
         self.used_executors: dict[int, int] = {}
-        #: When to look again.
+        #: When to plan again at the latest.
         self.replan_at = math.inf
         self.concurrency = PlannedConcurrency(state.limits)
-        #: What tenants have had, with what this plan gives them.
+        #: The tenants' shares, including what this plan charges them.
         self.plan_shares = PlanShares(state.tenant_shares, state.residency)
         self._with_kept_devices = set(state.overtakes.kept_devices)
 
     def pool(self, candidate: Candidate) -> PoolIndexes:
-        """The shelves of the devices that may run the class."""
+        """Return the capacity indexes of the devices that may run the class."""
         return self.overlay.pool(candidate.is_gpu)
 
     def capacities_of(self, resident: ResidentExecutor) -> list[DeviceCapacity]:
-        """What is left where an executor lives."""
+        """Return the remaining capacities of an executor's devices."""
         slots = self.state.residency.slots
         return [self.overlay.capacity(slots[each]) for each in resident.devices]
 
     def is_gathering_batch(self, candidate: Candidate) -> bool:
-        """Whether the head's next batch waits for more jobs."""
+        """Return whether the candidate's next batch waits for more jobs."""
         deadline = candidate.batch_deadline
         if deadline <= self.now:
             return False
         self.replan_at = min(self.replan_at, deadline)
         return True
 
-    # Who may go before whom.
+    # Limits on overtaking.
 
     def allowed_jobs(self, move: Move) -> list[int]:
-        """The first of its jobs, as many as nobody need mind."""
+        """Return the first jobs of the move, as many as no guard objects to."""
         job_numbers = move.job_numbers
         for guard, count in self._overtaken(move):
             allowed = max(0, guard.overtakes_left(move))
             if count > allowed:
-                # The first ones may stand before it.
+                # The first of its jobs may rank before the protected one.
                 job_numbers = job_numbers[: max(0, len(job_numbers) - (count - allowed))]
         return job_numbers
 
@@ -152,7 +152,7 @@ class PlanBuilder:
                 and guard.candidate.job_number not in self._with_kept_devices
                 and (ids := guard.device_ids())
             ):
-                # Whatever starts now, these stay its devices.
+                # These stay its devices whatever starts now.
                 self._with_kept_devices.add(guard.candidate.job_number)
                 overtaken.append(OvertakenJob(guard.candidate.job_number, 0, ids))
         return tuple(overtaken)
@@ -160,7 +160,7 @@ class PlanBuilder:
     # Moves.
 
     def start(self, move: Move, resident: ResidentExecutor) -> bool:
-        """Hand as many of the jobs as may go to a warm executor; False for none."""
+        """Assign the move's allowed jobs to a warm executor; False where none is allowed."""
         move.job_numbers = job_numbers = self.allowed_jobs(move)
         if not job_numbers:
             return False
@@ -196,7 +196,8 @@ class PlanBuilder:
         self.concurrency.add_executor(move.candidate.job_class.handler)
 
     def load(self, move: Move) -> None:
-        """Start a new executor with the first of the jobs, and with what runs together with it."""
+        """Start a new executor with the first job of the move, and with the jobs that run together with it.
+        Start a new executor with the first job of the move, and with the jobs that run together with it."""
         candidate, job_class = move.candidate, move.candidate.job_class
         if len(move.job_numbers) > 1:
             move.job_numbers = self.allowed_jobs(move) or move.job_numbers[:1]
@@ -227,7 +228,7 @@ class PlanBuilder:
         candidate.advance(count)
 
     def evict(self, executor: int, nbytes: int) -> None:
-        """Tell an idle executor to go."""
+        """Evict an idle executor."""
         self.used_executors[executor] = 0
         self.actions.append(EvictAction(executor))
         for each in self.state.executors[executor].devices:
@@ -239,14 +240,14 @@ class PlanBuilder:
             self.overlay.update(capacity)
 
     def claim(self, candidate: Candidate, capacity: DeviceCapacity, nbytes: int) -> None:
-        """Keep bytes that are coming for a head."""
+        """Claim bytes that are being freed for a candidate."""
         editable = self.overlay.editable(capacity.slot)
         editable.claimed_bytes += nbytes
         self.overlay.update(editable)
         candidate.claims += ((editable, nbytes),)
 
     def release_claims(self, candidate: Candidate) -> None:
-        """Give up what is kept for a head."""
+        """Release what is claimed for a candidate."""
         for capacity, nbytes in candidate.claims:
             capacity.claimed_bytes -= nbytes
             self.overlay.update(capacity)

@@ -1,25 +1,24 @@
-"""Pure: which waiting job starts where, and who must make room for it.
+"""Pure: which waiting job starts where, and which idle executors are evicted for it.
 
-`plan(view, now)` is a function of the view and the time alone: it changes nothing, and equal views give
-equal plans. Of each class of equal jobs only the first ones are looked at, in the order of
+`plan(state, now)` is a function of the state and the time alone: apart from refreshing caches it changes
+nothing, and equal states give equal plans. Of each class only the first jobs are considered, in the order of
 `gpu.planning.candidate`:
 
-1. an idle executor that has loaded the right thing takes a job out of turn where that spares a load
-   that is long for the run; one that runs short jobs is handed some more, staged (`gpu.planning.warm_start`);
-2. in turn, a job takes a warm executor, waits for one that is expected to be free before another had
-   loaded, or a new one loads where the bytes fit best (`gpu.planning.cold_start`);
-3. idle executors are told to go, the cheapest to load again first, where that is all that is missing;
-   what they leave is claimed for the job;
-4. for the first job of a lane that finds no room devices are reserved, those that are expected to be free
-   first; the others go on, the shortest of each tenant first, where they do not keep it waiting
+1. an idle executor with the right model takes a job out of order where that saves a load that is long
+   compared to the run; an executor of short jobs gets some more, staged (`gpu.planning.warm_start`);
+2. in order, a job starts on a warm executor, or waits for one that should be free before a new one had
+   loaded, or a new executor loads where the bytes fit best (`gpu.planning.cold_start`);
+3. idle executors are evicted, the cheapest to reload first, where nothing else is missing; the bytes that
+   they free are claimed for the job;
+4. for the first job of a pool that finds no capacity, devices are reserved, those that should be free first;
+   other jobs are backfilled, the shortest of each tenant first, where they do not delay it
    (`gpu.planning.reservation`).
 
-Between tenants the one goes first that had least of the devices for its weight
-(`gpu.scheduling.tenant_shares`).
+Between tenants the one goes first that had least device time for its weight (`gpu.scheduling.tenant_shares`).
 
-A class that takes batches is left out while its next batch gathers (`gpu.estimates.batch_sizing`).
+A class that takes batches is left out while its next batch is gathering (`gpu.estimates.batch_sizing`).
 
-Whoever overtakes a job otherwise is counted; how often is bounded.
+Every other overtaking of a job is counted, and the count is bounded.
 """
 
 from __future__ import annotations
@@ -48,26 +47,26 @@ __all__ = [
     "plan",
 ]
 
-#: Overtaking is counted for so many of the first ones that wait in a lane.
+#: Overtaking is counted for this many of the first waiting jobs of a pool.
 GUARDED_CANDIDATES = 8
-#: A new executor loads where a warm one would take so many times as long to be free.
+#: A new executor loads where waiting for a warm one would take this many times as long as the load.
 WARM_WAIT_FACTOR = 1.0
-#: The same where it takes no last place and nobody goes for it: then it is of use to those who come later.
+#: The same factor where the load takes no last place and evicts nothing: then later jobs can use it too.
 WARM_WAIT_FACTOR_WITH_SPACE = 0.5
-#: By so many loads a tenant may have had more than another for the sake of what it has loaded: then, at the
-#: latest, the other's is loaded, so that a tenth of the time goes into that.
+#: A tenant with warm executors may get ahead of another by this many loads of the other's class. Then the
+#: other's class is loaded at the latest, so that about a tenth of the time is spent on loading.
 LEAD_LOADS = 10.0
 
 
 def plan(state: SchedulerState, now: float) -> Plan:
-    """What to do at the time `now`, in seconds of the clock by which the view was told of things."""
+    """Plan the actions for the time `now`, in seconds of the clock by which the state was updated."""
     state.capacity_table.refresh()
     state.tenant_shares.advance(now)
     return _Planner(state, now).plan()
 
 
 def find_reservation(state: SchedulerState, now: float, job_number: int) -> Reservation | None:
-    """What is kept for a waiting job while others go on, as things are; None where nothing is."""
+    """Return what is reserved for a waiting job while others start; None where nothing is."""
     state.capacity_table.refresh()
     planner = _Planner(state, now)
     planner.plan()
@@ -111,7 +110,7 @@ class _Planner:
         return candidates
 
     def _start_out_of_order(self, candidates: list[Candidate]) -> None:
-        """Warm starts, by whoever has an executor for them. Those in front keep what they could have now."""
+        """Start warm jobs that save a load; the first candidates keep what they could have now."""
         builder = self.builder
         for candidate in candidates:
             guards = builder.guards[candidate.is_gpu]
@@ -153,7 +152,7 @@ class _Planner:
         builder.guards = {True: [], False: []}
 
     def _least_served(self, candidates: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
-        """In each lane and level the head whose tenant has had least."""
+        """Return, for each pool and priority, the candidate whose tenant has had least."""
         found: dict[tuple[bool, float], Candidate] = {}
         for candidate in candidates if self.builder.plan_shares.has_many_tenants else ():
             key = candidate.is_gpu, candidate.rank[0]
@@ -164,7 +163,7 @@ class _Planner:
     def _is_over_served(
         self, candidate: Candidate, least_served: dict[tuple[bool, float], Candidate]
     ) -> bool:
-        """Whether its tenant has had so much more than another who waits that no load is spared for it."""
+        """Return whether its tenant is too far ahead of another waiting one to start jobs out of order."""
         other = least_served.get((candidate.is_gpu, candidate.rank[0]))
         if other is None:
             return False
@@ -172,7 +171,7 @@ class _Planner:
         return candidate.rank[2] - other.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
 
     def _start_in_order(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Start heads in turn until, in each lane, one finds no room; gives the others."""
+        """Start candidates in order until one is blocked in each pool; return those behind it."""
         heap = [(candidate.rank, candidate) for candidate in candidates if candidate.waiting_count]
         heapify(heap)
         blocked: set[bool] = set()
@@ -194,7 +193,7 @@ class _Planner:
         return others
 
     def _backfill(self, candidates: list[Candidate]) -> None:
-        """Start others where they keep nobody waiting, of each level and tenant the shortest first."""
+        """Start others where they delay none before them: by priority and tenant, the shortest first."""
         heap = [(_backfill_rank(candidate), candidate) for candidate in candidates]
         heapify(heap)
         while heap:
@@ -203,7 +202,7 @@ class _Planner:
                 heappush(heap, (_backfill_rank(candidate), candidate))
 
     def _start(self, candidate: Candidate) -> bool:
-        """Start the head in any way, or make room for it, or say why it waits."""
+        """Start the candidate, or free capacity for it, or record why it waits."""
         builder, job_class = self.builder, candidate.job_class
         candidate.is_blocked = False
         if builder.is_gathering_batch(candidate):
@@ -221,7 +220,7 @@ class _Planner:
         return False
 
     def _load(self, candidate: Candidate) -> bool:
-        """Load a new executor for the head or make room for one, but not where a warm one is free earlier."""
+        """Load a new executor or evict others for it, unless a warm one is free sooner."""
         if self.cold_starts.is_known_full(candidate):
             candidate.is_blocked = True
             return False

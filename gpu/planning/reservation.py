@@ -1,4 +1,4 @@
-"""Pure: what a blocked job is to get and when, and how often others may keep it from that."""
+"""Pure: what a blocked job gets and when, and how often other jobs may delay it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from gpu.planning.plan_builder import Move, PlanBuilder
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
-#: An expected end, and what is free on a device from then on: bytes and places.
+#: An expected end, with the bytes and places that it frees on a device.
 _ExpectedEnd = tuple[float, int, int]
 
 
 @dataclass(slots=True)
 class Remaining:
-    """What is left beside a reservation on one of its devices when it begins."""
+    """What remains beside a reservation on one of its devices when the reservation begins."""
 
     nbytes: int
     places: int
 
 
 class CandidateGuard:
-    """One of the first who wait: whoever stands behind it and takes what it could have overtakes it."""
+    """Guards one of the first waiting jobs: a job behind it overtakes it by taking what it could have."""
 
     def __init__(self, builder: PlanBuilder, candidate: Candidate) -> None:
         self.candidate = candidate
         self._builder = builder
 
     def count_overtaking(self, move: Move) -> int:
-        """How many of the move's jobs stand behind it and take a place, or bytes, where it waits for some."""
+        """Return how many of the move's jobs rank behind it and take a place, or bytes, that it could use."""
         candidate = self.candidate
         if self._builder.concurrency.is_at_limit(candidate.job_class) or not any(
             self._is_harmed(move, capacity) for capacity in move.capacities
@@ -46,29 +46,33 @@ class CandidateGuard:
         return (is_full or takes_bytes) and self.candidate.fits_when_empty(capacity.slot)
 
     def overtakes_left(self, move: Move) -> int:
-        """How many may still overtake it."""
+        """Return how many jobs may still overtake it."""
         return self.candidate.overtakes_left
 
     def apply(self, move: Move) -> None:
-        """Nothing is kept for it yet."""
+        """Do nothing: no devices are reserved yet."""
 
     def device_ids(self) -> tuple[str, ...]:
-        """None is chosen yet."""
+        """Return no devices: none are chosen yet."""
         return ()
 
 
 class Reservation:
-    """The devices that a blocked head gets, and when. Others start there who surely end before or fit in
-    beside it; those who are only likely to, or of whom nobody knows, so often as it may be overtaken."""
+    """The devices reserved for a blocked job, and when it gets them.
+
+    Other jobs start there freely if they end before that time in any case, or fit beside the job. Jobs that
+    only probably end before it, or whose duration is unknown, start there as often as the job may still be
+    overtaken.
+    """
 
     def __init__(self, candidate: Candidate, starts_at: float, remaining: dict[str, Remaining]) -> None:
         self.candidate = candidate
-        #: When the head is expected to start; inf where that is unknown.
+        #: When the job is expected to start; inf where that is unknown.
         self.starts_at = starts_at
         self.remaining = remaining
 
     def count_overtaking(self, move: Move) -> int:
-        """How many of the move's jobs may keep the head waiting beyond its time."""
+        """Return how many of the move's jobs may delay the job beyond its time."""
         for capacity in move.capacities:
             remaining = self.remaining.get(capacity.slot.device.id)
             if remaining is not None and (remaining.places < 1 or 0 < move.nbytes > remaining.nbytes):
@@ -76,7 +80,7 @@ class Reservation:
         return 0
 
     def overtakes_left(self, move: Move) -> int:
-        """None, where they are known to take longer."""
+        """Return how many jobs may still delay it; 0 where the move is expected to take longer."""
         candidate, expected_end = (
             move.candidate,
             move.candidate.expected_end(len(move.job_numbers), is_cold=move.is_cold),
@@ -91,7 +95,7 @@ class Reservation:
         return 0
 
     def apply(self, move: Move) -> None:
-        """The move is made: what is left beside the head is less."""
+        """Subtract what the move takes from what remains beside the job."""
         if self._is_sure(move):
             return
         for capacity in move.capacities:
@@ -101,7 +105,7 @@ class Reservation:
                 remaining.places -= 1
 
     def device_ids(self) -> tuple[str, ...]:
-        """The devices."""
+        """Return the reserved devices."""
         return tuple(self.remaining)
 
     def _is_sure(self, move: Move) -> bool:
@@ -113,7 +117,7 @@ class Reservation:
 
 
 class LazyReservation:
-    """A guard that is worked out when somebody first asks: most often nobody could start anyhow."""
+    """A guard whose reservation is computed on first use: most often no other job could start anyway."""
 
     def __init__(self, builder: PlanBuilder, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -122,30 +126,30 @@ class LazyReservation:
 
     @property
     def reservation(self) -> Reservation:
-        """What the head gets."""
+        """What is reserved for the candidate."""
         if self._reservation is None:
             self._reservation = make_reservation(self._builder, self.candidate)
         return self._reservation
 
     def count_overtaking(self, move: Move) -> int:
-        """See `Hold`."""
+        """See `Reservation`."""
         return self.reservation.count_overtaking(move)
 
     def overtakes_left(self, move: Move) -> int:
-        """See `Hold`."""
+        """See `Reservation`."""
         return self.reservation.overtakes_left(move)
 
     def apply(self, move: Move) -> None:
-        """See `Hold`."""
+        """See `Reservation`."""
         self.reservation.apply(move)
 
     def device_ids(self) -> tuple[str, ...]:
-        """See `Hold`."""
+        """See `Reservation`."""
         return self.reservation.device_ids()
 
 
 def make_reservation(builder: PlanBuilder, candidate: Candidate) -> Reservation:
-    """The devices that are expected to be free for the head first: those kept for it, where there are any."""
+    """Reserve the devices that should be free first, or those already kept or claimed for the job."""
     if candidate.claims:
         remaining = {
             room.slot.device.id: Remaining(room.free_after_eviction, room.places - 1)
@@ -180,7 +184,10 @@ def _capacities(builder: PlanBuilder, candidate: Candidate) -> Iterator[DeviceCa
 def _earliest_start(
     builder: PlanBuilder, candidate: Candidate, capacity: DeviceCapacity
 ) -> tuple[float, int, int, DeviceCapacity] | None:
-    """When the head could start in a room, how much must end there before, and its place."""
+    """Return when the candidate could start on a device.
+
+    The tuple sorts: start, number of runs that must end there before, order of the device, its capacity.
+    """
     if not candidate.fits_when_empty(capacity.slot) or (
         candidate.is_device_restricted and candidate.avoids(capacity.slot.device.id)
     ):
@@ -208,7 +215,7 @@ def _fits(
 def _remaining(
     builder: PlanBuilder, candidate: Candidate, capacity: DeviceCapacity, starts_at: float
 ) -> Remaining:
-    """What is left beside the head at that time; nothing where it runs alone."""
+    """Return what remains beside the candidate at that time; nothing where it runs alone."""
     need_bytes = candidate.need_for_capacity(capacity.slot.device.cap_bytes)
     nbytes, places = capacity.free_after_eviction, capacity.places
     for end, freed, opened in _expected_ends(builder, capacity):
@@ -223,7 +230,7 @@ def _remaining(
 
 
 def _expected_ends(builder: PlanBuilder, capacity: DeviceCapacity) -> list[_ExpectedEnd]:
-    """What ends in a room, the first one first."""
+    """Return the expected ends on a device, the earliest first."""
     ends = [(end, nbytes, 1) for end, nbytes in capacity.planned_ends]
     for resident in capacity.slot.residents.values():
         if resident.is_busy:

@@ -1,4 +1,4 @@
-"""Pure: jobs for executors that have loaded the right thing."""
+"""Pure: jobs for executors that have already loaded the right model."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from gpu.planning.candidate import Candidate
 from gpu.planning.plan_builder import Move, PlanBuilder
 from gpu.scheduling.resident_executor import ResidentExecutor
 
-#: Going out of turn must spare a load of at least this share of the run.
+#: Going out of order must save a load of at least this share of the run.
 GAIN_SHARE = 0.1
-#: Who waits for an executor to be free looks again after so many seconds at the earliest.
+#: Earliest time, in seconds, to plan again for a job that waits for a busy executor.
 REPLAN_MIN_S = 0.02
 
 
 class WarmStarts:
-    """The warm executors of each class as a plan goes on."""
+    """The warm executors of each class during a plan."""
 
     def __init__(self, builder: PlanBuilder) -> None:
         self._builder = builder
-        #: Idle ones that suit the class, the one used last at the end.
+        #: Idle executors that suit the class, the most recently used at the end.
         self._idle: dict[JobClass, list[ResidentExecutor]] = {}
-        #: Those at work that may be handed more, the one with most room first.
+        #: Heap of busy executors that may get more jobs, the one with most free places first.
         self._by_free_places: dict[JobClass, list[tuple[int, int]]] = {}
 
     def saves_load(self, candidate: Candidate) -> bool:
-        """Whether a warm start is worth going out of turn for: it spares a load that is long for the run.
-        So it does as far as nobody knows better."""
+        """Return whether a warm start is worth going out of order: it saves a load that is long for the run.
+
+        True while the load is unknown.
+        """
         state = self._builder.state
         load_s = state.time_estimates.load_s(candidate.job_class.key)
         if load_s is None or self._stage_depth(candidate) > 1:
@@ -37,15 +39,18 @@ class WarmStarts:
         return load_s > 0 and (run_s is None or load_s >= GAIN_SHARE * run_s)
 
     def has_executor(self, candidate: Candidate) -> bool:
-        """Whether an executor lives that may take a job of the head now."""
+        """Return whether an executor exists that may take a job of the candidate now."""
         residency, key = self._builder.state.residency, candidate.job_class.key
         if key in residency.idle_by_key or key in residency.prewarmed:
             return True
         return self._stage_depth(candidate) > 1 and key in residency.by_key
 
     def is_sooner(self, candidate: Candidate, wait_factor: float, reload_cost_s: float) -> bool:
-        """Whether the last one waiting of the class may expect a warm executor before so many times what a
-        new one would cost: its load, and what loading others again takes that go for it."""
+        """Return whether the last waiting job of the class should get a warm executor sooner than a new one.
+
+        A new executor costs its load and `reload_cost_s`, the time to reload what is evicted for it; the
+        comparison is with `wait_factor` times that.
+        """
         builder, state, job_class = self._builder, self._builder.state, candidate.job_class
         of_key = state.residency.by_key.get(job_class.key)
         load_s, run_s = state.time_estimates.load_s(job_class.key), state.time_estimates.run_mean_s(job_class)
@@ -63,12 +68,13 @@ class WarmStarts:
         wait_s = min(remaining_s) + (runs - 1) * run_s / len(remaining_s)
         if wait_s > wait_factor * (load_s + reload_cost_s):
             return False
-        # It may not come as expected, and then nobody would ask.
+        # The executor may not end as expected, and then nothing else would trigger a plan.
         builder.replan_at = min(builder.replan_at, builder.now + max(REPLAN_MIN_S, min(remaining_s)))
         return True
 
     def _remaining_s(self, resident: ResidentExecutor, run_s: float) -> float:
-        """When a warm executor is expected to be free. One that idles has found its device at work."""
+        """Return when a warm executor should be free. An idle one waits for the other executors of its
+        devices."""
         slots, executors = self._builder.state.residency.slots, [resident]
         if not resident.is_busy:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
@@ -79,7 +85,7 @@ class WarmStarts:
         )
 
     def start(self, candidate: Candidate, *, saves_load: bool = False) -> bool:
-        """Hand the next jobs of the head to a warm executor."""
+        """Assign the next jobs of the candidate to a warm executor."""
         builder, job_class, residency = self._builder, candidate.job_class, self._builder.state.residency
         if job_class.key not in residency.by_key or builder.is_gathering_batch(candidate):
             return False
@@ -95,7 +101,7 @@ class WarmStarts:
         return job_class.key in residency.prewarmed and self._join_loading(candidate)
 
     def idle_executors(self, job_class: JobClass) -> list[ResidentExecutor]:
-        """Idle executors that are granted enough for the class and not yet used by this plan."""
+        """Return idle executors whose grant is enough for the class and that this plan has not used."""
         builder, known = self._builder, self._idle.get(job_class)
         if known is None:
             state = builder.state
@@ -111,7 +117,7 @@ class WarmStarts:
         return known
 
     def _stage_depth(self, candidate: Candidate) -> int:
-        """How many attempts, or batches, an executor may hold."""
+        """Return how many attempts, or batches, an executor may hold."""
         job_class = candidate.job_class
         if candidate.need_bytes is None or job_class.alone_on_device or job_class.alone_in_executor:
             return 1
@@ -123,7 +129,7 @@ class WarmStarts:
         )
 
     def _free_places(self, candidate: Candidate, resident: ResidentExecutor, depth: int) -> int:
-        """How many jobs of the head it may be handed now."""
+        """Return how many jobs of the candidate an executor may be assigned now."""
         planned_count = self._builder.used_executors.get(resident.executor, 0)
         if not candidate.batch_max:
             return resident.free_places(depth) - planned_count
@@ -140,7 +146,7 @@ class WarmStarts:
         return min(candidate.batch_max, places)
 
     def _use_idle(self, candidate: Candidate, depth: int, saves_load: bool) -> bool:
-        """Hand jobs to an idle executor, the last used one first; short ones are shared out evenly."""
+        """Assign jobs to an idle executor, the most recently used first; short jobs are spread evenly."""
         builder = self._builder
         idle = self.idle_executors(candidate.job_class)
         for resident in reversed(idle):
@@ -156,7 +162,7 @@ class WarmStarts:
                 for capacity in capacities
             ):
                 continue
-            # A batch is not shared out: it would be smaller for nothing.
+            # A batch is not spread: that would only make it smaller.
             share = (
                 candidate.waiting_count if candidate.batch_max else -(-candidate.waiting_count // len(idle))
             )
@@ -172,7 +178,7 @@ class WarmStarts:
         return False
 
     def _join_loading(self, candidate: Candidate) -> bool:
-        """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
+        """Assign a job to an executor that loads for none. A prewarm request is fulfilled by that too."""
         builder, state = self._builder, self._builder.state
         for resident in state.residency.prewarmed[candidate.job_class.key].values():
             if (
@@ -200,14 +206,15 @@ class WarmStarts:
             heappush(heap, self._heap_entry(candidate, resident, depth))
 
     def _limit_left(self, candidate: Candidate) -> float:
-        """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
+        """Return how many more jobs may run at once under the handler's limit; staged jobs are not limited.
+        Return how many more jobs may run at once under the handler's limit; staged jobs are not limited."""
         is_spread = (
             candidate.batch_max or self._builder.state.batch_sizing.slot_count(candidate.job_class) > 1
         )
         return self._builder.concurrency.remaining(candidate.job_class) if is_spread else math.inf
 
     def _stage(self, candidate: Candidate, depth: int) -> bool:
-        """Hand more jobs to an executor that runs, the one with most room first."""
+        """Assign more jobs to a busy executor, the one with most free places first."""
         builder, state, job_class = self._builder, self._builder.state, candidate.job_class
         heap = self._by_free_places.get(job_class)
         if heap is None:
@@ -230,7 +237,7 @@ class WarmStarts:
                 heappush(heap, now)
                 continue
             is_handed = self._assign_more(candidate, resident, -entry[0])
-            # One that was refused is asked again for the next job, which may stand elsewhere.
+            # A refused executor is tried again for the next job, which may rank elsewhere.
             refused.append(self._heap_entry(candidate, resident, depth))
         for entry in refused:
             heappush(heap, entry)
@@ -239,7 +246,7 @@ class WarmStarts:
     def _assign_more(self, candidate: Candidate, resident: ResidentExecutor, count: int) -> bool:
         count = int(min(count, self._limit_left(candidate)))
         if count < 1 or candidate.waiting_count < candidate.batch_max:
-            # Only full batches are staged: by then there may be more.
+            # Only full batches are staged: more jobs may have arrived by the time it runs.
             return False
         capacities = self._builder.capacities_of(resident)
         if not all(capacity.may_assign_more(resident) for capacity in capacities) or _runs_alone(resident):
