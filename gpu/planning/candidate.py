@@ -163,14 +163,13 @@ class Candidate:
         return device_id not in self._candidate_ids
 
     def may_run_on(self, capacity: DeviceCapacity) -> bool:
-        """Return whether the class may run on a device in its present state, provided that its bytes are
-        free."""
+        """Return whether the class may run on a device as it is now, provided that its bytes are free."""
         if self.is_device_restricted and self.avoids(capacity.slot.device.id):
             return False
         return capacity.is_idle or not self.job_class.alone_on_device
 
     def latest_end(self, count: int, *, is_cold: bool) -> float:
-        """Return the time by which `count` jobs have ended in any case, since their limit stops them."""
+        """Return the time by which `count` jobs have ended in any case; inf for a class without a limit."""
         if math.isinf(self.job_class.limit_s):
             return math.inf
         load_s = (self.state.time_estimates.load_s(self.job_class.key) or 0.0) if is_cold else 0.0

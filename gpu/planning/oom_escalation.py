@@ -90,8 +90,7 @@ def class_on_rung(state: SchedulerState, job_class: JobClass, rung: int, grant_b
 
 
 def largest_grant_bytes(state: SchedulerState, job_class: JobClass) -> int:
-    """Return the most that a new executor of the class could be granted on each of its devices if it were
-    alone.
+    """Return the most that a new executor of the class could be granted, if alone, on each device.
 
     What other programs and pinned executors hold is subtracted. 0 where there are not enough devices.
     """
@@ -109,10 +108,9 @@ def oom_circumstances(
     started_at: float,
     ceiling_bytes: int | None = None,
 ) -> OomCircumstances:
-    """Describe the surroundings of an executor whose attempt, started at `started_at`, just ran out of
-    memory.
+    """Describe the surroundings of an executor whose attempt just ran out of memory.
 
-    `ceiling_bytes` is the most that it may ever be granted.
+    The attempt began at `started_at`; `ceiling_bytes` is the most that the executor may ever be granted.
     """
     resident = state.executors[executor]
     others = {

@@ -56,8 +56,7 @@ class OveruseTracker:
 
 
 def resolve_overuse(ledger: Ledger, executor: int, *, is_ceiling: bool) -> OveruseAction:
-    """Decide what to do with an executor that exceeds its grant. With "raise" the ledger now grants what it
-    uses."""
+    """Decide what to do with an executor over its grant; with "raise" the ledger has raised the grant."""
     used = ledger.usage.observed_bytes(executor) or 0
     if not is_ceiling and ledger.raise_grant(executor, used):
         return "raise"

@@ -73,8 +73,10 @@ class WarmStarts:
         return True
 
     def _remaining_s(self, resident: ResidentExecutor, run_s: float) -> float:
-        """Return when a warm executor should be free. An idle one waits for the other executors of its
-        devices."""
+        """Return how long until a warm executor should be free, in seconds.
+
+        An idle one waits for the other executors of its devices.
+        """
         slots, executors = self._builder.state.residency.slots, [resident]
         if not resident.is_busy:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]

@@ -1,4 +1,4 @@
-"""Pure: the jobs that wait, by their classes, and the queues that are paused."""
+"""Pure: the waiting jobs by class, and the paused queues."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from gpu.scheduling.starvation import StarvationGuard
 
 
 class Backlog:
-    """A line for each class of which a job waits. No method costs more for a longer line."""
+    """A backlog for each class with waiting jobs. No method's cost depends on how many jobs wait."""
 
     def __init__(self, overtakes: OvertakeCounter) -> None:
-        #: Only lines in which a job waits.
+        #: Only classes that have a waiting job.
         self.by_class: dict[JobClass, ClassBacklog] = {}
-        #: How many classes of a key have a job waiting.
+        #: How many classes of each key have a waiting job.
         self.waiting_classes_by_key: dict[Key, int] = {}
         self.paused: set[str] = set()
         self._bypass = overtakes
         self._starvation_guard = StarvationGuard(self.by_class, self.paused, overtakes)
 
     def pause_queue(self, name: str, paused: bool) -> None:
-        """Jobs of a paused queue wait; those that started go on."""
+        """Pause or resume a queue: its jobs wait while it is paused, and started ones go on."""
         (self.paused.add if paused else self.paused.discard)(name)
 
     def add(self, job_class: JobClass, job_number: int, *, first: bool, since: float) -> bool:
-        """Put a job in the line of its class, or before the others there; True where no other waits in it.
-        `since` when it waits is in seconds, by the plan's clock."""
+        """Add a job to the backlog of its class; True where no other one waits there.
+
+        `first` puts it before the others; `since` is when it began to wait, in seconds of the plan's clock.
+        """
         backlog = self.by_class.get(job_class)
         is_new = backlog is None
         if backlog is None:
@@ -40,12 +42,12 @@ class Backlog:
         return is_new
 
     def contains(self, job_class: JobClass, job_number: int) -> bool:
-        """Whether the job waits."""
+        """Return whether the job waits."""
         backlog = self.by_class.get(job_class)
         return backlog is not None and job_number in backlog
 
     def remove(self, job_class: JobClass, job_numbers: Sequence[int]) -> bool:
-        """Take jobs out that are known to wait; True where no other of their class is left."""
+        """Remove jobs that are known to wait; True where no other job of their class is left."""
         backlog = self.by_class[job_class]
         backlog.remove_all(job_numbers)
         if self._bypass.counts:
@@ -59,14 +61,14 @@ class Backlog:
         return True
 
     def record_start(self, job_class: JobClass, job_numbers: Sequence[int]) -> None:
-        """Count that jobs just taken out start before older ones."""
+        """Record that jobs that were just removed start, some of them before older ones."""
         self._starvation_guard.on_started(job_class, job_numbers)
 
     def count(self, job_class: JobClass) -> int:
-        """How many of a class wait."""
+        """Return how many jobs of a class wait."""
         backlog = self.by_class.get(job_class)
         return 0 if backlog is None else len(backlog)
 
     def classes(self) -> list[JobClass]:
-        """Those of which a job waits."""
+        """Return the classes that have a waiting job."""
         return list(self.by_class)

@@ -1,21 +1,21 @@
-"""Pure: what is left of one device, in the figures by which a plan chooses."""
+"""Pure: the remaining capacity of one device, in the figures by which a plan chooses."""
 
 from __future__ import annotations
 
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
-#: Bytes for a new executor now, after those who leave have left, after idle ones have left too (-1: it may
-#: not start, or nobody leaves), places for new ones, whether one more may be at work at all, and whether
-#: anybody leaves or idles.
+#: Bytes for a new executor now, once leaving executors have left, and once idle ones have left too (-1: none
+#: may start, or none leaves), places for new executors, whether one more may be at work at all, and whether
+#: any executor leaves or idles.
 SortKeys = tuple[int, int, int, int, bool, bool]
 NO_CAPACITY: SortKeys = (-1, -1, -1, 0, False, False)
-#: Of a room in which a plan set somebody to work beside whom nobody starts.
+#: `exclusive_executor` of a device on which the plan itself starts an executor that must be alone.
 EXCLUSIVE = -1
 
 
 class DeviceCapacity:
-    """A device as it is, or as it will be after what a plan has chosen so far."""
+    """A device's capacity now, or after the actions that a plan has chosen so far."""
 
     __slots__ = (
         "claimed_bytes",
@@ -38,36 +38,37 @@ class DeviceCapacity:
         device_id = slot.device.id
         self.slot = slot
         self.is_open = slot.is_open
-        #: Only the total of the device is known: two that load at once could not be told apart.
+        #: Only the device's total is known: the bytes of two executors that load at once could not be told
+        #: apart.
         self.has_totals_only = ledger.usage.level(device_id) == "totals"
         self.free_bytes = ledger.free_bytes(device_id)
-        #: Will be free soon: charged to executors that were told to go or have ended.
+        #: Bytes that become free soon: charged to executors that were evicted or have ended.
         self.pending_bytes = ledger.draining.pending_bytes(device_id)
         self.leaving_count = 0
         for executor, resident in slot.leaving.items():
             if not (resident.finishes_first and resident.is_busy):
                 self.pending_bytes += ledger.charge_bytes(executor)
                 self.leaving_count += 1
-        #: Promised to waiting jobs for which others were told to go.
+        #: Bytes claimed for waiting jobs, for which other executors were evicted.
         self.claimed_bytes = 0
         #: How many more executors may load or run.
         self.places = slot.max_executors - slot.busy_count
         self.resident_count = len(slot.residents)
-        #: The executor beside which nothing starts.
+        #: The executor beside which no other one starts.
         self.exclusive_executor = slot.exclusive_executor
-        #: Idle ones that may be told to go, and their bytes.
+        #: Idle executors that may be evicted, and their bytes.
         self.evictable = self.evictable_bytes = 0
         for executor, resident in slot.idle.items():
             if not resident.is_pinned:
                 self.evictable += 1
                 self.evictable_bytes += ledger.charge_bytes(executor)
-        #: Of each that a plan set to work: its expected end, and its bytes here.
+        #: Expected end and bytes of each executor that the plan put to work here.
         self.planned_ends: tuple[tuple[float, int], ...] = ()
-        #: By what it stands in a shelf.
+        #: The keys under which a capacity index holds it.
         self.sort_keys = NO_CAPACITY
 
     def copy(self) -> DeviceCapacity:
-        """The same figures, to be changed."""
+        """Return an editable copy."""
         other = object.__new__(DeviceCapacity)
         for name in DeviceCapacity.__slots__:
             setattr(other, name, getattr(self, name))
@@ -75,35 +76,35 @@ class DeviceCapacity:
 
     @property
     def free_soon(self) -> int:
-        """Free once those who leave have left, and not claimed."""
+        """Bytes that are free once leaving executors have left, without claimed ones."""
         return self.free_bytes + self.pending_bytes - self.claimed_bytes
 
     @property
     def free_now(self) -> int:
-        """Free now without touching what others claimed."""
+        """Bytes that are free now, without taking claimed ones."""
         return min(self.free_bytes, self.free_soon)
 
     @property
     def free_after_eviction(self) -> int:
-        """Free once all that idles has left too."""
+        """Bytes that are free once all idle executors have left too."""
         return self.free_soon + self.evictable_bytes
 
     @property
     def is_at_resident_limit(self) -> bool:
-        """No more executors may live here, even when those who leave have left."""
+        """Whether no more executors may be resident here, even once leaving ones have left."""
         return self.resident_count - self.leaving_count >= self.slot.max_residents
 
     @property
     def is_idle(self) -> bool:
-        """Nobody is at work here."""
+        """Whether no executor is at work here."""
         return self.places >= self.slot.max_executors
 
     def has_place_for(self, nbytes: int) -> bool:
-        """Whether one more executor may load or run here, were its bytes free."""
+        """Return whether one more executor may load or run here, provided that its bytes are free."""
         return self.is_open and self.places > 0 and (nbytes <= 0 or self.exclusive_executor is None)
 
     def may_assign_more(self, resident: ResidentExecutor) -> bool:
-        """Whether an executor that runs here may be handed more."""
+        """Return whether an executor that runs here may be assigned more jobs."""
         return self.is_open and (
             resident.grant_bytes <= 0
             or self.exclusive_executor is None
@@ -111,11 +112,11 @@ class DeviceCapacity:
         )
 
     def has_free_bytes(self, nbytes: int) -> bool:
-        """Whether the bytes are free now. 0 bytes always are."""
+        """Return whether the bytes are free now. 0 bytes always are."""
         return nbytes <= 0 or nbytes <= self.free_now
 
     def compute_sort_keys(self) -> SortKeys:
-        """By what it is to stand in a shelf."""
+        """Return the keys under which a capacity index holds it."""
         if not self.is_open or self.places <= 0:
             return NO_CAPACITY
         places = self.places if self.resident_count < self.slot.max_residents else 0

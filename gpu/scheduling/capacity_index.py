@@ -1,4 +1,4 @@
-"""Pure: devices of one size, sorted by what is left of them, so that a fit is found without asking each."""
+"""Pure: devices of one size, sorted by remaining capacity, so that a fit is found without trying each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Sorted = list[tuple[int, int]]
 
 
 class CapacityIndex:
-    """Rooms by their places, in four orders. A room that has changed must be put in again."""
+    """Capacities by device order, in four sort orders. Call `update` with a capacity that has changed."""
 
     __slots__ = (
         "_free_after_eviction",
@@ -27,9 +27,9 @@ class CapacityIndex:
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
         self.capacities: dict[int, DeviceCapacity] = {}
-        #: On how many devices one more may be at work, were its bytes free.
+        #: On how many devices one more executor may be at work, provided that its bytes are free.
         self.open_count = 0
-        #: On how many somebody leaves or idles.
+        #: On how many devices an executor leaves or idles.
         self.freeing_count = 0
         self._free_now: _Sorted = []
         self._free_soon: _Sorted = []
@@ -37,7 +37,7 @@ class CapacityIndex:
         self._places: _Sorted = []
 
     def copy(self) -> CapacityIndex:
-        """The same rooms, of which others may be put in."""
+        """Return an index of the same capacities that can be updated independently."""
         other = CapacityIndex(self.cap_bytes)
         other.capacities = self.capacities.copy()
         other.open_count, other.freeing_count = self.open_count, self.freeing_count
@@ -46,7 +46,7 @@ class CapacityIndex:
         return other
 
     def update(self, capacity: DeviceCapacity) -> None:
-        """Take up a device's figures in place of those known before."""
+        """Replace the known capacity of a device."""
         device_order = capacity.slot.order
         known = self.capacities.get(device_order)
         old_keys = NO_CAPACITY if known is None else known.sort_keys
@@ -57,17 +57,17 @@ class CapacityIndex:
         _reposition(self._free_now, old_keys[0], new_keys[0], device_order)
         _reposition(self._free_soon, old_keys[1], new_keys[1], device_order)
         _reposition(self._free_after_eviction, old_keys[2], new_keys[2], device_order)
-        # The most places first; none is not listed.
+        # Most places first; a device without places is not listed.
         _reposition(self._places, -old_keys[3] or 1, -new_keys[3] or 1, device_order, max_value=0)
         self.open_count += new_keys[4] - old_keys[4]
         self.freeing_count += new_keys[5] - old_keys[5]
 
     def best_fit(self, nbytes: int) -> Iterator[DeviceCapacity]:
-        """Where a new executor of so many bytes may start now, the least left over first."""
+        """Yield the devices where a new executor of `nbytes` may start now, the tightest fit first."""
         return self._at_least(self._free_now, nbytes)
 
     def largest_first(self, nbytes: int) -> Iterator[DeviceCapacity]:
-        """The same, the most left over first."""
+        """Yield the same devices, the most remaining bytes first."""
         order, end = self._free_now, len(self._free_now)
         while end and order[end - 1][0] >= nbytes:
             begin = bisect_left(order, (order[end - 1][0], -1))
@@ -76,18 +76,21 @@ class CapacityIndex:
             end = begin
 
     def most_places(self) -> Iterator[DeviceCapacity]:
-        """Where a new executor without bytes may start now, the most places first."""
+        """Yield the devices where a new executor without bytes may start now, the most places first."""
         for _, device_order in self._places:
             yield self.capacities[device_order]
 
     def after_eviction(self, nbytes: int) -> Iterator[DeviceCapacity]:
-        """Where a new executor of so many bytes could start if all went that leaves, then (some of them
-        again) if all that idles went too, the least left over first."""
+        """Yield the devices where a new executor of `nbytes` could start once others have left.
+
+        First those where leaving executors free enough, then, some of them again, those where evicting all
+        idle ones would; of each the least remaining bytes first.
+        """
         yield from self._at_least(self._free_soon, nbytes)
         yield from self._at_least(self._free_after_eviction, nbytes)
 
     def after_leaving(self, nbytes: int) -> Iterator[DeviceCapacity]:
-        """Those of them where somebody leaves, and where that is enough."""
+        """Yield the devices where an executor is leaving and that frees enough."""
         return self._at_least(self._free_soon, nbytes)
 
     def _at_least(self, order: _Sorted, nbytes: int) -> Iterator[DeviceCapacity]:
@@ -98,7 +101,7 @@ class CapacityIndex:
 def _reposition(
     order: _Sorted, old_value: int, new_value: int, device_order: int, max_value: int | None = None
 ) -> None:
-    """Sort an entry in anew. Not listed are values below 0, or above `most` where there is one."""
+    """Move an entry in a sorted list. Values below 0, or above `max_value` if given, are not listed."""
     if old_value == new_value:
         return
     if (old_value >= 0) if max_value is None else (old_value <= max_value):

@@ -1,4 +1,4 @@
-"""Pure: the rooms of all devices, kept by what changed, and a sketch in which a plan changes them."""
+"""Pure: the capacities of all devices, updated by change, and an overlay that a plan edits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ PoolIndexes = dict[int, CapacityIndex]
 
 
 class CapacityTable:
-    """Of each lane the shelves by the size of their devices. All of it follows from ledger and floor."""
+    """Capacity indexes by pool and device size. All of it is derived from the ledger and the residency."""
 
     def __init__(self, ledger: Ledger, residency: Residency, changed: set[str]) -> None:
         self._ledger = ledger
         self._residency = residency
-        #: Devices of which ledger or floor said that something has changed.
+        #: Devices of which the ledger or the residency reported a change.
         self._changed = changed
-        #: By whether it is the GPUs' lane.
+        #: By whether it is the GPU pool.
         self.pools: dict[bool, PoolIndexes] = {True: {}, False: {}}
 
     def refresh(self) -> None:
-        """Look at what has changed."""
+        """Recompute the capacity of each changed device."""
         for device_id in self._changed:
             slot = self._residency.slots[device_id]
             indexes = self.pools[slot.is_gpu]
@@ -35,7 +35,7 @@ class CapacityTable:
 
 
 class CapacityOverlay:
-    """What will be left of the devices as a plan goes on. The index stays as it is."""
+    """The capacities after the actions of a plan so far. The table itself stays unchanged."""
 
     def __init__(self, table: CapacityTable) -> None:
         self._pools = {is_gpu: indexes.copy() for is_gpu, indexes in table.pools.items()}
@@ -43,15 +43,15 @@ class CapacityOverlay:
         self._copied_devices: set[int] = set()
 
     def pool(self, is_gpu: bool) -> PoolIndexes:
-        """The shelves of a lane, by the size of their devices."""
+        """Return the indexes of a pool, by the size of its devices."""
         return self._pools[is_gpu]
 
     def capacity(self, slot: DeviceSlot) -> DeviceCapacity:
-        """What is left of a device, to be read."""
+        """Return the capacity of a device, read-only."""
         return self._pools[slot.is_gpu][slot.device.cap_bytes].capacities[slot.order]
 
     def editable(self, slot: DeviceSlot) -> DeviceCapacity:
-        """The same, to be changed; then `put` it back."""
+        """Return the capacity of a device for editing; pass it to `update` afterwards."""
         capacity = self.capacity(slot)
         if slot.order in self._copied_devices:
             return capacity
@@ -59,7 +59,7 @@ class CapacityOverlay:
         return capacity.copy()
 
     def update(self, capacity: DeviceCapacity) -> None:
-        """A room was changed."""
+        """Index an edited capacity again."""
         cap_bytes = capacity.slot.device.cap_bytes
         indexes = self._pools[capacity.slot.is_gpu]
         if id(indexes[cap_bytes]) not in self._copied_indexes:

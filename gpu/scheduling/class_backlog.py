@@ -1,4 +1,4 @@
-"""Pure: the line in which the jobs of one class wait."""
+"""Pure: the queue in which the jobs of one class wait."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from itertools import islice
 
 
 class ClassBacklog:
-    """Job numbers in the order in which they are to start. Adding, removing and looking at the
-    first ones cost the same however long the line is."""
+    """Job numbers in the order in which they start.
+
+    Adding, removing and reading the first ones cost the same however many jobs wait.
+    """
 
     __slots__ = ("_order", "_removed", "_waiting_since")
 
     def __init__(self) -> None:
-        # Numbers that left from the middle stay in `_order` until they reach its front or outnumber the rest.
+        # Numbers removed from the middle stay in `_order` until they reach its front or outnumber the rest.
         self._order: deque[int] = deque()
-        #: Since when each waits, in seconds.
+        #: When each job began to wait, in seconds.
         self._waiting_since: dict[int, float] = {}
         self._removed: set[int] = set()
 
@@ -29,19 +31,19 @@ class ClassBacklog:
 
     @property
     def first(self) -> int:
-        """The first one. Raises IndexError on an empty line."""
+        """The first job. Raises IndexError on an empty backlog."""
         return self._order[0]
 
     def waiting_since(self, job_number: int) -> float:
-        """Since when a job waits. Raises KeyError where it does not."""
+        """Return when a job began to wait. Raises KeyError where it does not wait."""
         return self._waiting_since[job_number]
 
     def add(self, job_number: int, *, first: bool = False, since: float = 0.0) -> bool:
-        """Put a job at the end (or the front); False where it waits already."""
+        """Add a job at the end (or the front); False where it already waits."""
         if job_number in self._waiting_since:
             return False
         if job_number in self._removed:
-            # Its old place must not come back to life.
+            # A stale entry must not count as its place again.
             self._compact()
         self._waiting_since[job_number] = since
         if first:
@@ -51,14 +53,14 @@ class ClassBacklog:
         return True
 
     def remove(self, job_number: int) -> bool:
-        """Take a job out; False where it does not wait here."""
+        """Remove a job; False where it does not wait here."""
         if job_number not in self._waiting_since:
             return False
         self.remove_all((job_number,))
         return True
 
     def remove_all(self, job_numbers: Iterable[int]) -> None:
-        """Take jobs out that are known to wait here."""
+        """Remove jobs that are known to wait here."""
         order, waiting_since, removed = self._order, self._waiting_since, self._removed
         for job_number in job_numbers:
             del waiting_since[job_number]
@@ -72,14 +74,17 @@ class ClassBacklog:
             self._compact()
 
     def peek(self, count: int, skip: int = 0) -> list[int]:
-        """The first `count` jobs after the first `skip`."""
+        """Return the first `count` jobs after the first `skip`."""
         if not self._removed:
             return list(islice(self._order, skip, skip + count))
         remaining = (job_number for job_number in self._order if job_number not in self._removed)
         return list(islice(remaining, skip, skip + count))
 
     def count_ahead(self, job_number: int) -> int:
-        """About how many wait before job `n`: exact while the line is in order of n and nobody left it."""
+        """Return about how many jobs wait before a job.
+
+        Exact while the backlog is in order of job numbers and none was removed from its middle.
+        """
         return min(bisect_left(self._order, job_number), len(self._waiting_since))
 
     def _compact(self) -> None:

@@ -1,10 +1,10 @@
-"""Pure: what each tenant has had of the devices, so that the one that had least for its weight goes first.
+"""Pure: how much device time each tenant has had, so that the one with least for its weight goes first.
 
-Start-time fair queueing over seconds of devices. Each tenant has a clock that advances by what its jobs
-took, divided by its weight; the smallest goes first. A job is charged when it starts, by the time that it
-is expected to take, else a tenant would get all places that are free at one moment; one that takes longer is
-charged as it goes on; its end puts the clock right. Who was away comes back to the smallest clock of those
-who wait: nobody saves up credit. While there is but one tenant nothing is counted.
+Start-time fair queueing over device seconds. Each tenant has a clock that advances by what its jobs took,
+divided by its weight; the smallest clock goes first. A job is charged the time that it is expected to take
+when it starts, else one tenant would get all places that are free at one moment. A job that takes longer is
+charged further as it runs, and its end corrects the clock. A tenant that returns starts at the smallest clock
+of those that wait: nobody saves up credit. With a single tenant nothing is counted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-#: A job of which nothing is known is taken for so long, in seconds, until some have ended.
+#: Assumed duration of a job of which nothing is known, in seconds, until some have ended.
 UNKNOWN_JOB_S = 10.0
-#: How much one end tells of the next one of which nothing is known.
+#: Weight of one ended job in the assumed duration of the next one of which nothing is known.
 SMOOTHING = 0.1
-#: So many accounts are kept before those that say nothing any more are looked for.
+#: Number of accounts kept before stale ones are swept.
 ACCOUNTS_MIN_SWEEP = 64
 
 
@@ -27,15 +27,15 @@ class _TenantClock:
     """One tenant's clock, in seconds of one device and unit of weight."""
 
     weight: float
-    #: For what has ended.
+    #: For jobs that have ended.
     settled: float = 0.0
-    #: For what runs and is not late: what it is expected to take, in seconds of devices.
+    #: For running jobs that are not late: what they are expected to take, in device seconds.
     promised: float = 0.0
-    #: For what runs longer than expected: its devices, and the sum of its starts times its devices.
+    #: For jobs that run longer than expected: their devices, and the sum of their starts times their devices.
     late_devices: int = 0
     late_starts: float = 0.0
     running_count: int = 0
-    #: In how many lines somebody waits.
+    #: In how many class backlogs the tenant has waiting jobs.
     backlog_count: int = 0
 
 
@@ -56,38 +56,38 @@ class FairShareClock:
         self._accounts: dict[str, _TenantClock] = {}
         self._waiting: dict[str, _TenantClock] = {}
         self._runs: dict[int, _RunningJob] = {}
-        #: (when it is late, job) of what runs; some have ended since.
+        #: (when it becomes late, job number) of running jobs; some have ended since.
         self._due: list[tuple[float, int]] = []
         self._now = 0.0
-        #: No clock of those who wait is behind this.
+        #: No clock of a waiting tenant is behind this.
         self._minimum = 0.0
-        #: What a job takes of which nothing is known.
+        #: Assumed duration of a job of which nothing is known.
         self._typical_s: float | None = None
         self._sweep_at = ACCOUNTS_MIN_SWEEP
         #: There is more than one tenant: only then is anything counted.
         self.has_many_tenants = False
 
     def weight(self, tenant: str) -> float:
-        """The tenant's part in what there is, beside the others' parts."""
+        """Return the tenant's weight beside the others."""
         return self._weights.get(tenant, 1.0)
 
     @property
     def has_running(self) -> bool:
-        """Whether something runs that was counted at its start."""
+        """Whether a job is running that was counted at its start."""
         return bool(self._runs)
 
     def rank(self, tenant: str) -> float:
-        """The tenant's clock; smaller goes first."""
+        """Return the tenant's clock; the smaller goes first."""
         account = self._accounts.get(tenant)
         return self._minimum if account is None else self._clock(account)
 
     def lead_s(self, tenant: str) -> float:
-        """By how much the tenant's clock is ahead of the last one's of those who wait."""
+        """Return how far the tenant's clock is ahead of the smallest clock of a waiting tenant."""
         lowest = min(map(self._clock, self._waiting.values()), default=math.inf)
         return max(0.0, self.rank(tenant) - lowest)
 
     def advance(self, now: float) -> None:
-        """Time has come to `now`: what runs longer than expected is charged for it."""
+        """Set the time to `now`, and charge running jobs that became late."""
         self._now = max(self._now, now)
         while self._due and self._due[0][0] <= self._now:
             late_at, job_number = heappop(self._due)
@@ -100,10 +100,10 @@ class FairShareClock:
             run.account.late_devices += run.devices
             run.account.late_starts += run.started_at * run.devices
 
-    # Who waits.
+    # Waiting tenants.
 
     def on_waiting(self, tenant: str) -> None:
-        """Somebody of the tenant waits in one more line."""
+        """Count one more class backlog in which the tenant has waiting jobs."""
         account = self._accounts.get(tenant) or self._add_account(tenant)
         account.backlog_count += 1
         if account.backlog_count == 1:
@@ -113,7 +113,7 @@ class FairShareClock:
             self._waiting[tenant] = account
 
     def on_not_waiting(self, tenant: str) -> None:
-        """Nobody of the tenant waits any more in one of the lines."""
+        """Count one class backlog less in which the tenant has waiting jobs."""
         account = self._accounts[tenant]
         account.backlog_count -= 1
         if account.backlog_count == 0:
@@ -121,16 +121,16 @@ class FairShareClock:
                 self._raise_minimum()
             del self._waiting[tenant]
 
-    # What runs.
+    # Running jobs.
 
     def expected_s(self, run_s: float | None) -> float:
-        """What a run is taken to last; None: nobody knows."""
+        """Return the expected duration of a run, with a default for an unknown one (None)."""
         if run_s is not None:
             return run_s
         return UNKNOWN_JOB_S if self._typical_s is None else self._typical_s
 
     def record_start(self, job_number: int, tenant: str, devices: int, run_s: float | None) -> None:
-        """A job starts on so many devices, and is expected to take so long; None: nobody knows."""
+        """Record that a job starts on `devices` devices, with the expected duration (None: unknown)."""
         account = self._accounts.get(tenant) or self._add_account(tenant)
         run = self._runs[job_number] = _RunningJob(account, self._now, self.expected_s(run_s), devices)
         account.running_count += 1
@@ -138,19 +138,19 @@ class FairShareClock:
         heappush(self._due, (run.started_at + run.expected_s, job_number))
 
     def started_at(self, job_number: int, default: float) -> float:
-        """When the job started; the default for one that was not counted."""
+        """Return when the job started; the default for a job that was not counted."""
         run = self._runs.get(job_number)
         return default if run is None else run.started_at
 
     def record_end(self, job_number: int, run_s: float) -> None:
-        """The job took so long, 0 where it did not run after all. One that was not counted is passed over."""
+        """Record that the job took `run_s`, 0 where it did not run after all. Uncounted jobs are ignored."""
         run = self._runs.pop(job_number, None)
         if run is None:
             return
         account = run.account
         account.running_count -= 1
         if account.running_count == 0:
-            # Also what rounding has left.
+            # This also removes rounding errors.
             account.promised, account.late_devices, account.late_starts = 0.0, 0, 0.0
         elif run.is_late:
             account.late_devices -= run.devices
@@ -169,8 +169,10 @@ class FairShareClock:
         return account.settled + (account.promised + late) / account.weight
 
     def _raise_minimum(self) -> None:
-        """The smallest clock of those who wait, by what has ended: what others were promised before somebody
-        came is no reason to serve him later."""
+        """Raise the minimum to the smallest settled clock of a waiting tenant.
+
+        Only what has ended counts: charges made before a tenant arrived are no reason to serve it later.
+        """
         lowest = min((account.settled for account in self._waiting.values()), default=self._minimum)
         self._minimum = max(self._minimum, lowest)
 
@@ -182,7 +184,7 @@ class FairShareClock:
         return account
 
     def _sweep(self) -> None:
-        """Forget those who are away and whose clocks would be set to the floor when they come back."""
+        """Remove tenants that are away and whose clocks would be raised to the minimum when they return."""
         for tenant, account in list(self._accounts.items()):
             if not account.backlog_count and not account.running_count and account.settled <= self._minimum:
                 del self._accounts[tenant]

@@ -1,4 +1,4 @@
-"""Pure: which idle executors had their time."""
+"""Pure: which idle executors have exceeded their keep-alive time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from gpu.scheduling.resident_executor import ResidentExecutor
 
 
 class IdleExpiry:
-    """A heap of (due, executor) with at most one entry an executor, however often it idles and wakes:
-    an entry that comes up too early is put right then."""
+    """A heap of (due, executor) with at most one entry for each executor, however often it idles and resumes.
+
+    An entry that comes up too early is rescheduled then.
+    """
 
     def __init__(
         self,
@@ -26,15 +28,17 @@ class IdleExpiry:
         self._scheduled: set[int] = set()
 
     def schedule(self, resident: ResidentExecutor) -> None:
-        """It idles now."""
+        """Schedule the expiry of an executor that idles now."""
         if not resident.is_worn_out and (resident.is_pinned or resident.executor in self._scheduled):
             return
         self._scheduled.add(resident.executor)
         heappush(self._heap, (_due_at(resident), resident.executor))
 
     def pop_due(self, now: float) -> list[int]:
-        """Executors to unload now: idle for longer than they are kept while nobody waits for them, or worn
-        out. Each is named once: the caller evicts it."""
+        """Return the executors to unload now: each is returned once, and the caller evicts it.
+
+        They are worn out, or have idled beyond their keep-alive time while no job of their key waits.
+        """
         due: list[int] = []
         while self._heap and self._heap[0][0] <= now:
             resident = self._pop()
@@ -49,7 +53,7 @@ class IdleExpiry:
         return due
 
     def next_at(self) -> float | None:
-        """The earliest time at which `due` may have something; it may prove to be too early."""
+        """Return the earliest time at which `pop_due` may return something; it may prove too early."""
         while self._heap:
             due_at, executor = self._heap[0]
             resident = self._executors.get(executor)

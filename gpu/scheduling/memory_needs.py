@@ -1,4 +1,4 @@
-"""Pure: how many bytes an executor of a class needs on a device, and where that could be free."""
+"""Pure: how many bytes an executor of a class needs on a device, and where they could become free."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gpu.memory.ledger import Ledger
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
-#: Of a device's bytes one part in so many must be free for a job whose need is unknown.
+#: A job whose need is unknown must find a device's bytes divided by this free.
 UNKNOWN_NEED_DIVISOR = 4
 
 
 class MemoryNeeds:
-    """What was declared or learned of the needs of classes, held against the devices that may run them."""
+    """The declared or learned needs of classes, compared with the devices that may run them."""
 
     def __init__(
         self, estimator: Estimator, residency: Residency, ledger: Ledger, waiting_classes: Container[JobClass]
@@ -24,13 +24,15 @@ class MemoryNeeds:
         self._estimator = estimator
         self._residency = residency
         self._ledger = ledger
-        #: The classes of which a job waits.
+        #: The classes that have a waiting job.
         self._waiting_classes = waiting_classes
 
     def need_bytes(self, job_class: JobClass) -> int | None:
-        """What an executor of the class must be granted: declared or learned, else None. More than the
-        largest device has was learned on another one, and counts as unknown. To what was declared a process
-        on the cpu is held."""
+        """Return what an executor of the class must be granted: declared or learned, else None.
+
+        A need above the largest device's memory was learned on another device, and counts as unknown. On the
+        cpu the declared need is a cap on the process, and stays in force.
+        """
         known = self._estimator.need_bytes(job_class)
         if known is None or known == job_class.need_bytes:
             return known
@@ -41,7 +43,10 @@ class MemoryNeeds:
         return known if known is not None and known <= largest else None
 
     def need_for_capacity(self, job_class: JobClass, cap_bytes: int) -> int:
-        """The bytes that must be free to load the class on a device of that size: unknown, a quarter."""
+        """Return the bytes that must be free to load the class on a device of that size.
+
+        For an unknown need that is a quarter of the device.
+        """
         need = self.need_bytes(job_class)
         if need is None:
             return max(1, cap_bytes // UNKNOWN_NEED_DIVISOR)
@@ -50,11 +55,11 @@ class MemoryNeeds:
         )
 
     def need_for_device(self, job_class: JobClass, slot: DeviceSlot) -> int:
-        """The same for a device."""
+        """Return the bytes that must be free to load the class on a device."""
         return self.need_for_capacity(job_class, slot.device.cap_bytes)
 
     def is_granted_enough(self, resident: ResidentExecutor, job_class: JobClass) -> bool:
-        """Whether an executor of the class's key was granted enough for it, where it may run."""
+        """Return whether an executor of the class's key has a large enough grant, and may run the class."""
         if (
             job_class.avoided_devices or job_class.allowed_devices
         ) and not self._residency.is_on_candidate_devices(job_class, resident):
@@ -68,8 +73,11 @@ class MemoryNeeds:
         return resident.grant_bytes >= min(max(needs), self._estimator.minimum_bytes(job_class))
 
     def fits_when_empty(self, job_class: JobClass, slot: DeviceSlot) -> bool:
-        """Whether the class could start there if all that runs there ended: neither too large for the
-        device nor for what pinned executors and other programs leave of it."""
+        """Return whether the class could start on a device if everything that runs there ended.
+
+        False where it is too large for the device, or for what pinned executors and other programs leave of
+        it.
+        """
         if not slot.is_open or len(slot.pinned) >= slot.max_residents:
             return False
         need = self.need_for_device(job_class, slot)
@@ -81,6 +89,6 @@ class MemoryNeeds:
         return need <= slot.device.cap_bytes - unavailable_bytes
 
     def misfit(self, job_class: JobClass) -> dict[str, Any] | None:
-        """None where empty devices could run the class; else the figures that say why not."""
-        # A class of which a job waits was admitted: devices come, and do not go.
+        """Return None where empty devices could run the class; else the figures that show why not."""
+        # A class with a waiting job was admitted: devices are added, and never removed.
         return None if job_class in self._waiting_classes else self._residency.misfit(job_class)

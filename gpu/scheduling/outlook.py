@@ -1,4 +1,4 @@
-"""Pure: what follows from setting an executor to work: until when, and which waiting jobs it overtakes."""
+"""Pure: the effect of putting an executor to work: its expected end, and the waiting jobs it overtakes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class OvertakenJob:
 
     job_number: int
     count: int
-    #: Kept for it once it was overtaken too often.
+    #: Devices kept for it once it was overtaken too often.
     device_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What follows from setting an executor to work."""
+    """The effect of putting an executor to work."""
 
-    #: When it is expected to have done all that it was handed; inf where that is unknown.
+    #: When all its assigned jobs should have ended; inf where that is unknown.
     expected_end: float = math.inf
     overtaken: tuple[OvertakenJob, ...] = ()
 

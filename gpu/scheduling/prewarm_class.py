@@ -1,10 +1,10 @@
-"""Pure: the class of a wish: an executor that is to be ready, without a job that waits for it."""
+"""Pure: the job class of a prewarm request: an executor to load in advance, without a waiting job."""
 
 from __future__ import annotations
 
 from gpu.job_class import JobClass
 
-#: Below all jobs; what an operator asks for goes before what is to be there when there is room.
+#: Below all jobs; an operator's request goes before a preload, which needs free capacity.
 REQUESTED_PRIORITY, PRELOAD_PRIORITY = -1, -2
 
 
@@ -18,8 +18,10 @@ def prewarm_class(
     device_id: str | None = None,
     is_preload: bool = False,
 ) -> JobClass:
-    """The class in whose line a wish waits: one that was asked for has idle executors go as a job would, a
-    preload waits for room that is free."""
+    """Return the class in whose backlog a prewarm request waits.
+
+    A requested prewarm evicts idle executors as a job would; a preload waits for free capacity.
+    """
     return JobClass(
         queue="",
         handler=handler,

@@ -1,4 +1,4 @@
-"""Pure: the devices and the executors that live on them, indexed in every way a plan asks for."""
+"""Pure: the devices and the executors resident on them, indexed in every way that a plan needs."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 
 class Residency:
-    """Who lives where and does what. It knows no bytes: those are the ledger's."""
+    """Which executors are resident on which devices, and their states. Bytes are the ledger's business."""
 
     def __init__(self, changed: set[str] | None = None) -> None:
-        """`changed` is told each device on which something has changed."""
+        """Start without devices; the id of each device on which something changes is added to `changed`."""
         self._changed: set[str] = set() if changed is None else changed
         self.slots: dict[str, DeviceSlot] = {}
         self.executors: dict[int, ResidentExecutor] = {}
-        #: Executors that take work, and the idle ones of them, the one that idles longest first.
+        #: Executors that take work, and those of them that idle, the longest idle first.
         self.by_key: dict[Key, dict[int, ResidentExecutor]] = {}
         self.idle_by_key: dict[Key, dict[int, ResidentExecutor]] = {}
-        #: Executors that load for no job: the first one that comes may have them.
+        #: Executors that load for no job: the first job that arrives may have them.
         self.prewarmed: dict[Key, dict[int, ResidentExecutor]] = {}
-        #: Of each of these one executor is kept.
+        #: Keys of which one executor each stays loaded.
         self.keep_loaded: set[Key] = set()
-        #: Handler to how many of its executors load or run.
+        #: How many executors of each handler load or run.
         self.busy_by_handler: dict[str, int] = {}
         self._gpu_pool: list[DeviceSlot] = []
         self._cpu_pool: list[DeviceSlot] = []
 
     def add_device(self, device: Device, *, is_open: bool) -> None:
-        """A device on which nobody lives yet."""
+        """Add a device without executors."""
         slot = self.slots[device.id] = DeviceSlot(device, len(self.slots))
         slot.is_open = is_open
         self._changed.add(device.id)
         (self._cpu_pool if device.kind == "cpu" else self._gpu_pool).append(slot)
 
     def set_open(self, device_id: str, is_open: bool, closed_reason: str) -> None:
-        """Whether a device takes new work, and if not, why."""
+        """Set whether a device takes new work, and if not, why."""
         slot = self.slots[device_id]
         slot.is_open, slot.closed_reason = is_open, "" if is_open else closed_reason
         self._changed.add(device_id)
 
     def set_max_executors(self, device_id: str, count: int) -> None:
-        """How many executors load or run there at once."""
+        """Set how many executors may load or run on a device at once."""
         self.slots[device_id].max_executors = count
         self._changed.add(device_id)
 
     def is_on_gpu(self, job_class: JobClass) -> bool:
-        """Which lane the class runs in: GPUs where it asks for one and there are any, else the cpu."""
+        """Return whether the class runs on GPUs: it asks for one and there are any; else on the cpu."""
         return job_class.gpus > 0 and bool(self._gpu_pool)
 
     def device_pool(self, job_class: JobClass) -> list[DeviceSlot]:
-        """The devices that may run the class: GPUs where there are any, else the cpu."""
+        """Return the devices that may run the class: GPUs where there are any, else the cpu."""
         pool = self._gpu_pool if self.is_on_gpu(job_class) else self._cpu_pool
         return (
             [slot for slot in pool if slot.device.id in job_class.allowed_devices]
@@ -62,8 +62,11 @@ class Residency:
         )
 
     def candidate_devices(self, job_class: JobClass) -> list[DeviceSlot]:
-        """The devices of its lane on which the class is to start: without those that it avoids, as long as
-        enough others take work, and without those of them that nobody has tried out since in any case."""
+        """Return the devices of its pool on which the class should start.
+
+        Devices that it avoids are left out while enough others take work; otherwise only those of them that
+        passed no check since their last fault.
+        """
         pool = self.device_pool(job_class)
         if not job_class.avoided_devices:
             return pool
@@ -73,16 +76,16 @@ class Residency:
         return [slot for slot in pool if slot.is_proven or slot.device.id not in job_class.avoided_devices]
 
     def is_on_candidate_devices(self, job_class: JobClass, resident: ResidentExecutor) -> bool:
-        """Whether an executor lives where the class is to start."""
+        """Return whether an executor is resident where the class should start."""
         candidates = self.candidate_devices(job_class)
         return all(slot in candidates for slot in self._changed_slots(resident))
 
     def device_count(self, job_class: JobClass) -> int:
-        """How many devices one executor of the class takes. There is but one cpu, even for a gang."""
+        """Return how many devices one executor of the class takes. On the cpu it is always one."""
         return job_class.gpus if job_class.gpus > 1 and self._gpu_pool else 1
 
     def misfit(self, job_class: JobClass) -> dict[str, Any] | None:
-        """None where empty devices could run the class; else the figures that say why not."""
+        """Return None where empty devices could run the class; else the figures that show why not."""
         pool, need_bytes, device_count = (
             self.device_pool(job_class),
             job_class.need_bytes or 0,
@@ -106,7 +109,7 @@ class Residency:
         }
 
     def add(self, resident: ResidentExecutor, *, prewarmed: bool = False) -> None:
-        """An executor loads; `early`: for no job."""
+        """Add an executor that loads; `prewarmed`: it loads for no job."""
         executor = resident.executor
         self.executors[executor] = resident
         if prewarmed:
@@ -119,27 +122,30 @@ class Residency:
                 slot.pinned[executor] = resident
 
     def claim_early(self, resident: ResidentExecutor) -> bool:
-        """One that loads for no job has one now, or does not load any more; False where it was none."""
+        """Stop listing an executor as prewarmed: a job got it, or it loads no longer; False where it was
+        not."""
         if resident.executor not in self.prewarmed.get(resident.key, ()):
             return False
         _remove_from_index(self.prewarmed, resident)
         return True
 
     def is_kept_loaded(self, resident: ResidentExecutor, leaving: Container[int]) -> bool:
-        """Whether it stays however long it idles, as long as nobody needs its room: it is the last one but
-        for those that are `going`."""
+        """Return whether it stays loaded however long it idles, unless its capacity is needed.
+
+        It does where it is the last executor of a key in `keep_loaded`, apart from those in `leaving`.
+        """
         if resident.key not in self.keep_loaded:
             return False
         return all(each == resident.executor or each in leaving for each in self.by_key[resident.key])
 
     def set_running(self, resident: ResidentExecutor) -> None:
-        """An idle executor takes up work."""
+        """Put an idle executor to work."""
         self._remove_idle(resident)
         resident.state = "running"
         self._set_busy(resident, True)
 
     def set_idle(self, resident: ResidentExecutor, now: float) -> None:
-        """An executor has nothing left to do; one that was told to go does not become idle by that."""
+        """Mark an executor as idle; one that was evicted stays leaving."""
         self._set_busy(resident, False)
         self.claim_early(resident)
         if resident.state == "leaving":
@@ -151,8 +157,10 @@ class Residency:
             slot.idle[resident.executor] = resident
 
     def set_leaving(self, resident: ResidentExecutor, *, finishes_first: bool = False) -> None:
-        """An executor was told to go, or is known to: it takes no more work. One that `lingers` goes when it
-        has ended what it runs."""
+        """Mark an executor as leaving: it takes no more work.
+
+        `finishes_first` lets it end what it runs.
+        """
         if resident.state == "leaving":
             return
         resident.finishes_first = finishes_first
@@ -165,7 +173,7 @@ class Residency:
             slot.leaving[resident.executor] = resident
 
     def remove(self, resident: ResidentExecutor) -> None:
-        """An executor's processes are gone."""
+        """Remove an executor whose processes are gone."""
         self.set_leaving(resident)
         if resident.is_busy:
             self._set_busy(resident, False)
@@ -176,19 +184,19 @@ class Residency:
             slot.pinned.pop(resident.executor, None)
 
     def make_exclusive(self, resident: ResidentExecutor) -> None:
-        """Nobody else may start beside it until it has nothing left to do."""
+        """Let no other executor start beside it until it has nothing left to do."""
         for slot in self._changed_slots(resident):
             slot.exclusive_executor = resident.executor
 
     def end_exclusive(self, resident: ResidentExecutor) -> None:
-        """Others may start beside it from now on."""
+        """Let others start beside it again."""
         resident.exclusive = False
         for slot in self._changed_slots(resident):
             if slot.exclusive_executor == resident.executor:
                 slot.exclusive_executor = None
 
     def evictable_on(self, device_ids: Iterable[str]) -> list[int]:
-        """Executors that idle on any of these and may be told to go."""
+        """Return the idle executors on any of these devices that may be evicted."""
         found = {
             executor: None
             for device_id in device_ids
@@ -215,7 +223,7 @@ class Residency:
             del slot.idle[resident.executor]
 
     def _changed_slots(self, resident: ResidentExecutor) -> list[DeviceSlot]:
-        """The devices of an executor of which something changes."""
+        """Return the devices of an executor, and mark them as changed."""
         self._changed.update(resident.devices)
         return [self.slots[device_id] for device_id in resident.devices]
 

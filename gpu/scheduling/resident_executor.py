@@ -1,4 +1,4 @@
-"""Pure: an executor that lives, and a device with those who live on it."""
+"""Pure: an executor that exists, and a device with the executors resident on it."""
 
 from __future__ import annotations
 
@@ -14,50 +14,51 @@ ExecutorState = Literal["loading", "idle", "running", "leaving"]
 
 @dataclass(slots=True)
 class ResidentExecutor:
-    """An executor that lives."""
+    """An executor that exists."""
 
     executor: int
     #: (handler, version, model)
     key: Key
     devices: tuple[str, ...]
-    #: What it was told it may use on each device; its watchdog holds it to that. The ledger may charge less.
+    #: What it may use on each device; its watchdog enforces that. The ledger may charge less.
     grant_bytes: int
-    #: How long it stays loaded when idle; 0 not at all, below 0 for ever.
+    #: How long it stays loaded when idle, in seconds; 0: not at all, below 0: for ever.
     keep_alive_s: float
     #: Attempts after which it is replaced. None: never.
     max_jobs: int | None
-    #: Its need was unknown: it got all that was free, and nothing starts beside it until that is learned.
+    #: Its need was unknown: it was granted all that was free, and nothing starts beside it until the need is
+    #: learned.
     exclusive: bool
     state: ExecutorState = "loading"
-    #: Nobody starts beside it until it has loaded.
+    #: No other executor starts beside it until it has loaded.
     loads_alone: bool = False
-    #: It leaves, but ends what it runs first: nobody knows when its bytes come.
+    #: It is leaving, but ends what it runs first: when its bytes become free is unknown.
     finishes_first: bool = False
-    #: It loads or has something to do.
+    #: It loads or has jobs.
     is_busy: bool = True
-    #: What it was handed and has not ended, in order of handing over.
+    #: Its jobs that have not ended, in order of assignment.
     assigned: dict[int, JobClass] = field(default_factory=dict)
     idle_since: float = 0.0
-    #: When it took up what it does.
+    #: When it started its present work.
     busy_since: float = 0.0
-    #: When all that it was handed is expected to have ended; inf where that is unknown.
+    #: When all its assigned jobs should have ended; inf where that is unknown.
     expected_end: float = math.inf
     jobs_done: int = 0
-    #: The attempt that has run for longer than short ones do: nothing is staged behind it.
+    #: The attempt that has run for longer than a short one: nothing is staged behind it.
     long_job_number: int | None = None
 
     @property
     def is_pinned(self) -> bool:
-        """It stays loaded whatever else waits."""
+        """Whether it stays loaded whatever else waits."""
         return self.keep_alive_s < 0
 
     @property
     def is_worn_out(self) -> bool:
-        """It was given as many jobs as it may do."""
+        """Whether it was assigned all the jobs that it may run."""
         return self.max_jobs is not None and self.jobs_done + len(self.assigned) >= self.max_jobs
 
     def free_places(self, depth: int) -> int:
-        """How many more attempts it may be handed at a stage depth."""
+        """Return how many more attempts it may be assigned at a stage depth."""
         if self.long_job_number is not None:
             return 0
         places = depth - len(self.assigned)
@@ -67,7 +68,7 @@ class ResidentExecutor:
 
 
 class DeviceSlot:
-    """A device with those who live on it."""
+    """A device with the executors resident on it."""
 
     __slots__ = (
         "busy_count",
@@ -87,20 +88,20 @@ class DeviceSlot:
 
     def __init__(self, device: Device, order: int = 0) -> None:
         self.device = device
-        #: Which one it is, in order of adding; of two that are as good the earlier one is taken.
+        #: Its index in order of adding; of two equally good devices the lower one is taken.
         self.order = order
         self.is_gpu = device.kind != "cpu"
         #: Its worker takes executors.
         self.is_open = True
-        #: It was tried out, or nothing has gone wrong there yet.
+        #: It passed a check since its last fault, or had none.
         self.is_proven = True
-        #: Why it does not, in one word: "drained"; "" where nothing is to be said of it.
+        #: Why it is not open, in one word such as "drained"; "" where no reason is known.
         self.closed_reason = ""
         self.max_executors = device.max_executors
         self.residents: dict[int, ResidentExecutor] = {}
-        #: How many of them load or run.
+        #: How many residents load or run.
         self.busy_count = 0
-        #: Those who idle, the one that idles longest first; who was told to go; who stays for ever.
+        #: Idle residents, the longest idle first; leaving ones; pinned ones.
         self.idle: dict[int, ResidentExecutor] = {}
         self.leaving: dict[int, ResidentExecutor] = {}
         self.pinned: dict[int, ResidentExecutor] = {}
@@ -109,5 +110,5 @@ class DeviceSlot:
 
     @property
     def max_residents(self) -> int:
-        """How many executors may live here, idle ones included: each costs host memory and processes."""
+        """How many executors may be resident, idle ones included: each costs host memory and processes."""
         return 2 * self.max_executors

@@ -1,7 +1,7 @@
-"""Pure: all that a plan looks at, kept as an index by events: what waits, what is loaded, what is left.
+"""Pure: everything that a plan reads, updated by events: waiting jobs, loaded executors, free capacity.
 
-The coordinator calls these methods as things happen. Nothing here is ever rebuilt, and no method costs more
-for a longer line. Executors and jobs are numbers, devices their ids.
+The coordinator calls these methods as events occur. Nothing here is ever rebuilt, and the cost of a method
+does not depend on how many jobs wait. Executors and jobs are numbers, devices their ids.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from gpu.scheduling.time_estimates import TimeEstimates
 
 
 class SchedulerState:
-    """The index. `plan(view, now)` reads it; the coordinator carries its actions out, in their order, by
-    calling `start`, `load` and `evict` before anything else happens."""
+    """The state that `plan(state, now)` reads.
+
+    The coordinator carries out the plan's actions in order, by calling `start`, `load` and `evict` before it
+    applies any other event.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class SchedulerState:
         self.overtakes = OvertakeCounter(bypass_limit)
         self.residency = Residency(self.ledger.changed)
         self.capacity_table = CapacityTable(self.ledger, self.residency, self.ledger.changed)
-        #: The floor's own table.
+        #: The same dict as the residency's.
         self.executors = self.residency.executors
         self.backlog = Backlog(self.overtakes)
         self.memory_needs = MemoryNeeds(self.estimator, self.residency, self.ledger, self.backlog.by_class)
@@ -62,34 +65,36 @@ class SchedulerState:
     # Devices.
 
     def add_device(self, device: Device, *, is_open: bool = True) -> None:
-        """A device was found. Raises ValueError where its id is known."""
+        """Add a device. Raises ValueError where its id is known."""
         self.ledger.add_device(device)
         self.residency.add_device(device, is_open=is_open)
 
     def set_device_open(self, device_id: str, is_open: bool, closed_for: str = "") -> None:
-        """Whether the device takes new work (its worker is up, and nobody drains it), and if not, why."""
+        """Set whether a device takes new work (its worker is up and it is not drained), and if not, why."""
         self.residency.set_open(device_id, is_open, closed_for)
         if not is_open:
             self.overtakes.release_device(device_id)
 
-    # Jobs that wait.
+    # Waiting jobs.
 
     def add_waiting(
         self, job_class: JobClass, job_number: int, *, first: bool = False, since: float = 0.0
     ) -> None:
-        """A job is ready to start, `since` when (seconds, by the plan's clock); `first` puts it before the
-        others of its class."""
+        """Add a job that is ready to start; `first` puts it before the others of its class.
+
+        `since` is when it began to wait, in seconds of the plan's clock.
+        """
         if self.backlog.add(job_class, job_number, first=first, since=since):
             self.tenant_shares.on_waiting(job_class)
 
     def remove_waiting(self, job_class: JobClass, job_number: int) -> bool:
-        """The job no longer waits; False where it did not."""
+        """Remove a job that no longer waits; False where it did not wait."""
         if not self.backlog.contains(job_class, job_number):
             return False
         self._remove_waiting(job_class, (job_number,))
         return True
 
-    # What a plan's actions do.
+    # Actions of a plan.
 
     def start(
         self,
@@ -99,10 +104,10 @@ class SchedulerState:
         now: float = 0.0,
         outlook: Outlook = UNKNOWN_OUTLOOK,
     ) -> None:
-        """Waiting jobs are handed to a warm executor.
+        """Assign waiting jobs to a warm executor.
 
         Raises:
-            ValueError: it does not take work, or its bytes were given away: not what the plan said.
+            ValueError: it takes no work, or its bytes were granted to others: the plan is out of date.
         """
         resident = self.executors[executor]
         if resident.state == "idle":
@@ -135,10 +140,10 @@ class SchedulerState:
         outlook: Outlook = UNKNOWN_OUTLOOK,
         extra_job_numbers: Sequence[int] = (),
     ) -> None:
-        """A new executor starts, with one waiting job and its mates, or, for a wish, without any.
+        """Add a new executor with one waiting job and its companions, or with none for a prewarm.
 
         Raises:
-            ValueError: its bytes are not free: not what the plan said.
+            ValueError: its bytes are not free: the plan is out of date.
         """
         if not self.ledger.reserve(device_ids, executor, grant_bytes):
             raise ValueError(f"executor {executor} can't load: {grant_bytes} bytes not free on {device_ids}")
@@ -159,13 +164,13 @@ class SchedulerState:
         self._set_to_work(resident, len(resident.assigned), now, outlook)
 
     def evict(self, executor: int, *, finishes_first: bool = False) -> None:
-        """An executor is told to go and gets no more work; one that `lingers` ends what it runs first."""
+        """Mark an executor as evicted: it gets no more work. `finishes_first` lets it end what it runs."""
         self.residency.set_leaving(self.executors[executor], finishes_first=finishes_first)
 
-    # What executors do.
+    # Events of executors.
 
     def on_loaded(self, executor: int, resident_bytes: int | None, now: float) -> None:
-        """It is ready; `resident_bytes` is what it was seen to use then, if anybody looked."""
+        """Record that it has loaded; `resident_bytes` is its use then, None where it was not measured."""
         resident = self.executors[executor]
         if resident_bytes is not None:
             self.ledger.usage.record_total(executor, resident_bytes)
@@ -179,14 +184,17 @@ class SchedulerState:
             self._set_idle(resident, now)
 
     def mark_long_running(self, executor: int, job_number: int) -> None:
-        """The attempt that it runs is not a short one: until its end nothing is staged behind it."""
+        """Note that its running attempt is not a short one: until its end nothing is staged behind it."""
         self.executors[executor].long_job_number = job_number
 
     def on_attempt_ended(
         self, executor: int, job_class: JobClass, job_number: int, now: float, *, has_run: bool = True
     ) -> bool:
-        """One attempt of it ended; without any other it idles. False where it was not handed that one.
-        `done=False` where it gave the attempt back unstarted: that does not wear it."""
+        """Record that an attempt ended; without another one its executor idles.
+
+        False where the executor had no such job. `has_run=False` where it returned the attempt unstarted:
+        that does not wear it out.
+        """
         resident = self.executors.get(executor)
         if resident is None or resident.assigned.pop(job_number, None) is None:
             return False
@@ -199,8 +207,11 @@ class SchedulerState:
         return True
 
     def on_executor_gone(self, executor: int, now: float | None) -> list[tuple[int, JobClass]]:
-        """Its process tree was reaped; gives what it was handed and nobody ended. Its bytes drain, but
-        where `now` is None: it was written off, not reaped, and keeps them until the ledger drains it."""
+        """Remove an executor whose process tree was reaped; return its jobs that had not ended.
+
+        Its bytes drain. With `now=None` it was written off, not reaped, and keeps them until the ledger
+        drains it.
+        """
         resident = self.executors[executor]
         self.residency.remove(resident)
         self.tenant_shares.on_executor_gone(executor, resident.assigned)
@@ -209,7 +220,10 @@ class SchedulerState:
         return list(resident.assigned.items())
 
     def record_run(self, job_class: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
-        """A job ended well. Who was granted all there was keeps what is needed; others may start."""
+        """Record a successful job.
+
+        An executor that was granted everything keeps only what it needs; then others may start beside it.
+        """
         if not self.estimator.record_run(job_class, peak_bytes, run_s):
             return
         need_bytes = self.estimator.need_bytes(job_class)
@@ -220,7 +234,7 @@ class SchedulerState:
                         self.residency.end_exclusive(resident)
                         self.ledger.lower_grant(resident.executor, need_bytes)
 
-    # Keeping the index.
+    # Index updates.
 
     def _remove_waiting(self, job_class: JobClass, job_numbers: Sequence[int]) -> None:
         if not self.backlog.remove(job_class, job_numbers):
@@ -229,11 +243,11 @@ class SchedulerState:
         if job_class.key in self.backlog.waiting_classes_by_key:
             return
         for resident in self.residency.idle_by_key.get(job_class.key, {}).values():
-            # Its time may have come while somebody waited for it.
+            # Its keep-alive time may have passed while a job waited for it.
             self.idle_expiry.schedule(resident)
 
     def _set_idle(self, resident: ResidentExecutor, now: float) -> None:
-        """Nothing is left to do for it."""
+        """Mark an executor as idle: it has nothing left to do."""
         self.residency.set_idle(resident, now)
         if resident.state == "idle":
             self.ledger.mark_idle(resident.executor)

@@ -1,7 +1,8 @@
-"""Pure: who waits for longest, and how many younger ones went before it.
+"""Pure: the oldest waiting job of each tenant, and how many younger ones started before it.
 
-Who runs short goes before who runs long, since that makes all wait less; so a stream of short jobs could hold
-up a long one for as long as it flows. The oldest of each tenant is overtaken by so many, then it is next.
+Short runs go before long ones, since that shortens the total wait; so a steady stream of short jobs could
+delay a long one without end. A fixed number of younger jobs may overtake the oldest one of each tenant, then
+it is next.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import OvertakeCounter
 
-#: So many younger ones of its tenant may start before the oldest.
+#: How many younger jobs of its tenant may start before the oldest one.
 YOUNGER_MAX = 64
 
-#: A tenant on GPUs, or on the cpu.
+#: A tenant, and whether it is its GPU pool.
 _TenantPool = tuple[str, bool]
 
 
 class StarvationGuard:
-    """Counts starts, and no more: the longest line costs as much as the shortest."""
+    """Counts starts only: the cost does not depend on how many jobs wait."""
 
     def __init__(
         self, backlogs: Mapping[JobClass, ClassBacklog], paused: Set[str], overtakes: OvertakeCounter
@@ -32,14 +33,14 @@ class StarvationGuard:
         self._younger_counts: dict[_TenantPool, int] = {}
 
     def on_requeued(self, job_class: JobClass, job_number: int) -> None:
-        """A job waits that may be older than the others: it was put back."""
+        """Take note of a requeued job, which may be older than the others."""
         tenant_pool = _tenant_pool(job_class)
         oldest = self._oldest.get(tenant_pool)
         if oldest is not None and job_number < oldest[1]:
             del self._oldest[tenant_pool]
 
     def on_started(self, job_class: JobClass, job_numbers: Sequence[int]) -> None:
-        """These jobs have left their line for an executor."""
+        """Count jobs that left their backlog for an executor."""
         tenant_pool = _tenant_pool(job_class)
         first, job_number = self._oldest.get(tenant_pool, (job_class, 0))
         if job_number not in self._backlogs.get(first, ()) or first.queue in self._paused:

@@ -1,4 +1,4 @@
-"""Pure: the shares of tenants in the GPUs and in the cpu, told of what happens to the jobs of classes."""
+"""Pure: the shares of tenants in the GPUs and in the cpu, updated by events of job classes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from gpu.job_class import JobClass, Key
 from gpu.scheduling.fair_share import FairShareClock
 from gpu.scheduling.residency import Residency
 
-#: What a run of a class, and loading, are expected to take (None: unknown), and how many run at once in one
-#: executor.
+#: Expected durations of a run of a class and of a load (None: unknown), and jobs at once in one executor.
 Expected = tuple[Callable[[JobClass], float | None], Callable[[Key], float | None], Callable[[JobClass], int]]
 
 
 class TenantShares:
-    """The two lanes have nothing to do with each other: who fills the cpu may still have the GPUs. On GPUs
-    seconds of devices are counted, on the cpu seconds of executors. Wishes are nobody's. Before a second
-    tenant comes nothing is done."""
+    """The fair-share clocks of both pools.
+
+    The pools are independent: a tenant that fills the cpu still gets its share of the GPUs. GPUs are counted
+    in device seconds, the cpu in executor seconds. Prewarm requests belong to no tenant. Nothing is counted
+    before a second tenant appears.
+    """
 
     def __init__(
         self,
@@ -26,50 +28,50 @@ class TenantShares:
         weights: Mapping[str, float] | None = None,
     ) -> None:
         self._residency = residency
-        #: The classes of which somebody waits.
+        #: The classes that have waiting jobs.
         self._backlogs = backlogs
         self._gpu = FairShareClock(weights)
         self._cpu = FairShareClock(weights)
         self._run_s, self._load_s, self._jobs_per_run = expected
-        #: Until when an executor's time is put down to somebody.
+        #: The time up to which each executor's use is charged to a job.
         self._charged_until: dict[int, float] = {}
-        #: The only tenant that was ever seen.
+        #: The first tenant that was seen.
         self._first_tenant: str | None = None
-        #: There was more than one.
+        #: There has been more than one tenant.
         self.has_many_tenants = False
 
     def clock_of(self, job_class: JobClass) -> FairShareClock:
-        """The shares in the lane of the class."""
+        """Return the clocks of the pool in which the class runs."""
         return self._gpu if self._residency.is_on_gpu(job_class) else self._cpu
 
     def expected_s(self, job_class: JobClass, count: int, *, is_cold: bool) -> float:
-        """What so many jobs of the class are expected to take together of each of their devices."""
+        """Return how long `count` jobs of the class should occupy each of their devices."""
         load_s = self._load_s(job_class.key) if is_cold else None
         run_s = self.clock_of(job_class).expected_s(self._run_s(job_class))
         return run_s * count / self._jobs_per_run(job_class) + (load_s or 0.0)
 
     def advance(self, now: float) -> None:
-        """Time has come to `now`; comes before each plan."""
+        """Set the time to `now`; called before each plan."""
         for clock in (self._gpu, self._cpu):
             if clock.has_running:
                 clock.advance(now)
 
     def on_waiting(self, job_class: JobClass) -> None:
-        """The first job of a class waits; the class is among the lines already."""
+        """Record that the first job of a class waits; the class is among the backlogs already."""
         if not self.has_many_tenants and not self._detect_second_tenant(job_class):
             return
         if not job_class.is_prewarm:
             self.clock_of(job_class).on_waiting(job_class.tenant)
 
     def on_not_waiting(self, job_class: JobClass) -> None:
-        """No job of the class waits any more."""
+        """Record that no job of the class waits any more."""
         if self.has_many_tenants and not job_class.is_prewarm:
             self.clock_of(job_class).on_not_waiting(job_class.tenant)
 
     def record_start(
         self, job_class: JobClass, job_numbers: Sequence[int], now: float, *, is_cold: bool
     ) -> None:
-        """Jobs of a class are handed to an executor, which loads first or not."""
+        """Record that jobs of a class are assigned to an executor; `is_cold`: it loads first."""
         if not self.has_many_tenants or job_class.is_prewarm:
             return
         clock = self.clock_of(job_class)
@@ -84,8 +86,10 @@ class TenantShares:
     def record_end(
         self, job_class: JobClass, job_number: int, executor: int, now: float, *, has_run: bool
     ) -> None:
-        """A job is off its executor, which it may have shared with others: what passed since the last of them
-        left is put down to this one."""
+        """Record that a job ended.
+
+        It may have shared its executor with others: it is charged the time since the last of them ended.
+        """
         if not self.has_many_tenants:
             return
         clock = self.clock_of(job_class)
@@ -95,7 +99,7 @@ class TenantShares:
         clock.record_end(job_number, max(0.0, now - since) if has_run else 0.0)
 
     def on_executor_gone(self, executor: int, assigned: Mapping[int, JobClass]) -> None:
-        """The executor is no more; what it had left did not run."""
+        """Forget an executor that is gone; its remaining jobs did not run."""
         if not self.has_many_tenants:
             return
         self._charged_until.pop(executor, None)
@@ -103,7 +107,7 @@ class TenantShares:
             self.clock_of(job_class).record_end(job_number, 0.0)
 
     def _detect_second_tenant(self, job_class: JobClass) -> bool:
-        """Whether with this class a second tenant has come; then those who wait already are taken in."""
+        """Return whether the class brings a second tenant; if so, register the classes that already wait."""
         if job_class.tenant == self._first_tenant or job_class.is_prewarm:
             return False
         if self._first_tenant is None:
@@ -117,25 +121,27 @@ class TenantShares:
 
 
 class PlanShares:
-    """Where tenants stand in the course of one plan: what it has given them counts at once."""
+    """The order of tenants during one plan: what the plan gives a tenant is charged at once."""
 
     def __init__(self, tenant_shares: TenantShares, residency: Residency) -> None:
         self._tenant_shares = tenant_shares
         self._residency = residency
         self._charged: dict[tuple[FairShareClock, str], float] = {}
-        #: Else nothing is to be asked here: all stand alike.
+        #: If False, all tenants rank alike and nothing is counted.
         self.has_many_tenants = tenant_shares.has_many_tenants
 
     def rank(self, job_class: JobClass) -> float:
-        """The smaller, the earlier go a tenant's jobs among others of their priority; while there is but one
-        tenant all are alike, and wishes always."""
+        """Return the rank of the tenant's jobs among others of their priority; the smaller goes first.
+
+        All ranks are 0 while there is one tenant; those of prewarm requests always are.
+        """
         if not self.has_many_tenants or job_class.is_prewarm:
             return 0.0
         clock = self._tenant_shares.clock_of(job_class)
         return clock.rank(job_class.tenant) + self._charged.get((clock, job_class.tenant), 0.0)
 
     def charge(self, job_class: JobClass, count: int, *, is_cold: bool) -> None:
-        """So many jobs of a class are to start."""
+        """Charge `count` jobs of a class that are going to start."""
         if not self.has_many_tenants or job_class.is_prewarm:
             return
         clock = self._tenant_shares.clock_of(job_class)
