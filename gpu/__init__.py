@@ -1,1 +1,1 @@
-"""Pure: what a device is and what fits on it. This folder imports nothing of the other two."""
+"""Pure: devices and their memory, and which jobs run on them. Imports neither `runner` nor `api`."""

@@ -12,37 +12,37 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class JobClass:
-    """Jobs between which the plan makes no difference. Compared by value; the hash is made once."""
+    """Jobs that the plan treats alike. Compared by value; the hash is computed once."""
 
     queue: str
     handler: str
     version: str
-    #: What `model_by` named; "" for handlers without.
+    #: The value of the `model_by` field; "" for handlers without one.
     model: str
-    #: Higher goes first. Below 0: a wish, which goes after all jobs.
+    #: Higher goes first. Below 0: a prewarm request, which goes after all jobs.
     priority: int
     #: Device memory of one executor. 0: no grant is needed; None: unknown, to be learned.
     need_bytes: int | None
-    #: 0 runs in the cpu lane; more than 1 is all or nothing over that many devices.
+    #: 0 runs on the cpu; more than 1 takes that many devices at once or none.
     gpus: int
-    #: What `size_by` named, as one text: jobs of one size are expected to need alike.
+    #: The value of the `size_by` fields, as one text: jobs of one size should have the same needs.
     size: str = ""
-    #: What `batch`'s `by` named: only jobs of one group go in one batch.
+    #: The value of the `by` fields of `batch`: only jobs of one group share a batch.
     group: str = ""
     tenant: str = ""
-    #: No job of it runs longer, in seconds.
+    #: The longest that its jobs may run, in seconds.
     limit_s: float = math.inf
-    #: `need_bytes` is not to be passed, whatever was learned.
+    #: `need_bytes` is never exceeded, whatever was learned.
     strict: bool = False
-    #: Nobody else may be at work on its devices while it runs.
+    #: No other executor may be at work on its devices while it runs.
     alone_on_device: bool = False
-    #: Nothing runs together with it, in a batch or in another slot: it may have spoiled what did.
+    #: Nothing runs together with it, in a batch or in another slot: it may have made its companions fail.
     alone_in_executor: bool = False
-    #: Devices on which it failed in a way that may be theirs; others are taken where there are any.
+    #: Devices where it failed, possibly through their fault; others are preferred where there are any.
     avoided_devices: tuple[str, ...] = ()
-    #: It runs on these devices and on no others. Empty: wherever it fits.
+    #: It runs only on these devices. Empty: wherever it fits.
     allowed_devices: tuple[str, ...] = ()
-    #: Idle executors may be told to go for it.
+    #: Idle executors may be evicted for it.
     may_evict: bool = True
     key: Key = field(init=False, compare=False, repr=False)
     _hash: int = field(init=False, compare=False, repr=False)
@@ -56,9 +56,9 @@ class JobClass:
 
     @property
     def is_prewarm(self) -> bool:
-        """Whether no job stands in its line, but the wish for an executor that is ready."""
+        """Whether this is not a job's class but a request for an executor to be loaded in advance."""
         return self.priority < 0
 
 
-#: All that tells two classes apart.
+#: All values that distinguish two classes.
 _values = attrgetter(*(each.name for each in fields(JobClass) if each.compare))

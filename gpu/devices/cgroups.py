@@ -1,4 +1,4 @@
-"""Effect: how much memory the control groups of this process leave it."""
+"""Effect: reads how much memory the control groups of this process leave it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class MemoryGroup:
     """A control group that limits memory."""
 
     limit_bytes: int
-    #: Without what the kernel would give up at once (file cache that was not touched lately).
+    #: Without what the kernel would free at once (file cache that was not used lately).
     used_bytes: int
 
 
 def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
-    """The groups of this process, outer ones too, that limit memory; version 2 and version 1."""
+    """Return the groups of this process that limit memory, outer ones included; version 2 and version 1."""
     groups: list[MemoryGroup] = []
     for folder, limit, usage in _candidates(root):
         limit_bytes = _number(folder / limit)
@@ -30,7 +30,7 @@ def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
 
 
 def limit_memory(total_bytes: int, available_bytes: int, groups: list[MemoryGroup]) -> tuple[int, int]:
-    """Pure: (total, used) of the memory that a process of these groups can have on such a machine."""
+    """Pure: return (total, used) of the memory available to a process of these groups on such a machine."""
     total, available = total_bytes, available_bytes
     for group in groups:
         total = min(total, group.limit_bytes)
@@ -64,7 +64,7 @@ def _inactive_file(path: Path) -> int:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where there is none ("max") or no file."""
+    """Return the number in a file; None where there is none ("max") or no file."""
     backlogs = _lines(path)
     return int(backlogs[0]) if backlogs and backlogs[0].isdigit() else None
 
@@ -73,5 +73,5 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
     except OSError:
-        # Not this version of control groups, or not mounted: no limit by it.
+        # Not this version of control groups, or not mounted: it sets no limit.
         return []

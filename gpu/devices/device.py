@@ -10,9 +10,9 @@ from typing import Any, Literal, cast
 DeviceKind = Literal["nvidia", "cpu", "sim"]
 
 MIB = 1024 * 1024
-#: Executors that run at once on a GPU or simulated device where nobody said otherwise.
+#: Executors that run at once on a GPU or simulated device by default.
 GPU_EXECUTORS = 8
-#: A slip of the finger in one request must not fill the machine with workers.
+#: A typing error in one request must not fill the machine with workers.
 SIM_DEVICES_MAX = 64
 
 ACCEPTED = "accepted are: all, none, 0 or 0,1, GPU-<uuid>, MIG-<uuid>, sim:24GiB, sim:2x24GiB"
@@ -34,7 +34,7 @@ _UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A place with memory where executors run."""
+    """A unit with memory on which executors run."""
 
     #: "gpu0", "sim0" or "cpu": short, unique in this process, not stable across machines.
     id: str
@@ -43,32 +43,32 @@ class Device:
     kind: DeviceKind
     name: str
     total_bytes: int
-    #: Never promised to anybody: contexts, other programs and rounding live there.
+    #: Never granted: reserved for contexts, other programs and rounding.
     headroom_bytes: int
     #: Executors that run (or load) at once.
     max_executors: int
 
     @property
     def cap_bytes(self) -> int:
-        """What may be promised in all."""
+        """The most that may be granted in total."""
         return self.total_bytes - self.headroom_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain fields, to travel in a message."""
+        """Return plain fields, for a message."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Device:
-        """The device that `to_dict` was called on; fields that it does not know are passed over."""
+        """Restore the device that `to_dict` was called on; unknown fields are ignored."""
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """What `--gpus` asks for; made by `parse_gpus`."""
+    """What `--gpus` asks for; created by `parse_gpus`."""
 
     kind: Literal["all", "none", "named", "sim"]
-    #: For "named": places inside the inherited mask (int) and uuids or their beginnings (str), as written.
+    #: For "named": positions inside the inherited mask (int) and uuids or their prefixes (str), as written.
     names: tuple[int | str, ...] = ()
     #: For "sim": total bytes of each simulated device.
     sims: tuple[int, ...] = ()
@@ -82,7 +82,10 @@ def nvidia(
     max_executors: int | None = None,
     headroom_bytes: int | None = None,
 ) -> Device:
-    """A GPU (or MIG instance) at its place among the visible ones; the total is without the driver's part."""
+    """Describe a GPU (or MIG instance) by its position among the visible ones.
+
+    The total is without the driver's part.
+    """
     headroom = _headroom(total_bytes) if headroom_bytes is None else headroom_bytes
     return Device(
         id=f"gpu{index}",
@@ -96,7 +99,7 @@ def nvidia(
 
 
 def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Device:
-    """A simulated GPU: it has no headroom, so that figures in tests are round."""
+    """Describe a simulated GPU: it has no headroom, so that figures in tests are round."""
     return Device(
         id=f"sim{index}",
         uuid=f"SIM-{index}",
@@ -109,7 +112,7 @@ def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Devic
 
 
 def cpu(machine: str, name: str, total_bytes: int, cores: int, max_executors: int | None = None) -> Device:
-    """The machine itself; its memory is RAM. On a tiny one the headroom is at most a quarter."""
+    """Describe the machine itself; its memory is RAM. On a tiny one the headroom is at most a quarter."""
     return Device(
         id="cpu",
         uuid=f"cpu-{machine}",
@@ -122,7 +125,7 @@ def cpu(machine: str, name: str, total_bytes: int, cores: int, max_executors: in
 
 
 def parse_gpus(text: str) -> GpuRequest:
-    """What the text of `--gpus` asks for.
+    """Parse the text of `--gpus`.
 
     Raises:
         ValueError: not one of the accepted forms; says which part is wrong and what is accepted.

@@ -1,6 +1,6 @@
-"""Effect: which devices this machine has and how full they are; the only place that knows NVML.
+"""Effect: finds the devices of this machine and reads their memory; the only module that imports NVML.
 
-Its calls may block for ever on a sick card: they belong in a process of their own, behind a deadline.
+NVML calls may block for ever on a faulty GPU: they belong in a process of their own, behind a deadline.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from gpu.devices import cgroups
 from gpu.devices.device import Device, GpuRequest, cpu, nvidia, sim
 from gpu.devices.xid_events import XidEvents
 
-#: The fault of a card that was taken as a whole and is not one any more.
+#: The fault of a GPU that was used as a whole and has since been split into MIG instances.
 MIG_SPLIT_FAULT = "lost: the card was split up into instances since the start; a restart finds them"
 
 
 class DeviceError(ValueError):
-    """A device that was asked for is not there; says which ones are."""
+    """A requested device is not there; the text says which ones are."""
 
 
 @dataclass
 class FoundDevices:
-    """What there is to run on: GPUs first, the cpu last."""
+    """The devices to run on: GPUs first, the cpu last."""
 
     devices: list[Device]
-    #: Plain words for the operator.
+    #: Plain text for the operator.
     notes: list[str] = field(default_factory=list)
     #: The driver's version; empty where no GPU was looked for.
     driver: str = ""
@@ -46,17 +46,17 @@ class DeviceSample:
 
     #: (device id, total, used, free) in bytes.
     devices: list[tuple[str, int, int, int]] = field(default_factory=list)
-    #: (device id, process, its bytes there). None: it is there, and the driver does not tell its bytes.
+    #: (device id, process id, its bytes there). None: the driver lists the process without its bytes.
     processes: list[tuple[str, int, int | None]] = field(default_factory=list)
-    #: Device id to what is wrong with it: "lost", or the driver's words.
+    #: Device id to its fault: "lost", or the driver's message.
     faults: dict[str, str] = field(default_factory=dict)
-    #: (device id, code) of errors that cards reported since the last reading, see `gpu.devices.xid_codes`.
+    #: (device id, code) of errors that GPUs reported since the last reading, see `gpu.devices.xid_codes`.
     xids: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A GPU, or an instance of one that is split up."""
+    """A GPU, or a MIG instance of one."""
 
     uuid: str
     name: str
@@ -71,12 +71,12 @@ def find_devices(
     max_executors: int | None = None,
     headroom_bytes: int | None = None,
 ) -> FoundDevices:
-    """The devices that are asked for. The cpu is always one of them.
+    """Find the requested devices. The cpu is always one of them.
 
     GPUs are counted in the order of the PCI bus, inside an inherited CUDA_VISIBLE_DEVICES.
 
     Raises:
-        DeviceError: a GPU that was named is not there or hidden.
+        DeviceError: a named GPU is not there or hidden.
     """
     if request.kind == "none":
         found = FoundDevices([], ["GPUs are switched off: jobs run on the CPU"])
@@ -90,7 +90,7 @@ def find_devices(
 
 
 def driver_version(nvml: Any = pynvml) -> str | None:
-    """The NVIDIA driver's version; None where there is none, or none that answers."""
+    """Return the NVIDIA driver's version; None where there is no driver, or none that answers."""
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:
@@ -104,7 +104,7 @@ def driver_version(nvml: Any = pynvml) -> str | None:
 
 
 class DeviceSampler:
-    """Reads the devices again and again."""
+    """Reads the devices repeatedly."""
 
     def __init__(self, devices: Sequence[Device], nvml: Any = pynvml, root: Path = Path("/")) -> None:
         self._devices = devices
@@ -115,9 +115,11 @@ class DeviceSampler:
         self._is_started = False
 
     def read_sample(self) -> DeviceSample:
-        """A reading now. An error of one device is that device's fault and leaves the others alone.
-        Simulated devices have no reading."""
-        # First: a card that is lost is forgotten below, with what it has to tell.
+        """Read all devices now. An error of one device is recorded as its fault and leaves the others alone.
+
+        Simulated devices have no reading.
+        """
+        # First: a lost GPU is unregistered below, and its events with it.
         sample = DeviceSample(xids=self._events.poll())
         for device in self._devices:
             if device.kind == "cpu":
@@ -135,7 +137,7 @@ class DeviceSampler:
         if not self._is_started:
             nvml.nvmlInit()
             self._is_started = True
-        # Of an instance that is gone an old handle may go on to answer: it is asked for by name each time.
+        # An old handle may still answer for an instance that is gone, so it is looked up by name each time.
         handle = None if device.uuid.startswith("MIG-") else self._handles.get(device.id)
         if handle is None:
             handle = self._handles[device.id] = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
@@ -150,7 +152,7 @@ class DeviceSampler:
         sample.processes += [(device.id, pid, nbytes) for pid, nbytes in processes.items()]
 
     def _ram(self) -> tuple[int, int, int]:
-        """Of a part that has no memory of its own, the machine's."""
+        """Return the machine's memory, for a device that has none of its own."""
         total, used = ram_usage(self._root)
         return total, used, total - used
 
@@ -166,7 +168,7 @@ class DeviceSampler:
 
 
 def ram_usage(root: Path = Path("/")) -> tuple[int, int]:
-    """(total, used) bytes of RAM: the smaller of the machine's and the control groups'."""
+    """Return (total, used) bytes of RAM: the smaller of the machine's and the control groups'."""
     memory = psutil.virtual_memory()
     return cgroups.limit_memory(memory.total, memory.available, cgroups.memory_groups(root))
 
@@ -178,7 +180,7 @@ def _cpu(max_executors: int | None) -> Device:
 
 
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What people call the processor; the architecture where the kernel does not say."""
+    """Return the processor's marketing name; the architecture where the kernel does not report one."""
     if cpuinfo.exists():
         for line in cpuinfo.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -188,7 +190,7 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _machine_id() -> str:
-    """A short stable name of this machine that tells nothing about it."""
+    """Return a short stable name of this machine that reveals nothing about it."""
     path = Path("/etc/machine-id")
     text = path.read_text().strip() if path.exists() else ""
     return hashlib.sha256((text or socket.gethostname()).encode()).hexdigest()[:12]
@@ -227,7 +229,7 @@ def _find_cards(
 
 
 def _cards(nvml: Any, notes: list[str]) -> Iterator[_Card]:
-    """All GPUs in the order of the PCI bus; of a card that is split up, its instances."""
+    """Yield all GPUs in the order of the PCI bus; for a GPU that is split, its MIG instances."""
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -242,13 +244,13 @@ def _cards(nvml: Any, notes: list[str]) -> Iterator[_Card]:
 
 
 def _instances(nvml: Any, handle: Any) -> list[Any]:
-    """The MIG instances of a card; none where it is not split up."""
+    """Return the MIG instances of a GPU; none where it is not split."""
     try:
         if not nvml.nvmlDeviceGetMigMode(handle)[0]:
             return []
         count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
     except nvml.NVMLError:
-        # Cards that can't be split answer "not supported", old drivers "function not found".
+        # GPUs that cannot be split answer "not supported", old drivers "function not found".
         return []
     found: list[Any] = []
     for index in range(count):
@@ -261,8 +263,10 @@ def _instances(nvml: Any, handle: Any) -> list[Any]:
 
 
 def _visible(cards: list[_Card], environ: Mapping[str, str], notes: list[str]) -> list[_Card]:
-    """What CUDA_VISIBLE_DEVICES leaves, in its order. As in CUDA, the first name that fits nothing
-    hides itself and all that follow."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves, in its order.
+
+    As in CUDA, the first name that matches nothing hides itself and all that follow.
+    """
     mask = environ.get("CUDA_VISIBLE_DEVICES")
     if mask is None:
         return cards
@@ -289,7 +293,7 @@ def _visible(cards: list[_Card], environ: Mapping[str, str], notes: list[str]) -
 
 
 def _select_named(request: GpuRequest, visible: list[_Card], cards: list[_Card]) -> list[int]:
-    """Places among the visible cards, in the order of the request."""
+    """Return positions among the visible GPUs, in the order of the request."""
     places: list[int] = []
     for name in request.names:
         if isinstance(name, int):
@@ -320,8 +324,10 @@ def _gpu_list_text(cards: list[_Card]) -> str:
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[int, int, int] | None:
-    """(total, used, free) bytes; None where the part has no memory of its own. The newer call tells
-    apart what the driver keeps for itself; the older one counts it as used."""
+    """Return (total, used, free) bytes; None where the device has no memory of its own.
+
+    The newer call separates what the driver keeps for itself; the older one counts it as used.
+    """
     unsupported = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
@@ -339,8 +345,10 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int, int] | None:
 
 
 def _processes(nvml: Any, handle: Any) -> dict[int, int | None]:
-    """Process to bytes, None where the driver does not tell. One that computes and draws stands in both
-    lists with the same figure."""
+    """Return the bytes by process id, None where the driver does not report them.
+
+    A process that computes and draws is in both lists with the same figure.
+    """
     found: dict[int, int | None] = {}
     for newer, older in (
         (nvml.nvmlDeviceGetComputeRunningProcesses_v3, nvml.nvmlDeviceGetComputeRunningProcesses_v2),

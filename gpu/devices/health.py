@@ -1,11 +1,12 @@
-"""Pure: whether a device is to be trusted with work, by what went wrong there and when.
+"""Pure: whether a device may take work, decided by its recent faults and checks.
 
     ok ──fault──▶ suspect ──faults of several──▶ quarantined ◀──answers again── lost
      ▲               │ ▲                              │                          ▲
      │◀──time────────┘ └─────────check passed─────────┘      falls off the bus ──┘
 
-A suspect goes on working. Quarantined and lost devices take no new work; a quarantined one is checked, with a
-pause that grows from check to check, and comes back when one passes. `now` is in seconds, of any clock.
+A suspect device keeps working. Quarantined and lost devices take no new work. A quarantined device is
+checked with a pause that grows from check to check, and returns to service when one passes. `now` is in
+seconds of any clock.
 """
 
 from __future__ import annotations
@@ -15,33 +16,33 @@ from typing import Literal
 
 HealthStatus = Literal["ok", "suspect", "quarantined", "lost"]
 
-#: Faults count for so long.
+#: Faults count for this long, in seconds.
 WINDOW_S = 600.0
-#: So many of different origin within the window, and the device is quarantined.
+#: A device is quarantined at this many faults of different origin within the window.
 FAULTS_MAX = 3
-#: A device that can't be read for so long is quarantined; one bad reading happens.
+#: A device that cannot be read for this long is quarantined; a single failed reading is normal.
 UNREADABLE_S = 5.0
 #: The pause before the first check, and the longest; each is twice the one before.
 PAUSE_S = (1.0, 300.0)
 
 
 class HealthState:
-    """One device's."""
+    """The health of one device."""
 
     def __init__(self, now: float) -> None:
         self.state: HealthStatus = "ok"
-        #: Why, in plain words; nothing of one that is ok.
+        #: Why, in plain text; empty while the device is ok.
         self.reason = ""
         self.since = now
-        #: The driver, or the card itself, asks for a reset: no check brings it back.
+        #: The driver, or the GPU itself, asks for a reset: no check returns it to service.
         self.needs_reset = False
-        #: A check runs.
+        #: A check is running.
         self.is_checking = False
-        #: Something went wrong since the last check that passed, see `gpu.job_class.JobClass.avoid`.
+        #: No fault since the last check that passed, see `gpu.job_class.JobClass.avoided_devices`.
         self.is_proven = True
-        #: (what happened, to whom) -> when it counts no more, and which program it was, if one was.
+        #: (kind, origin) of a fault -> when it stops counting, and the program that had it, if any.
         self._faults: dict[tuple[str, str], tuple[float, str]] = {}
-        #: Programs whose errors were found to be their own -> until when they are taken for that.
+        #: Programs whose errors were found to be their own -> until when they are ignored.
         self._excused: dict[str, float] = {}
         self._unreadable_since = math.inf
         self._is_held = False
@@ -54,8 +55,10 @@ class HealthState:
         return self.state in ("ok", "suspect")
 
     def record_fault(self, now: float, kind: str, origin: str, reason: str, *, program: str = "") -> None:
-        """Something went wrong that may be the device's doing. Each origin (a job, an executor) counts once;
-        errors of a program whose earlier ones a good device had too do not count at all."""
+        """Record a fault that the device may have caused. Each origin (a job, an executor) counts once.
+
+        Errors of a program do not count where earlier ones of it also occurred on a healthy device.
+        """
         if now < self._excused.get(program, -math.inf):
             return
         self._faults[kind, origin] = now + WINDOW_S, program
@@ -72,7 +75,7 @@ class HealthState:
             self._set_state("suspect", reason, now)
 
     def quarantine(self, now: float, reason: str, *, needs_reset: bool = False) -> None:
-        """It takes no new work until a check passes, or (`needs_reset`) until it was reset."""
+        """Stop new work until a check passes, or (`needs_reset`) until the device was reset."""
         self.needs_reset = self.needs_reset or needs_reset
         if self.state != "lost":
             if self.takes_work:
@@ -80,7 +83,7 @@ class HealthState:
             self._set_state("quarantined", reason, now)
 
     def hold(self, now: float, reason: str | None) -> None:
-        """As long as there are words it is quarantined, and no check helps."""
+        """Quarantine the device for as long as there is a `reason`; no check ends that."""
         if reason is not None:
             self.quarantine(now, reason)
         elif self._is_held:
@@ -88,15 +91,15 @@ class HealthState:
         self._is_held = reason is not None
 
     def mark_lost(self, now: float, reason: str) -> None:
-        """It does not answer any more."""
+        """Record that the device no longer answers."""
         self._set_state("lost", reason, now)
 
     def record_reading(self, now: float, fault: str | None) -> None:
-        """A reading: "lost", or what else is wrong with it; None where it gave figures."""
+        """Record a reading: "lost" or another fault, None where it returned figures."""
         if fault is None:
             self._unreadable_since = math.inf
             if self.state == "lost":
-                # Whatever brought it back has reset it.
+                # Whatever made it answer again has reset it.
                 self.needs_reset = False
                 self._check_at = now + self._next_pause()
                 self._set_state("quarantined", f"it answers again, but {self.reason}", now)
@@ -109,7 +112,7 @@ class HealthState:
             self.quarantine(now, f"it could not be read for {UNREADABLE_S:g} s: {fault}")
 
     def needs_check(self, now: float) -> bool:
-        """Whether a check should start now. One that can't be read, or waits for a reset, is not checked."""
+        """Return whether a check should start now; never where it is unreadable or awaits a reset."""
         if (
             self.is_checking
             or self.needs_reset  # guard: no-check-before-a-reset
@@ -122,7 +125,7 @@ class HealthState:
         return not (self.takes_work and self.is_proven) and now >= self._check_at
 
     def record_check(self, now: float, failure: str | None) -> None:
-        """A check has ended; None: the device did what was asked of it."""
+        """Record the end of a check; None: the device passed."""
         self.is_checking = False
         if self.state == "lost":
             return
@@ -144,7 +147,7 @@ class HealthState:
             self._set_state("ok", "", now)
 
     def expire(self, now: float) -> None:
-        """Let time pass: faults that are long ago are forgiven."""
+        """Expire old faults."""
         self._expire(now)
         if self.state == "suspect" and not self._faults:
             self._set_state("ok", "", now)
@@ -152,7 +155,7 @@ class HealthState:
             self._pause_s = PAUSE_S[0]
 
     def resume(self, now: float) -> None:
-        """The operator says that it is well, or was reset: a check decides, at once."""
+        """Resume after the operator said that the device works or was reset: a check decides, at once."""
         self.needs_reset = False
         self._pause_s, self._check_at = PAUSE_S[0], now
 

@@ -1,22 +1,22 @@
-"""Pure: what NVIDIA's Xid codes ask for: the numbers under which its driver reports a card's errors.
+"""Pure: the meaning of NVIDIA's Xid codes, the numbers under which its driver reports GPU errors.
 
 The actions are those of the "immediate action" of NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors),
-gathered into what a scheduler can do. NVML tells a code and the card, not the process.
+reduced to what a scheduler can do. NVML reports a code and the GPU, not the process.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-#: ignore: nothing is to be done; app: the program at fault gets an error of its own and is recycled by that,
-#: its neighbours are well; restart: programs on the card are started anew, what they had computed is not
-#: trusted; drain: nothing new is started until a check passes; reset: nothing new before the card was reset;
-#: lost: the card does not answer any more.
+#: ignore: no action; app: the program at fault gets an error of its own and is recycled for it, its
+#: neighbours are unaffected; restart: programs on the GPU are restarted, and their results are not trusted;
+#: drain: nothing new starts until a check passes; reset: nothing new starts before the GPU was reset; lost:
+#: the GPU no longer answers.
 XidAction = Literal["ignore", "app", "restart", "drain", "reset", "lost"]
 
 
 class XidMeaning(NamedTuple):
-    """What one code stands for."""
+    """The meaning of one code."""
 
     action: XidAction
     description: str
@@ -32,7 +32,7 @@ _TABLE: dict[int, XidMeaning] = {
     **dict.fromkeys((39, 40, 41, 70, 71, 72, 75, 76, 77, 85), XidMeaning("app", "a copy engine error")),
     43: XidMeaning("ignore", "a channel of a program was reset"),
     44: XidMeaning("ignore", "a fault during a context switch"),
-    # The driver cleans up after a killed program with this one: our own kills cause it.
+    # The driver reports this when it cleans up after a killed program: our own kills cause it.
     45: XidMeaning("ignore", "a program's channels were removed"),
     46: XidMeaning("reset", "the GPU stopped processing"),
     48: XidMeaning("reset", "an uncorrectable memory error"),
@@ -63,7 +63,7 @@ _TABLE: dict[int, XidMeaning] = {
     140: XidMeaning("reset", "an uncorrectable memory error"),
     141: XidMeaning("ignore", "a fast path error"),
     143: XidMeaning("reset", "the GPU could not be initialised"),
-    # Says only that the driver now asks for some recovery; the code before it says for which.
+    # Says only that the driver now asks for some recovery; the code before it says which.
     154: XidMeaning("drain", "the driver asks for a recovery"),
     155: XidMeaning("reset", "an NVLink error found by software"),
     156: XidMeaning("reset", "a resource was retired"),
@@ -73,10 +73,10 @@ _TABLE: dict[int, XidMeaning] = {
 
 
 def lookup(code: int) -> XidMeaning:
-    """What a code asks for. One that is not known is taken seriously."""
+    """Return the meaning of a code. An unknown one drains the device."""
     return _TABLE.get(code, XidMeaning("drain", "an error of no known kind"))
 
 
 def describe(code: int) -> str:
-    """A code in words, for people."""
+    """Describe a code in plain text."""
     return f"Xid {code}: {lookup(code).description}"

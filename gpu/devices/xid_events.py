@@ -1,7 +1,7 @@
-"""Effect: hears from NVML which cards reported an error (Xid), where it tells at all.
+"""Effect: receives from NVML the errors (Xid) that GPUs report, where the driver supports it.
 
-The driver keeps these events in a queue for whoever registered; looking into it never waits. Drivers and
-virtual cards that have no events are gone without.
+The driver keeps these events in a queue for each client that registered; polling it never blocks. Drivers and
+virtual GPUs without events are left unwatched.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-#: A card in trouble may report without end; the rest comes with the next look.
+#: A faulty GPU may report without end; the remaining events are read by the next poll.
 EVENTS_PER_POLL_MAX = 64
-#: NVML's "this event is of no instance".
+#: NVML's value for an event that concerns no single instance.
 _NO_INSTANCE = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """A device of ours, and the whole card that it is (a part of)."""
+    """One of our devices, and the physical GPU that it is (a part of)."""
 
     device_id: str
     card: Any
     card_uuid: str
-    #: None: it is the whole card.
+    #: None: it is the whole GPU.
     instance: int | None
 
 
 class XidEvents:
-    """The errors of the devices that are watched, as they come."""
+    """The errors of the watched devices, in order of arrival."""
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
@@ -37,7 +37,7 @@ class XidEvents:
         self._watched: dict[str, _Watched | None] = {}
 
     def watch(self, device_id: str, handle: Any) -> None:
-        """Hear of a device from now on; one that is watched already, or can't be, is passed over."""
+        """Watch a device; one that is already watched, or cannot be, is ignored."""
         if device_id in self._watched:
             return
         nvml = self._nvml
@@ -53,21 +53,21 @@ class XidEvents:
                 self._watched[device_id] = None
 
     def poll(self) -> list[tuple[str, int]]:
-        """(device id, Xid) of what was reported since the last look."""
+        """Return (device id, Xid) of the errors reported since the last call."""
         found: list[tuple[str, int]] = []
         for _ in range(EVENTS_PER_POLL_MAX if self._event_set is not None else 0):
             try:
                 event = self._nvml.nvmlEventSetWait_v2(self._event_set, 0)
             except self._nvml.NVMLError as error:
                 if error.value != self._nvml.NVML_ERROR_TIMEOUT:
-                    # The driver was restarted under us, or a card is gone: all register anew.
+                    # The driver was restarted, or a GPU is gone: all devices register again.
                     self.unregister_all()
                 break
             found += [(each.device_id, int(event.eventData)) for each in self._affected_devices(event)]
         return found
 
     def unregister_all(self) -> None:
-        """The driver forgot us: devices have to be watched anew."""
+        """Forget all devices, since the driver dropped the registrations: they must be watched again."""
         self._watched.clear()
         events, self._event_set = self._event_set, None
         if events is None:
@@ -75,7 +75,7 @@ class XidEvents:
         try:
             self._nvml.nvmlEventSetFree(events)
         except self._nvml.NVMLError:
-            # Gone with the driver that was restarted.
+            # It vanished with the driver that was restarted.
             return
 
     def _register(self, device_id: str, handle: Any) -> _Watched:
@@ -89,7 +89,7 @@ class XidEvents:
         return _Watched(device_id, card, uuid, instance)
 
     def _card_and_instance(self, handle: Any) -> tuple[Any, int | None]:
-        """The card of a device, and its number there; events are registered with cards only."""
+        """Return the physical GPU of a device, and its instance there; only whole GPUs register events."""
         nvml = self._nvml
         try:
             card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
@@ -98,7 +98,7 @@ class XidEvents:
         return card, int(nvml.nvmlDeviceGetGpuInstanceId(handle))
 
     def _affected_devices(self, event: Any) -> list[_Watched]:
-        """The devices an event is about: an instance alone where it names one, else all of the card."""
+        """Return the devices that an event concerns: one instance where it names one, else all of the GPU."""
         watched = [
             each for each in self._watched.values() if each is not None and self._is_about(event, each)
         ]
@@ -110,7 +110,7 @@ class XidEvents:
         try:
             return bool(self._nvml.nvmlDeviceGetUUID(event.device) == watched.card_uuid)
         except self._nvml.NVMLError:
-            # A card that has fallen off the bus does not tell its name.
+            # A GPU that has fallen off the bus does not report its name.
             return _address(event.device) == _address(watched.card)
 
 

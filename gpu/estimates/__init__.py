@@ -1,1 +1,1 @@
-"""Pure: memory and run times that are learned from finished attempts."""
+"""Pure: memory needs and run times learned from finished attempts."""

@@ -1,4 +1,4 @@
-"""Pure: how many jobs run together in an executor: what a handler asks for, and what memory has shown."""
+"""Pure: how many jobs run together in an executor: the handler's request, limited by memory."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import NamedTuple
 
 from gpu.job_class import JobClass
 
-#: A size that was cut is raised by one after so many full batches that ended well; each further cut doubles
-#: that, up to the second: what was too much once is tried again, but ever more seldom.
+#: A reduced size is raised by one after this many full batches that succeeded. Each further reduction doubles
+#: the number, up to the second one: a size that failed is tried again, but ever more rarely.
 RAISE_AFTER_BATCHES = 32
 RAISE_AFTER_BATCHES_MAX = 1024
 
 
 class BatchTerms(NamedTuple):
-    """What a handler that takes batches asks for."""
+    """The batching that a handler asks for."""
 
     max_size: int
-    #: A batch that is not full goes once its oldest job has waited so long.
+    #: A batch that is not full starts once its oldest job has waited this long.
     wait_s: float
 
 
 @dataclass(slots=True)
 class _LearnedSize:
-    """What was learned of one kind of job."""
+    """The size learned for one kind of job."""
 
     max_size: int
     raise_after_batches: int
-    #: Jobs that ended well in full batches since the size was changed.
+    #: Jobs that succeeded in full batches since the size was changed.
     success_count: int = 0
 
 
 class BatchSizing:
-    """The handlers that take batches or have slots, and the sizes that their batches may have now."""
+    """The handlers that take batches or have slots, and the batch sizes that memory allows at present."""
 
     def __init__(self) -> None:
         self._terms: dict[tuple[str, str], BatchTerms] = {}
@@ -42,7 +42,7 @@ class BatchSizing:
         self._sizes: dict[tuple[str, str, str], _LearnedSize] = {}
 
     def set_handler(self, handler: str, version: str, terms: BatchTerms | None, slots: int = 1) -> None:
-        """A handler is known (anew)."""
+        """Set the terms of a handler, replacing known ones."""
         self._terms.pop((handler, version), None)
         self._slot_counts.pop((handler, version), None)
         if terms is not None:
@@ -51,7 +51,7 @@ class BatchSizing:
             self._slot_counts[handler, version] = slots
 
     def slot_count(self, job_class: JobClass) -> int:
-        """How many of the class an executor runs side by side."""
+        """Return how many jobs of the class an executor runs side by side."""
         return (
             1
             if not self._slot_counts or job_class.alone_in_executor or job_class.is_prewarm
@@ -59,11 +59,11 @@ class BatchSizing:
         )
 
     def runs_several_jobs(self, handler: str, version: str) -> bool:
-        """Whether an executor of it may run several at once."""
+        """Return whether an executor of the handler may run several jobs at once."""
         return (handler, version) in self._terms or (handler, version) in self._slot_counts
 
     def batch_max(self, job_class: JobClass) -> int:
-        """How many jobs of the class go in one batch at most; 0: it has none."""
+        """Return the most jobs of the class in one batch; 0: the class is not batched."""
         terms = self._terms.get((job_class.handler, job_class.version)) if self._terms else None
         if terms is None or job_class.is_prewarm:
             return 0
@@ -77,22 +77,22 @@ class BatchSizing:
         )
 
     def jobs_per_run(self, job_class: JobClass) -> int:
-        """How many of the class run at once in one executor."""
+        """Return how many jobs of the class run at once in one executor."""
         return self.batch_max(job_class) or self.slot_count(job_class)
 
     def run_count(self, assigned: Mapping[int, JobClass]) -> int:
-        """How many runs what an executor holds takes, one after the other."""
+        """Return how many runs, one after the other, an executor's assigned jobs take."""
         job_class = next(iter(assigned.values()), None)
         return 0 if job_class is None else -(-len(assigned) // self.jobs_per_run(job_class))
 
     def batch_deadline(self, job_class: JobClass, waiting: int, since: float) -> float:
-        """From when on so many of them, the oldest of which waits `since` then, need wait for no more."""
+        """Return when `waiting` jobs, the oldest of them since `since`, need wait for no more."""
         if waiting >= self.batch_max(job_class):
             return since
         return since + self._terms[job_class.handler, job_class.version].wait_s
 
     def record_oom(self, job_class: JobClass, count: int) -> None:
-        """A batch of so many ran out of memory; told for each of its jobs."""
+        """Record that a batch of `count` jobs ran out of memory; called for each of its jobs."""
         max_size = max(1, count // 2)
         size = self._sizes.get(_size_key(job_class))
         if size is None:
@@ -102,7 +102,7 @@ class BatchSizing:
             size.raise_after_batches = min(2 * size.raise_after_batches, RAISE_AFTER_BATCHES_MAX)
 
     def record_run(self, job_class: JobClass, count: int) -> None:
-        """A job ended well in a batch of so many."""
+        """Record that a job succeeded in a batch of `count` jobs."""
         size = self._sizes.get(_size_key(job_class)) if self._sizes else None
         if size is None or count < size.max_size:
             return
@@ -111,7 +111,7 @@ class BatchSizing:
             size.max_size, size.success_count = size.max_size + 1, 0
 
     def learned_sizes(self, handler: str) -> dict[tuple[str, str], int]:
-        """(model, size) to how many go in one batch, where memory has taught that."""
+        """Return (model, size) to the batch size, where it was learned from running out of memory."""
         return {kind[1:]: size.max_size for kind, size in self._sizes.items() if kind[0] == handler}
 
 

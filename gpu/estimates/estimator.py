@@ -1,4 +1,4 @@
-"""Pure: what jobs are expected to need and how long they take, learned from those that ran."""
+"""Pure: the expected memory needs and durations of jobs, learned from earlier ones."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from gpu.estimates.observations import Observations
 from gpu.estimates.weighted_window import WeightedWindow
 from gpu.job_class import JobClass, Key
 
-#: The form of what `dump` gives.
+#: Version of the format that `dump` writes.
 FORMAT_VERSION = 1
-#: More models, and sizes of one model, are not remembered: names come from inputs. The one that was
-#: not heard of for longest is forgotten.
+#: The most models, and sizes of one model, that are remembered: their names come from inputs. Beyond that the
+#: least recently used one is forgotten.
 MODELS_MAX = 4096
 SIZES_MAX = 64
-#: A run is expected to end before its limit where so many have run.
+#: A run is expected to end before its limit once this many have ended.
 ENOUGH_RUNS = 10
 
 
 class ModelObservations:
-    """What was seen of one model of a handler: `whole` of all its jobs, `sizes` of those of a size."""
+    """Observations of one model of a handler: `whole` of all its jobs, `sizes` by job size."""
 
     __slots__ = ("load_s", "resident_bytes", "sizes", "whole")
 
@@ -32,11 +32,11 @@ class ModelObservations:
         self.load_s = WeightedWindow()
 
     def for_size(self, size: str) -> Observations:
-        """What is known of jobs of a size; where that is nothing, of all."""
+        """Return the observations of jobs of a size; where there are none, of all jobs."""
         return self.sizes.get(size, self.whole)
 
     def observations_for(self, size: str) -> list[Observations]:
-        """What a job of a size adds to."""
+        """Return the observations to which a job of a size adds."""
         if not size:
             return [self.whole]
         known = self.sizes.pop(size, None)
@@ -47,21 +47,21 @@ class ModelObservations:
 
 
 class Estimator:
-    """What is known of each (handler, model) and size; of a handler as a whole only how long it takes.
+    """What is known of each (handler, model) and size; of a handler as a whole only the durations.
 
-    A job's version makes no difference: what the last one took is the best guess for the next.
+    A job's version makes no difference: the previous version's figures are the best guess for the next.
     """
 
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], ModelObservations] = {}
         self._handlers: dict[str, ModelObservations] = {}
-        #: Of what more (or other) is known than when somebody last emptied this.
+        #: (handler, model) of which something changed since the caller last emptied this.
         self.changed: set[tuple[str, str]] = set()
 
-    # What happened.
+    # Events.
 
     def record_load(self, key: Key, resident_bytes: int | None, load_s: float | None) -> None:
-        """An executor has loaded in so many seconds and holds so much on each of its devices."""
+        """Record a load: its duration, and what the executor then holds on each of its devices."""
         for model in self._touch_model(key[0], key[2]):
             if load_s is not None:
                 model.load_s.add(load_s)
@@ -69,8 +69,10 @@ class Estimator:
                 model.resident_bytes.add(resident_bytes)
 
     def record_run(self, job_class: JobClass, peak_bytes: int | None, run_s: float | None) -> bool:
-        """A job of the class ended well: it took at most so much on each of its devices, and so many seconds.
-        True where its like need another grant now."""
+        """Record a successful job: its peak on each of its devices, and its duration.
+
+        True where jobs like it now need another grant.
+        """
         model, handler = self._touch_model(job_class.handler, job_class.model)
         parts = model.observations_for(job_class.size)
         if run_s is not None:
@@ -78,27 +80,29 @@ class Estimator:
                 part.add_run(run_s, job_class.limit_s)
         if peak_bytes is None:
             return False
-        # What one on the ladder was given is nobody's declaration.
+        # The grant of a job on an escalation rung is not declared by its handler.
         declared = None if job_class.alone_on_device else job_class.need_bytes
         return any([part.add_peak(peak_bytes, declared) for part in parts])
 
     def record_oom(self, job_class: JobClass, grant_bytes: int | None) -> None:
-        """A job of the class ran out of memory though it had so much; None: all there is."""
+        """Record that a job of the class ran out of memory with this grant; None: with all there is."""
         model, _ = self._touch_model(job_class.handler, job_class.model)
         for part in model.observations_for(job_class.size):
-            # One that is given more and more for itself must not take its like along: if that lets it end,
-            # its peak will tell.
+            # A job whose own grant is raised again and again must not raise the grants of others: if it
+            # succeeds, its peak counts.
             part.add_oom(None if job_class.alone_on_device else grant_bytes)
 
-    # What is expected.
+    # Estimates.
 
     def need_bytes(self, job_class: JobClass, cap_bytes: int | None = None) -> int | None:
-        """What to grant an executor for the class on each device: what was declared until it is known better;
-        None where nothing is known. On a device of `cap_bytes` that the measured peak itself fits, the margin
-        is what there is."""
+        """Return what to grant an executor of the class on each device; None where nothing is known.
+
+        It is the declared need until observations show another one. On a device of `cap_bytes` that is large
+        enough for the measured peak but not for the margin, the margin is whatever remains.
+        """
         declared = job_class.need_bytes
         if declared == 0 or (job_class.alone_on_device and declared is not None):
-            # Nothing is to be granted, or somebody has reckoned it for this very job.
+            # Nothing is to be granted, or the need was computed for this very job.
             return declared
         model = self._models.get((job_class.handler, job_class.model))
         if model is None:
@@ -116,8 +120,10 @@ class Estimator:
         )
 
     def minimum_bytes(self, job_class: JobClass) -> int:
-        """With how much an executor that is loaded suits the class where its need was learned: the margin is
-        no reason to load another."""
+        """Return the grant that suffices for a loaded executor to run the class, where the need was learned.
+
+        It leaves out the margin, which is no reason to load another executor.
+        """
         model = self._models.get((job_class.handler, job_class.model))
         if model is None:
             return 0
@@ -125,20 +131,22 @@ class Estimator:
         return max(known.peak_bytes, int(known.oom_minimum_bytes))
 
     def resident_bytes(self, key: Key) -> int | None:
-        """What an executor holds on each device when it has loaded."""
+        """Return what a loaded executor holds on each device."""
         model = self._models.get((key[0], key[2]))
         return int(model.resident_bytes.quantile(0.9)) if model is not None and model.resident_bytes else None
 
     def load_s(self, key: Key) -> float | None:
-        """How long an executor takes to load."""
+        """Return the duration of a load."""
         for model in (self._models.get((key[0], key[2])), self._handlers.get(key[0])):
             if model is not None and model.load_s:
                 return model.load_s.quantile(0.5)
         return None
 
     def run_s(self, job_class: JobClass, q: float = 0.9) -> float | None:
-        """In how many seconds the share `q` of the class's jobs has ended. Of jobs with a limit only those
-        count that had the same: while few of them have ended, it is their limit. None where nothing is known.
+        """Return the duration within which the share `q` of the class's jobs end; None where that is unknown.
+
+        Of jobs with a limit only those with the same limit count; while few of them have ended, it is the
+        limit.
         """
         if math.isinf(job_class.limit_s):
             runs = self._run_window(job_class, 1)
@@ -150,24 +158,24 @@ class Estimator:
         return job_class.limit_s
 
     def run_mean_s(self, job_class: JobClass) -> float | None:
-        """How long a job of the class takes in the mean; None where none has run."""
+        """Return the mean duration of a job of the class; None where none has run."""
         runs = self._run_window(job_class, 1)
         return None if runs is None else min(runs.mean(), job_class.limit_s)
 
     def longest_s(self, job_class: JobClass) -> float:
-        """No job of the class was seen to take longer; inf where none has run."""
+        """Return the longest duration of a job of the class that was observed; inf where none has run."""
         runs = self._run_window(job_class, 1)
         return math.inf if runs is None else runs.quantile(1.0)
 
-    # To be stored and shown.
+    # Storage and display.
 
     def models(self, handler: str) -> Iterator[tuple[str, ModelObservations]]:
-        """All that is known of a handler's models, the last heard of first."""
+        """Return the observations of a handler's models, the last updated first."""
         known = reversed(self._models.items())
         return ((model, observations) for (each, model), observations in known if each == handler)
 
     def dump(self, handler: str, model: str) -> dict[str, Any] | None:
-        """What is known of one, in plain values; None where it was forgotten."""
+        """Return the observations of one model in plain values; None where they were forgotten."""
         known = self._models.get((handler, model))
         if known is None:
             return None
@@ -182,10 +190,10 @@ class Estimator:
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
-        """Take in what `dump` gave.
+        """Restore what `dump` returned.
 
         Raises:
-            ValueError: another version's form.
+            ValueError: the format is another version's.
         """
         if dumped.get("form") != FORMAT_VERSION:
             raise ValueError(f"form {dumped.get('form')!r} of what was learned is not known here")
@@ -202,7 +210,7 @@ class Estimator:
         self.changed.discard((dumped["handler"], dumped["model"]))
 
     def _touch_model(self, handler: str, model: str) -> tuple[ModelObservations, ModelObservations]:
-        """The model, now the one that was heard of last, and the whole of its handler's models."""
+        """Return the model, now the most recently used, and the observations of its handler as a whole."""
         name = (handler, model)
         known = self._models.pop(name, None)
         if known is None:
@@ -219,7 +227,7 @@ class Estimator:
         return known, whole
 
     def _run_window(self, job_class: JobClass, min_count: int) -> WeightedWindow | None:
-        """Of the jobs that are most like the class's, where so many have run."""
+        """Return the durations of the jobs most like the class's, with at least `min_count` of them."""
         for part in self._observations(job_class):
             of_limit = part.runs_by_limit.get(job_class.limit_s)
             if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
@@ -229,7 +237,7 @@ class Estimator:
         return None
 
     def _observations(self, job_class: JobClass) -> Iterator[Observations]:
-        """What was seen of the class's jobs: of its size, of its model, of its handler."""
+        """Yield the observations for the class's jobs: of its size, of its model, of its handler."""
         model, handler = (
             self._models.get((job_class.handler, job_class.model)),
             self._handlers.get(job_class.handler),

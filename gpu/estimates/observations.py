@@ -1,4 +1,4 @@
-"""Pure: what was seen of jobs that are alike: how much memory they took, and how long they ran."""
+"""Pure: the memory and durations observed of jobs that are alike."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 from gpu.estimates.weighted_window import WeightedWindow, quantile_uncertainty
 
 MIB = 1024 * 1024
-#: Added to a measured peak: allocators round up (torch takes segments of 20 MiB) and differ a little
-#: from run to run; a sweep every 250 ms misses the very top.
+#: Added to a measured peak: allocators round up (torch takes segments of 20 MiB) and vary slightly between
+#: runs, and a sweep every 250 ms misses the very top.
 MARGIN_BYTES = 64 * MIB
-#: A job that ran out of memory needs more than it had; so much more is tried.
+#: A job that ran out of memory needs more than its grant; this multiple is tried.
 OOM_GROWTH = 1.25
-#: What running out has taught is half forgotten after so many jobs that did not.
+#: The minimum learned from running out is halved after this many jobs that did not.
 OOM_HALF_LIFE = 256
-#: Limits of which runs are kept apart: those that were heard of last.
+#: The most limits whose runs are kept apart: the most recently used ones.
 LIMITS_MAX = 32
-#: What is told is lowered where it is less than this share of what was told before: below that it is noise.
+#: The stated need is lowered where the estimate is less than this share of it; a smaller change is noise.
 LOWER_SHARE = 0.95
-#: Of what the operator declared: less is granted where so many jobs took no more than this share of it, until
-#: they come near to it again.
+#: Less than the declared need is granted once this many jobs took no more than the first share of it, until
+#: the need reaches the second share again.
 OVERDECLARED_MIN_PEAKS = 16
 OVERDECLARED_SHARE = 0.8
 NEAR_SHARE = 0.95
 
 
 class Observations:
-    """Of one (handler, model), or of one size of its jobs."""
+    """Observations of one (handler, model), or of one size of its jobs."""
 
     __slots__ = (
         "has_recent_oom",
@@ -42,32 +42,33 @@ class Observations:
     def __init__(self) -> None:
         self.peaks = WeightedWindow()
         self.run_s = WeightedWindow()
-        #: The same by the jobs' limits: who asks for more time mostly takes more.
+        #: Durations by the jobs' limits: jobs with a longer limit mostly run longer.
         self.runs_by_limit: dict[float, WeightedWindow] = {}
-        #: Jobs that ran out of memory.
+        #: Number of jobs that ran out of memory.
         self.out_of_memory = 0
-        #: At least so much is needed by the word of those; it fades.
+        #: The need is at least this much, learned from those jobs; it decays.
         self.oom_minimum_bytes = 0.0
-        #: One ran out, and no peak was measured since.
+        #: A job ran out of memory, and no peak was measured since.
         self.has_recent_oom = False
         #: The declared need is known to be more than is needed.
         self.is_overdeclared = False
-        #: What is told: it follows the estimate in steps, or what suits would not for long. 0: unknown.
+        #: The stated need: it follows the estimate in steps, else executors would not suit for long. 0:
+        #: unknown.
         self.need_bytes = 0
 
     @property
     def peak_bytes(self) -> int:
-        """What the jobs took, but for very few; 0 where none was measured."""
+        """The peak of all but very few jobs; 0 where none was measured."""
         return int(self.peaks.quantile(0.99)) if self.peaks else 0
 
     def estimate(self) -> int:
-        """What to promise by all that is known now; 0 where nothing is."""
+        """Return the need by all present observations; 0 where there are none."""
         if not self.peaks:
             return int(self.oom_minimum_bytes)
         return max(self._with_margin(1.0), int(self.oom_minimum_bytes))
 
     def add_peak(self, peak_bytes: int, declared: int | None) -> bool:
-        """A job ended well and took so much; True where another need is told."""
+        """Record the peak of a successful job; True where the stated need changes."""
         self.peaks.add(peak_bytes)
         self.oom_minimum_bytes *= 0.5 ** (1 / OOM_HALF_LIFE)
         had_recent_oom, self.has_recent_oom = self.has_recent_oom, False
@@ -82,7 +83,7 @@ class Observations:
         return is_changed
 
     def add_run(self, run_s: float, limit_s: float) -> None:
-        """A job of that limit ended well and ran for so long."""
+        """Record the duration of a successful job with that limit."""
         self.run_s.add(run_s)
         runs = self.runs_by_limit.pop(limit_s, None)
         if runs is None:
@@ -93,7 +94,7 @@ class Observations:
         self.runs_by_limit[limit_s] = runs
 
     def add_oom(self, had_bytes: int | None) -> None:
-        """A job ran out of memory though it had so much; None where that says nothing of others."""
+        """Record that a job ran out of memory with this grant; None where that holds for no other job."""
         self.out_of_memory += 1
         self.has_recent_oom = True
         if had_bytes is not None:
@@ -101,15 +102,17 @@ class Observations:
             self._update_need()
 
     def need_for(self, declared: int | None, *, is_own: bool) -> int | None:
-        """What to promise, where so much was declared; None where that has to be found out. Only by jobs of
-        its own size (`is_own`) is that lowered: it may be meant for just this one."""
+        """Return what to grant, given the declared need; None where it is still to be measured.
+
+        Only jobs of the same size (`is_own`) lower a declared need: it may be meant for that size.
+        """
         if declared is None:
             return None if self.has_recent_oom else self.need_bytes or None
         is_more = self.peak_bytes > declared or self.oom_minimum_bytes > declared
         return self.need_bytes if is_more or (is_own and self.is_overdeclared) else declared
 
     def dump(self) -> dict[str, Any]:
-        """All of it in plain values."""
+        """Return all observations in plain values."""
         return {
             "peaks": [int(peak) for peak in self.peaks.samples],
             "run_s": self.run_s.samples,
@@ -123,7 +126,7 @@ class Observations:
 
     @classmethod
     def load(cls, dumped: dict[str, Any]) -> Observations:
-        """What `dump` gave."""
+        """Restore what `dump` returned."""
         loaded = cls()
         loaded.peaks = WeightedWindow(dumped["peaks"])
         loaded.run_s = WeightedWindow(dumped["run_s"])
@@ -135,7 +138,7 @@ class Observations:
 
     def _update_need(self) -> bool:
         estimate = self.estimate()
-        # Half of the margin may be eaten: a need that follows every sample would make warm executors unfit.
+        # Half of the margin may be used up: a need that follows every sample would make warm executors unfit.
         minimum = max(self._with_margin(0.5) if self.peaks else 0, int(self.oom_minimum_bytes))
         if minimum <= self.need_bytes and estimate >= LOWER_SHARE * self.need_bytes:
             return False

@@ -1,4 +1,4 @@
-"""Pure: the last samples of one figure, the newer ones weighing more, and their quantiles."""
+"""Pure: the last samples of one figure, newer ones with more weight, and their quantiles."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from collections.abc import Iterable
 from itertools import accumulate
 from operator import mul
 
-#: So many samples are kept.
+#: Number of samples that are kept.
 SAMPLES_MAX = 64
-#: After so many newer ones a sample weighs half as much.
+#: After this many newer samples a sample has half the weight.
 HALF_LIFE = 32
-#: Each sample weighs so much more than the one before it, so that no weight changes with age.
+#: Each sample's weight relative to the one before it, so that no weight changes with age.
 _GROWTH = 2.0 ** (1 / HALF_LIFE)
-#: Weights grow no further than this: then all are made small again.
+#: Beyond this weight all weights are scaled down.
 _WEIGHT_MAX = 1e100
-#: Shares of weight are told apart beyond this.
+#: Smaller differences between shares of weight are ignored.
 _TOLERANCE = 1e-9
 
 
 class WeightedWindow:
-    """Samples in the order in which they came, and by value. To add one and to ask costs little."""
+    """Samples by age and by value. Adding one and querying cost little."""
 
     __slots__ = ("_by_age", "_by_value", "_mean", "_sums", "_weight", "_weights")
 
     def __init__(self, samples: Iterable[float] = ()) -> None:
-        #: With their weights, the oldest first.
+        #: (sample, weight), the oldest first.
         self._by_age: deque[tuple[float, float]] = deque()
         self._by_value: list[float] = []
-        #: Side by side with the sorted samples.
+        #: Weights of the sorted samples.
         self._weights: list[float] = []
-        #: Of the sorted samples: what each weighs together with those before it; made when somebody asks.
+        #: Cumulative weights of the sorted samples, computed on demand.
         self._sums: list[float] = []
         self._mean: float | None = None
-        #: Of the newest one.
+        #: Weight of the newest sample.
         self._weight = 1.0
         for sample in samples:
             self.add(sample)
@@ -45,11 +45,11 @@ class WeightedWindow:
 
     @property
     def samples(self) -> list[float]:
-        """The oldest first."""
+        """The samples, the oldest first."""
         return [sample for sample, _ in self._by_age]
 
     def add(self, sample: float) -> None:
-        """One more; the oldest is forgotten where there are too many."""
+        """Add a sample; the oldest is dropped where there are too many."""
         if len(self._by_age) == SAMPLES_MAX:
             self._remove(*self._by_age.popleft())
         self._weight *= _GROWTH
@@ -63,28 +63,30 @@ class WeightedWindow:
             self._rescale_weights()
 
     def quantile(self, q: float) -> float:
-        """The least sample such that the share `q` of all weight lies at it or below. Raises IndexError where
-        there are none."""
+        """Return the smallest sample such that the share `q` of all weight lies at or below it.
+
+        Raises IndexError where there are no samples.
+        """
         self._compute_sums()
         return self._by_value[self._index_of(q * self._sums[-1])]
 
     def mean(self) -> float:
-        """The mean by weight. Raises IndexError where there are no samples."""
+        """Return the weighted mean. Raises IndexError where there are no samples."""
         self._compute_sums()
         if self._mean is None:
             mean: float = sum(map(mul, self._by_value, self._weights)) / self._sums[-1]
-            # Rounding must not take it out of the samples' range.
+            # Rounding must not move it out of the samples' range.
             self._mean = min(max(mean, self._by_value[0]), self._by_value[-1])
         return self._mean
 
     def _remove(self, sample: float, weight: float) -> None:
         at = bisect_left(self._by_value, sample)
-        # Of equal samples the one that came first: its weight is its own.
+        # Of equal samples this finds the one with its own weight.
         at = self._weights.index(weight, at)
         del self._by_value[at], self._weights[at]
 
     def _rescale_weights(self) -> None:
-        """All as they stand to each other, but smaller."""
+        """Scale all weights down, keeping their proportions."""
         scale = 1.0 / self._weight
         self._by_age = deque((sample, weight * scale) for sample, weight in self._by_age)
         self._weights = [weight * scale for weight in self._weights]
@@ -100,5 +102,5 @@ class WeightedWindow:
 
 
 def quantile_uncertainty(count: int) -> float:
-    """By what share of itself a quantile of so few samples may be too low."""
+    """Return by what share of itself a quantile of `count` samples may be too low."""
     return 0.5 / math.sqrt(count)

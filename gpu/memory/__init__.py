@@ -1,1 +1,1 @@
-"""Pure: who uses which bytes of a device: the ledger, process attribution and enforcement of grants."""
+"""Pure: the memory of a device by user: the ledger, attribution of processes, enforcement of grants."""

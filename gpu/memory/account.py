@@ -1,4 +1,4 @@
-"""Pure: what is known of one device and of those who were promised some of it; the ledger keeps these."""
+"""Pure: the account of one device and the grants of executors on it; kept by the ledger."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ class MemoryFigures:
 
     device: str
     total_bytes: int
-    #: By the last reading; where there is none, what our executors were seen to use.
+    #: By the last reading; without one, the observed use of our executors.
     used_bytes: int
-    #: Charged to executors that live.
+    #: Charged to executors that exist.
     reserved_bytes: int
     #: Charged to executors that ended.
     draining_bytes: int
     #: The part of `draining_bytes` that is overdue.
     suspect_bytes: int
-    #: The most that others were seen to use in the last half minute.
+    #: The most that other programs were seen to use in the last half minute.
     foreign_bytes: int
-    #: What may still be promised, at least 0.
+    #: What may still be granted, at least 0.
     free_bytes: int
-    #: What others took of what was promised, at least 0. The total is headroom, foreign, reserved, draining
+    #: Granted bytes that other programs took, at least 0. The total is headroom, foreign, reserved, draining
     #: and free bytes together, less these.
     short_bytes: int
-    #: Never promised.
+    #: Never granted.
     headroom_bytes: int
-    #: How much is known of who uses what.
+    #: How precisely use is attributed.
     level: AttributionLevel
 
 
 class LedgerEntry:
-    """A promise to one executor, and what is known of what it uses."""
+    """The grant of one executor, and its observed use."""
 
     __slots__ = (
         "absent_readings",
@@ -60,29 +60,30 @@ class LedgerEntry:
     )
 
     def __init__(self, accounts: tuple[DeviceAccount, ...], grant_bytes: int) -> None:
-        #: Of the devices on which it has the promise, and their ids.
+        #: The accounts and ids of its devices.
         self.accounts = accounts
         self.devices = tuple(account.device.id for account in accounts)
         #: Bytes on each of the devices.
         self.grant_bytes = grant_bytes
-        #: What it was last seen to use: on each device, and on the one where it uses most.
+        #: Last observed use: on each device, and on the device where it uses most.
         self.seen_bytes: dict[str, int] = {}
         self.observed_bytes: int | None = None
-        #: The most that was seen since somebody asked.
+        #: The highest observed use since the peak was last taken.
         self.peak_bytes: int | None = None
         self.state: LedgerEntryState = "loading"
         self.charge_bytes = grant_bytes
         self.ended_at = 0.0
-        #: Readings since the end that did not show it.
+        #: Readings since its end that did not show it.
         self.absent_readings = 0
         self.is_suspect = False
-        #: Of each device when it ended: what others had, and what was used in all.
+        #: Use of each device when it ended: by other programs, and in total.
         self.usage_at_end: dict[str, tuple[int, int]] = {}
-        #: Of devices whose driver told then what each process uses, see `Account.unnamed`.
+        #: Use outside all listed processes when it ended, of devices whose driver lists each process's use;
+        #: see `DeviceAccount.unnamed_bytes`.
         self.unnamed_at_end: dict[str, int] = {}
 
     def record_usage(self, seen: Mapping[str, int]) -> bool:
-        """Take what it was seen to use on some of its devices; True where that changes its charge."""
+        """Record its observed use on some of its devices; True where its charge changes."""
         self.seen_bytes.update(seen)
         self.observed_bytes = max(self.seen_bytes.values())
         self.peak_bytes = max(self.peak_bytes or 0, self.observed_bytes)
@@ -90,7 +91,7 @@ class LedgerEntry:
         return self.recharge()
 
     def recharge(self) -> bool:
-        """Charge what its state, its grant and its use call for; False where that is charged already."""
+        """Update the charge after its state, grant or use changed; False where it is the same."""
         if self.state == "idle":
             charge = self.grant_bytes if self.observed_bytes is None else self.observed_bytes
         elif self.state == "draining":
@@ -109,7 +110,7 @@ class LedgerEntry:
 
 
 class DeviceAccount:
-    """One device, and who has a promise there."""
+    """One device, and the executors with a grant on it."""
 
     __slots__ = (
         "charged_bytes",
@@ -124,12 +125,12 @@ class DeviceAccount:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        #: By the last reading; what the driver has taken from the total since the start counts as used.
+        #: By the last reading; memory that the driver took from the total since the start counts as used.
         self.used_bytes: int | None = None
-        #: By the last two readings, what is used beyond all processes that the driver lists; None where it
-        #: does not tell what each of them uses.
+        #: By the last two readings, the use beyond all processes that the driver lists; None where it does
+        #: not report each one's use.
         self.unnamed_bytes: tuple[int | None, int | None] = None, None
-        # RAM is given back at once, and what other programs have of it goes up and down all the time.
+        # RAM is returned at once, and the use of other programs fluctuates all the time.
         self.external_usage = ExternalUsage(WINDOW_S if device.kind == "nvidia" else 0.0)
         #: Sum of all charges, and the part of it that is draining.
         self.charged_bytes = 0
@@ -138,7 +139,7 @@ class DeviceAccount:
         self.level: AttributionLevel = "totals" if device.kind == "nvidia" else "exact"
 
     def unexplained_bytes(self, without: LedgerEntry | None = None) -> tuple[int, int]:
-        """What is used beyond our executors: at least and at most."""
+        """Return the minimum and the maximum of what is used beyond our executors."""
         if self.used_bytes is None or self.device.kind == "sim":
             return 0, 0
         least = most = self.used_bytes
@@ -150,8 +151,11 @@ class DeviceAccount:
         return max(0, least), max(0, most)
 
     def is_freed(self, entry: LedgerEntry, slack_bytes: int) -> bool:
-        """Whether the last reading shows what an ended executor had to be free: nothing is left that might be
-        its, or, where neighbours at work may have grown, the total fell by what it was known to have."""
+        """Return whether the last reading shows an ended executor's memory as free.
+
+        Either nothing remains that might be its, or, where running neighbours may have grown, the total fell
+        by its known use.
+        """
         foreign, used = entry.usage_at_end[self.device.id]
         if self.unexplained_bytes(without=entry)[1] <= foreign + slack_bytes:
             return True
@@ -162,7 +166,7 @@ class DeviceAccount:
 
     @property
     def free_bytes(self) -> int:
-        """What may still be promised; below 0 where others took what was promised."""
+        """What may still be granted; below 0 where other programs took granted bytes."""
         return (
             self.device.cap_bytes
             - self.external_usage.nbytes  # guard: foreign-bytes
@@ -175,7 +179,7 @@ class DeviceAccount:
         return sum(entry.charge_bytes for entry in self.entries.values() if entry.is_suspect)
 
     def figures(self) -> MemoryFigures:
-        """All figures of the device."""
+        """Return all figures of the device."""
         seen = sum(entry.seen_bytes.get(self.device.id, 0) for entry in self.entries.values())
         free_bytes = self.free_bytes
         return MemoryFigures(
@@ -193,9 +197,12 @@ class DeviceAccount:
         )
 
     def _own_bytes(self, entry: LedgerEntry) -> tuple[int, int]:
-        """What an executor uses of the device, at least and at most. Where the driver names processes, one
-        that it does not name counts as using nothing, so that an error is on the safe side; elsewhere one at
-        work may use all of its grant, and so may one of which nothing is known."""
+        """Return the minimum and the maximum of an executor's use of the device.
+
+        Where the driver lists processes, an executor without a listed one counts as using nothing, so that an
+        error is on the safe side. Elsewhere a busy executor may use its whole grant, and so may one without
+        observed use.
+        """
         seen = entry.seen_bytes.get(self.device.id)
         if self.level in ("exact", "processes"):
             return seen or 0, seen or 0

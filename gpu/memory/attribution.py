@@ -1,14 +1,14 @@
-"""Pure: whose the bytes of a device are, as far as its driver's list of processes tells.
+"""Pure: attributes the bytes of a device to executors, as far as its driver's list of processes allows.
 
-How much can be told differs, and is told as a level:
+The precision differs, and is given as a level:
 
-- `exact`: simulated devices and RAM, where executors' own figures are the truth;
-- `processes`: the driver names our processes with their bytes;
-- `reports`: it does not (in containers it names others' numbers, under WSL none), and executors tell what
+- `exact`: simulated devices and RAM, where the executors' own figures are exact;
+- `processes`: the driver lists our processes with their bytes;
+- `reports`: it does not (in containers it lists other process ids, under WSL none), and executors report what
   torch has reserved;
-- `totals`: there is only the device's total, so that loads go one by one and the difference tells.
+- `totals`: only the device's total is known, so that loads run one by one and are measured by the difference.
 
-A device rises to `processes` with the first process of ours that is seen there, and stays at it.
+A device rises to `processes` with the first of our processes that is seen there, and stays at it.
 """
 
 from __future__ import annotations
@@ -18,39 +18,38 @@ from typing import Literal
 
 AttributionLevel = Literal["exact", "processes", "reports", "totals"]
 
-#: From the most to the least that is known.
+#: From the most to the least precise.
 ATTRIBUTION_LEVELS: tuple[AttributionLevel, ...] = ("exact", "processes", "reports", "totals")
 
 
 def lowest_level(levels: Iterable[AttributionLevel]) -> AttributionLevel:
-    """The level of the device of which least is known."""
+    """Return the level of the device that is attributed least precisely."""
     return max(levels, key=ATTRIBUTION_LEVELS.index, default="exact")
 
 
 class ProcessOwners:
-    """Which processes belong to which executor."""
+    """Maps processes to their executors."""
 
     def __init__(self) -> None:
         self._executors: dict[int, int] = {}
         self._pids: dict[int, frozenset[int]] = {}
 
     def claim(self, executor: int, pids: Iterable[int]) -> None:
-        """These are all its processes now; a number that another one had is no longer its."""
+        """Set the processes of an executor; a process id that another one had is taken from it."""
         self._release_pids(executor)
         self._pids[executor] = frozenset(pids)
         for pid in self._pids[executor]:
             self._executors[pid] = executor
 
     def remove(self, executor: int) -> None:
-        """The executor and its bytes are gone."""
+        """Remove an executor that is gone, with its process ids."""
         self._release_pids(executor)
         self._pids.pop(executor, None)
 
     def bytes_by_executor(self, processes: Mapping[int, int | None]) -> dict[int, int]:
-        """Executor to its bytes, of one device's processes (None: the driver does not tell its bytes).
+        """Sum one device's bytes by executor; `processes` maps process ids to bytes (None: unknown).
 
-        An executor of which one process can't be told has no figure: a part of the sum would look like
-        the whole.
+        An executor with a process of unknown use is left out: a partial sum would look like the whole.
         """
         found: dict[int, int] = {}
         unknown: set[int] = set()

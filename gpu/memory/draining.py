@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from gpu.memory.account import DeviceAccount, LedgerEntry
 
-#: A device gives memory back 0.5 to 1.5 s after the process ended; after this it is suspect.
+#: A device frees memory 0.5 to 1.5 s after the process ended; beyond this the bytes are suspect.
 DRAIN_BOUND_S = 10.0  # guard: drain-bound
-#: A reading may have begun before the end it seems to confirm; so two of them must agree.
+#: A reading may have begun before the end that it seems to confirm, so two of them must agree.
 READINGS_TO_SETTLE = 2
-#: What other programs may have taken meanwhile without a drain being taken for unfinished.
+#: Growth of other programs that does not make a drain look unfinished.
 SLACK_BYTES = 64 * 1024 * 1024
 
 
@@ -22,12 +22,14 @@ class DrainTracker:
     ) -> None:
         self._accounts = accounts
         self._entries = entries
-        #: Gets each device of which a figure may be another than before.
+        #: Devices of which a figure may have changed are added here.
         self._changed = changed
 
     def start(self, executor: int, now: float) -> bool:
-        """The executor's process tree was reaped. True where its bytes are free at once (RAM and
-        simulated devices); else they stay charged until `sweep` finds them free."""
+        """Start draining an executor whose process tree was reaped; True where its bytes are free at once.
+
+        That is so for RAM and simulated devices; else they stay charged until `sweep` finds them free.
+        """
         entry = self._entries[executor]
         if all(account.device.kind != "nvidia" for account in entry.accounts):  # guard: gpus-drain
             self.settle(executor)
@@ -40,19 +42,20 @@ class DrainTracker:
             account.draining_bytes += entry.charge_bytes
             device_id = account.device.id
             entry.usage_at_end[device_id] = account.external_usage.last_bytes or 0, account.used_bytes or 0
-            # The last reading may have been made between its death and this word of it.
+            # The last reading may lie between the end of the process and this call.
             known = [nbytes for nbytes in account.unnamed_bytes if nbytes is not None]
             if known:
                 entry.unnamed_at_end[device_id] = min(known)
         return False
 
     def sweep(self, now: float) -> list[int]:
-        """Settle what the devices show free by now; gives those executors.
+        """Settle the executors whose bytes the devices now show as free, and return them.
 
-        Settled is who was missing from two readings after its end while what is left unexplained
-        did not grow. After 10 s the rest is suspect and stays charged. Where the device names its processes
-        it can be told who else has taken the bytes: then one that is no longer named is settled all the
-        same, and they show as foreign. What no process is named for it may still hold."""
+        An executor is settled when two readings after its end did not show it and unexplained use did not
+        grow. After 10 s the rest is suspect and stays charged. Where the driver lists processes, other
+        programs that took the bytes can be seen: then an executor that is no longer listed is settled all the
+        same, and the bytes count as foreign. Use without any listed process may still be its own.
+        """
         settled: list[int] = []
         for executor, entry in self._entries.items():
             if entry.state != "draining":
@@ -76,11 +79,11 @@ class DrainTracker:
             account.charged_bytes -= entry.charge_bytes
             if entry.state == "draining":
                 account.draining_bytes -= entry.charge_bytes
-                # What the dead one still holds must show as foreign from this moment on.
+                # What the ended process still holds must count as foreign from now on.
                 account.external_usage.correct(*account.unexplained_bytes())
 
     def pending_bytes(self, device_id: str) -> int:
-        """What ended executors are still charged and will soon give back (suspect ones are left out)."""
+        """Return what ended executors are still charged and will soon free, without suspect ones."""
         account = self._accounts[device_id]
         return account.draining_bytes - account.suspect_bytes if account.draining_bytes else 0
 
@@ -90,7 +93,7 @@ def _is_freed(entry: LedgerEntry) -> bool:
 
 
 def _is_taken_by_others(entry: LedgerEntry) -> bool:
-    """Whether others have what it had, as far as the devices tell."""
+    """Return whether other programs hold what it had, as far as the devices show."""
     for account in entry.accounts:
         unnamed, before = account.unnamed_bytes[1], entry.unnamed_at_end.get(account.device.id)
         if account.level != "processes":

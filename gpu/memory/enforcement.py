@@ -1,9 +1,9 @@
-"""Pure: by what means an executor is held to its grant, and what each of them can promise.
+"""Pure: the backends that hold an executor to its grant, and what each of them guarantees.
 
-Two more are known and not there. NVIDIA's MPS daemon can limit each client's memory, but a fatal fault of one
-client ends all clients of that GPU. Control groups can limit device memory (kernel 6.14, or a driver that has
-its own), which takes the right to make groups. Either would be one more backend here, and a place in the
-launcher that sets the limit before the executor starts.
+Two more are possible and not implemented. NVIDIA's MPS daemon can limit each client's memory, but a fatal
+fault of one client ends all clients of that GPU. Control groups can limit device memory (kernel 6.14, or a
+driver with its own), which requires the right to create groups. Either would be one more backend here, with a
+step in the launcher that sets the limit before the executor starts.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 MIB = 1024 * 1024
-#: Kept from a cap for what a context grows by after it was measured. Less than the margin over a learned
-#: peak, or a job would be refused what it was seen to need.
+#: Subtracted from a cap for the growth of a context after it was measured. Less than the margin over a
+#: learned peak, or a job would be refused what it was seen to need.
 MARGIN_BYTES = 32 * MIB
 
 BackendName = Literal["fraction", "watchdog", "none"]
@@ -22,14 +22,15 @@ BackendName = Literal["fraction", "watchdog", "none"]
 
 @dataclass(frozen=True, slots=True)
 class EnforcementBackend:
-    """One of the means."""
+    """One way to enforce grants."""
 
     name: BackendName
-    #: It holds torch's allocator below a cap, so that an allocation fails instead of taking what others have.
+    #: It keeps torch's allocator below a cap, so that an allocation fails instead of taking what others were
+    #: granted.
     caps_allocator: bool
-    #: An executor over its grant ends where its device has no more.
+    #: An executor over its grant is killed where its device has no more free bytes.
     kills_over_grant: bool
-    #: For people.
+    #: Text shown to users.
     promise: str
 
 
@@ -59,8 +60,10 @@ BACKENDS: Mapping[BackendName, EnforcementBackend] = {
 
 
 def cap_bytes(backend: EnforcementBackend, grant_bytes: int, context_bytes: int | None) -> int | None:
-    """What torch may reserve on each device of an executor; None: anything. The context is outside of what
-    torch counts; until it was measured it is left out of account."""
+    """Return what torch may reserve on each device of an executor; None: no cap.
+
+    The context is not part of what torch counts; until it was measured it is ignored.
+    """
     if not backend.caps_allocator or grant_bytes <= 0:
         return None
     return max(0, grant_bytes - (context_bytes or 0) - MARGIN_BYTES)

@@ -1,10 +1,10 @@
-"""Pure: what other programs use of one device: believed at once where it grows, slowly where it falls."""
+"""Pure: what other programs use of one device: growth counts at once, a fall only after a delay."""
 
 from __future__ import annotations
 
 from collections import deque
 
-#: For so long a fall is not believed: programs take back in a moment what they gave up in one.
+#: A fall is ignored for this long: programs take again at once what they just freed.
 WINDOW_S = 30.0  # guard: foreign-window
 
 
@@ -15,7 +15,7 @@ class ExternalUsage:
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self._window_s = window_s
-        #: (when, bytes) of those that may still be the largest: falling from left to right.
+        #: (when, bytes) of the figures that may still become the largest, in falling order.
         self._maxima: deque[tuple[float, int]] = deque()
         self._last_at = 0.0
         #: By the last reading alone; None where there was none.
@@ -23,15 +23,16 @@ class ExternalUsage:
 
     @property
     def nbytes(self) -> int:
-        """What is to be kept free for others."""
+        """The bytes to keep free for other programs."""
         largest = self._maxima[0][1] if self._maxima else 0
         return max(largest, self.last_bytes or 0)
 
     def observe(self, least: int, most: int, now: float) -> None:
-        """A reading: it is somewhere between these, since what some of ours use is not known exactly. The
-        value nearest to the one before is taken, and at first the largest.
+        """Record a reading, which bounds the figure by `least` and `most`.
 
-        Without that choice every job that grows into its grant would look like another program.
+        The use of some of our executors is not known exactly. The value nearest to the previous one is taken,
+        and the largest at first. Otherwise every job that grows into its grant would look like another
+        program.
         """
         before = self.last_bytes
         if before is not None and self._window_s > 0:
@@ -44,6 +45,6 @@ class ExternalUsage:
         self.last_bytes = max(least, most if before is None else min(most, before))
 
     def correct(self, least: int, most: int) -> None:
-        """The last reading is read anew: more, or less, of it is known to be ours."""
+        """Correct the last reading: more, or less, of it is known to be ours."""
         if self.last_bytes is not None:
             self.last_bytes = max(least, min(most, self.last_bytes))

@@ -1,12 +1,11 @@
-"""Pure: the promises in bytes that each device has given, and what is left of it.
+"""Pure: the bytes that each device has granted, and what is left of it.
 
     free = total - headroom - foreign - charges
 
-An executor is charged the larger of its grant and what it was seen to use while it loads or runs,
-only what it was seen to use while it idles, and, after its end, all of that until the device shows the
-bytes free ("draining"). `foreign` is what the device's reading can't explain by our executors, fast up
-and slow down. So bytes that a dead process still holds are never free: they are charged, or they show
-as foreign.
+A loading or running executor is charged the larger of its grant and its observed use, an idle one only its
+observed use. After its end it stays charged all of that until the device shows the bytes free ("draining").
+`foreign` is the part of the device's reading that our executors do not explain; it rises at once and falls
+slowly. So bytes that a dead process still holds are never free: they are charged, or they count as foreign.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from gpu.memory.memory_usage import MemoryUsage
 
 
 class Ledger:
-    """Who was promised how much of which device. Executors are named by their numbers."""
+    """The grants of all executors on all devices. Executors are named by their numbers."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, DeviceAccount] = {}
         self._entries: dict[int, LedgerEntry] = {}
-        #: Devices of which a figure may be another than when somebody last emptied this.
+        #: Devices of which a figure may have changed since the caller last emptied this.
         self.changed: set[str] = set()
-        #: Executors whose promise was lowered, until they are told: the caller empties it.
+        #: Executors whose grant was lowered and that have not been sent it; the caller empties it.
         self.lowered_grants: set[int] = set()
-        #: What is in use, by what was measured.
+        #: The measured use.
         self.usage = MemoryUsage(self._accounts, self._entries, self.changed)
-        #: What executors that ended have not given back.
+        #: What ended executors have not freed yet.
         self.draining = DrainTracker(self._accounts, self._entries, self.changed)
 
     @property
     def devices(self) -> list[Device]:
-        """In the order in which they were added."""
+        """The devices in the order in which they were added."""
         return [account.device for account in self._accounts.values()]
 
     def add_device(self, device: Device) -> None:
-        """Start an account.
+        """Open an account for a device.
 
         Raises:
             ValueError: there is one of that id.
@@ -51,12 +50,13 @@ class Ledger:
         self.changed.add(device.id)
 
     def device(self, device_id: str) -> Device:
-        """The device of that id. Raises KeyError for an unknown one."""
+        """Return the device of that id. Raises KeyError for an unknown one."""
         return self._accounts[device_id].device
 
     def reserve(self, device_id: str | Sequence[str], executor: int, nbytes: int) -> bool:
-        """Promise bytes to a new executor, on each of the devices or on none; False where they
-        are not free. 0 bytes are always free.
+        """Grant bytes to a new executor on each of the devices, or on none; False where they are not free.
+
+        0 bytes are always free.
 
         Raises:
             ValueError: the executor has an entry already.
@@ -75,8 +75,10 @@ class Ledger:
         return True
 
     def mark_running(self, executor: int) -> bool:
-        """The executor takes up (or goes on with) work: its whole grant is charged again. False,
-        and nothing changed, where what idling had set free is taken."""
+        """Charge an executor that resumes or continues work its whole grant again.
+
+        False, with nothing changed, where the bytes that it freed while idle are taken.
+        """
         entry = self._entries[executor]
         if entry.state == "idle":
             extra = self.extra_bytes(executor)
@@ -87,13 +89,13 @@ class Ledger:
         return True
 
     def mark_idle(self, executor: int) -> None:
-        """The executor has nothing to do: only what it was seen to use is charged."""
+        """Charge an idle executor only its observed use."""
         entry = self._entries[executor]
         entry.state = "idle"
         self._recharge(entry)
 
     def lower_grant(self, executor: int, nbytes: int) -> None:
-        """Lower a promise after the true need was measured; see `raise_grant` for the other way."""
+        """Lower a grant after the true need was measured; `raise_grant` does the opposite."""
         entry = self._entries[executor]
         if nbytes < entry.grant_bytes:
             entry.grant_bytes = nbytes
@@ -101,8 +103,10 @@ class Ledger:
             self._recharge(entry)
 
     def raise_grant(self, executor: int, nbytes: int) -> bool:
-        """Promise more to an executor that loads or runs, on each of its devices or on none; False, and
-        nothing changed, where it is not free beside all that is in use."""
+        """Raise the grant of a loading or running executor, on each of its devices or on none.
+
+        False, with nothing changed, where the bytes are not free beside all that is in use.
+        """
         entry = self._entries[executor]
         extra = max(nbytes, entry.observed_bytes or 0) - entry.charge_bytes
         if any(account.free_bytes < extra for account in entry.accounts):
@@ -112,34 +116,34 @@ class Ledger:
         return True
 
     def devices_of(self, executor: int) -> tuple[str, ...]:
-        """Where the executor has a promise; nothing for one that is unknown."""
+        """Return the devices on which the executor has a grant; none for an unknown executor."""
         entry = self._entries.get(executor)
         return () if entry is None else entry.devices
 
     def charge_bytes(self, executor: int) -> int:
-        """What the executor is charged now, on each of its devices."""
+        """Return what the executor is charged now, on each of its devices."""
         return self._entries[executor].charge_bytes
 
     def grant_bytes(self, executor: int) -> int:
-        """What the executor is promised on each device, whether it is charged that now or not."""
+        """Return the executor's grant on each device, whether it is charged now or not."""
         return self._entries[executor].grant_bytes
 
     def extra_bytes(self, executor: int) -> int:
-        """What more an idle executor must be given on each device to take up work."""
+        """Return what an idle executor must be charged in addition on each device to resume work."""
         entry = self._entries[executor]
         return max(0, entry.grant_bytes - entry.charge_bytes)
 
     def free_bytes(self, device_id: str) -> int:
-        """What may still be promised; below 0 where others took what was promised."""
+        """Return what may still be granted; below 0 where other programs took granted bytes."""
         return self._accounts[device_id].free_bytes
 
     def reserved_bytes(self, device_id: str) -> int:
-        """What executors that live are charged."""
+        """Return what executors that exist are charged."""
         account = self._accounts[device_id]
         return account.charged_bytes - account.draining_bytes
 
     def neighbour_charges(self, executor: int) -> dict[int, int]:
-        """Who else is charged bytes on its devices, and how many."""
+        """Return the other executors that are charged bytes on its devices, with their charges."""
         charges: dict[int, int] = {}
         for account in self._entries[executor].accounts:
             for other, entry in account.entries.items():
@@ -148,7 +152,7 @@ class Ledger:
         return charges
 
     def figures(self, device_id: str) -> MemoryFigures:
-        """All figures of a device."""
+        """Return all figures of a device."""
         return self._accounts[device_id].figures()
 
     def _recharge(self, entry: LedgerEntry) -> None:

@@ -1,4 +1,4 @@
-"""Pure: what readings and reports say of the memory in use, by our executors and by other programs."""
+"""Pure: the memory in use by readings and reports, of our executors and of other programs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from gpu.memory.attribution import AttributionLevel
 
 
 class MemoryUsage:
-    """The observed half of the ledger; the promised half is `Ledger`, which shares its accounts with it."""
+    """The observed half of the ledger; the granted half is `Ledger`, which shares its accounts with it."""
 
     def __init__(
         self, accounts: Mapping[str, DeviceAccount], entries: Mapping[int, LedgerEntry], changed: set[str]
     ) -> None:
         self._accounts = accounts
         self._entries = entries
-        #: Gets each device of which a figure may be another than before.
+        #: Devices of which a figure may have changed are added here.
         self._changed = changed
 
     def record_reading(
@@ -28,8 +28,10 @@ class MemoryUsage:
         seen: Mapping[int, int] | None = None,
         named_bytes: int | None = None,
     ) -> None:
-        """Take a reading of the whole device, with what executors were `seen` to use of it, and what all
-        processes that the driver lists use together."""
+        """Record a reading of the whole device.
+
+        `seen` is the use of executors, `named_bytes` the use of all processes that the driver lists.
+        """
         account = self._accounts[device_id]
         self._changed.add(device_id)
         account.unnamed_bytes = (
@@ -44,22 +46,24 @@ class MemoryUsage:
         account.external_usage.observe(*account.unexplained_bytes(), now)
 
     def correct_reading(self, device_id: str, seen: Mapping[int, int]) -> None:
-        """Attribute the last reading again: it was learned late which of its processes are ours."""
+        """Attribute the last reading again: some of its processes were only now found to be ours."""
         account = self._accounts[device_id]
         self._changed.add(device_id)
         self._attribute(account, seen)
         account.external_usage.correct(*account.unexplained_bytes())
 
     def record_total(self, executor: int, nbytes: int) -> None:
-        """Take what the executor was measured to use now, over all its devices together."""
+        """Record the executor's measured use, the sum over all its devices."""
         entry = self._entries.get(executor)
         if entry is not None:
             share = nbytes // len(entry.devices)
             self._record(entry, dict.fromkeys(entry.devices, share))
 
     def record_report(self, executor: int, nbytes: int) -> None:
-        """Take what the executor itself says that it uses on each of its devices. Where the driver names
-        processes, it knows better."""
+        """Record what the executor itself reports to use on each of its devices.
+
+        Ignored where the driver lists processes, which is more precise.
+        """
         entry = self._entries.get(executor)
         if entry is None or any(account.level == "processes" for account in entry.accounts):
             return
@@ -70,31 +74,31 @@ class MemoryUsage:
         self._record(entry, dict.fromkeys(entry.devices, nbytes))
 
     def assume_usage(self, executor: int, nbytes: int) -> None:
-        """Take it that the executor holds as much of each of its devices, until it is looked at again."""
+        """Assume that the executor holds this much on each of its devices, until it is measured again."""
         entry = self._entries[executor]
         if entry.observed_bytes is not None and nbytes > entry.observed_bytes:
             self._record(entry, dict.fromkeys(entry.devices, nbytes))
 
     def observed_bytes(self, executor: int) -> int | None:
-        """What the executor was last seen to use on each device; None where it never was."""
+        """Return the executor's last observed use on each device; None without one."""
         return self._entries[executor].observed_bytes
 
     def pop_peak(self, executor: int) -> int | None:
-        """The most that it was seen to use on a device since this was asked last."""
+        """Return the executor's peak on a device since the last call."""
         entry = self._entries[executor]
         peak, entry.peak_bytes = entry.peak_bytes, entry.observed_bytes
         return peak
 
     def foreign_bytes(self, device_id: str) -> int:
-        """What readings of the last half minute could not explain by our executors, at most."""
+        """Return the most that the readings of the last half minute left unexplained by our executors."""
         return self._accounts[device_id].external_usage.nbytes
 
     def last_foreign_bytes(self, device_id: str) -> int:
-        """What the last reading alone could not explain by our executors."""
+        """Return what the last reading alone left unexplained by our executors."""
         return self._accounts[device_id].external_usage.last_bytes or 0
 
     def level(self, device_id: str) -> AttributionLevel:
-        """How much is known of which process uses what there."""
+        """Return how precisely the device's use is attributed to processes."""
         return self._accounts[device_id].level
 
     def _attribute(self, account: DeviceAccount, seen: Mapping[int, int]) -> None:

@@ -11,7 +11,7 @@ from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 
 class Residency:
-    """Which executors are resident on which devices, and their states. Bytes are the ledger's business."""
+    """Which executors are resident on which devices, and their states. The ledger keeps their bytes."""
 
     def __init__(self, changed: set[str] | None = None) -> None:
         """Start without devices; the id of each device on which something changes is added to `changed`."""
@@ -122,8 +122,10 @@ class Residency:
                 slot.pinned[executor] = resident
 
     def claim_early(self, resident: ResidentExecutor) -> bool:
-        """Stop listing an executor as prewarmed: a job got it, or it loads no longer; False where it was
-        not."""
+        """Stop listing an executor as prewarmed: a job got it, or it loads no longer.
+
+        False where it was not prewarmed.
+        """
         if resident.executor not in self.prewarmed.get(resident.key, ()):
             return False
         _remove_from_index(self.prewarmed, resident)
