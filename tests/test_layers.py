@@ -69,6 +69,8 @@ IMPURE = {
 }
 #: What an executor must not load before user code asks for it: each costs every cold start.
 HEAVY = {"asyncio", "zmq", "pydantic", "httpx2", "typer", "fastapi", "uvicorn", "apsw", "gpu", "api"}
+#: The classes of a published schema are named as its readers know them.
+PUBLISHED = {"api/openapi/schema.py", "runner/client/models.py"}
 FUNCTION_LINES = 60
 CLASS_LINES = 250
 CLASS_METHODS = 20
@@ -232,6 +234,15 @@ def test_what_says_that_it_is_pure_is() -> None:
         for name in sorted(s.imports)
         if top(name) in IMPURE
     ] == []
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    homes: dict[str, list[str]] = {}
+    for source in product():
+        for node in source.tree.body:
+            if isinstance(node, ast.ClassDef) and source.path not in PUBLISHED:
+                homes.setdefault(node.name, []).append(source.path)
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
 def test_no_class_is_too_large() -> None:

@@ -65,8 +65,8 @@ def _inactive_file(path: Path) -> int:
 
 def _number(path: Path) -> int | None:
     """Return the number in a file; None where there is none ("max") or no file."""
-    backlogs = _lines(path)
-    return int(backlogs[0]) if backlogs and backlogs[0].isdigit() else None
+    lines = _lines(path)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
 
 
 def _lines(path: Path) -> list[str]:

@@ -37,11 +37,11 @@ class ContextOverhead:
 
     def dumps(self) -> dict[str, dict[str, int]]:
         """Return the bytes by kind and version of torch, for storage."""
-        return {kind: dict(floors) for kind, floors in self._minimums.items()}
+        return {kind: dict(minimums) for kind, minimums in self._minimums.items()}
 
     @classmethod
     def loads(cls, data: Mapping[str, Mapping[str, int]]) -> ContextOverhead:
         """Restore what `dumps` returned."""
         contexts = cls()
-        contexts._minimums = {kind: dict(floors) for kind, floors in data.items()}
+        contexts._minimums = {kind: dict(minimums) for kind, minimums in data.items()}
         return contexts

@@ -152,8 +152,8 @@ def make_reservation(builder: PlanBuilder, candidate: Candidate) -> Reservation:
     """Reserve the devices that should be free first, or those already kept or claimed for the job."""
     if candidate.claims:
         remaining = {
-            room.slot.device.id: Remaining(room.free_after_eviction, room.places - 1)
-            for room, _ in candidate.claims
+            capacity.slot.device.id: Remaining(capacity.free_after_eviction, capacity.places - 1)
+            for capacity, _ in candidate.claims
         }
         return Reservation(candidate, builder.now, remaining)
     slots = builder.state.residency.slots
@@ -164,14 +164,17 @@ def make_reservation(builder: PlanBuilder, candidate: Candidate) -> Reservation:
         else _capacities(builder, candidate)
     )
     options = (
-        option for room in capacities if (option := _earliest_start(builder, candidate, room)) is not None
+        option
+        for capacity in capacities
+        if (option := _earliest_start(builder, candidate, capacity)) is not None
     )
     earliest = nsmallest(candidate.device_count, options, key=lambda option: option[:3])
     if len(earliest) < candidate.device_count:
         return Reservation(candidate, math.inf, {})
     starts_at = earliest[-1][0]
     remaining_by_device = {
-        room.slot.device.id: _remaining(builder, candidate, room, starts_at) for *_, room in earliest
+        capacity.slot.device.id: _remaining(builder, candidate, capacity, starts_at)
+        for *_, capacity in earliest
     }
     return Reservation(candidate, starts_at, remaining_by_device)
 

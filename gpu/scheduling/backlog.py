@@ -19,7 +19,7 @@ class Backlog:
         #: How many classes of each key have a waiting job.
         self.waiting_classes_by_key: dict[Key, int] = {}
         self.paused: set[str] = set()
-        self._bypass = overtakes
+        self._overtakes = overtakes
         self._starvation_guard = StarvationGuard(self.by_class, self.paused, overtakes)
 
     def pause_queue(self, name: str, paused: bool) -> None:
@@ -50,8 +50,8 @@ class Backlog:
         """Remove jobs that are known to wait; True where no other job of their class is left."""
         backlog = self.by_class[job_class]
         backlog.remove_all(job_numbers)
-        if self._bypass.counts:
-            self._bypass.forget(job_numbers)
+        if self._overtakes.counts:
+            self._overtakes.forget(job_numbers)
         if backlog:
             return False
         del self.by_class[job_class]

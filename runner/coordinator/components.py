@@ -249,14 +249,7 @@ def build_devices(
         stored_values=persisted.values,
         store_value=jobs.journal.set_value,
     )
-    worker_pool = WorkerPool(
-        runtime=context.runtime_dir,
-        epoch=context.epoch,
-        marker=context.marker,
-        worker_config=context.child_configs.worker_config,
-        probe_config=context.child_configs.probe_config,
-        listener=worker_listener,
-    )
+    worker_pool = _build_worker_pool(context, worker_listener)
     dispatcher = Dispatcher(
         lifecycle=jobs.lifecycle,
         scheduler_state=scheduler_state,
@@ -290,6 +283,17 @@ def build_devices(
         health_monitor,
         grant_enforcer,
         readings_handler,
+    )
+
+
+def _build_worker_pool(context: StartContext, listener: worker_pool.WorkerListener) -> WorkerPool:
+    return WorkerPool(
+        runtime=context.runtime_dir,
+        epoch=context.epoch,
+        marker=context.marker,
+        worker_config=context.child_configs.worker_config,
+        probe_config=context.child_configs.probe_config,
+        listener=listener,
     )
 
 

@@ -133,10 +133,8 @@ class DeviceRegistry:
     def check_reading_ages(self) -> None:
         """Trust no figure of a GPU that is too old."""
         for device_id, read_at in self._read_at.items():
-            if (
-                self._now() - read_at > READING_MAX_AGE_S
-                and "reading" not in self._statistics.faults_by_device[device_id]
-            ):
+            is_known = "reading" in self._statistics.faults_by_device[device_id]
+            if not is_known and self._now() - read_at > READING_MAX_AGE_S:
                 self.set_fault(device_id, "reading", f"its memory was not read for {READING_MAX_AGE_S:g} s")
 
     def set_fault(self, device_id: str, cause: str, message: str | None) -> None:
