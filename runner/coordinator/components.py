@@ -1,4 +1,4 @@
-"""Effect: the coordinator's parts, made and joined once the store is open: the one place that knows all."""
+"""Effect: builds the coordinator's components and connects them once the store is open."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ from runner.stores.sqlite.access import StoreAccess
 
 @dataclass(frozen=True, slots=True)
 class StartContext:
-    """What stands before the parts do."""
+    """Everything that exists before the components are built."""
 
     settings: Settings
     access: StoreAccess
@@ -80,7 +80,7 @@ class StartContext:
     front_pool: FrontPool
     runtime_dir: Path
     data_dir: Path
-    #: Begins the name of every worker of this data folder.
+    #: Prefix of the name of every worker of this data folder.
     marker: str
     version: str
     clock: Clock
@@ -88,7 +88,7 @@ class StartContext:
 
 @dataclass(frozen=True, slots=True)
 class PersistedState:
-    """What the store remembers besides jobs."""
+    """Values besides jobs that the store holds."""
 
     counts: dict[tuple[str, str], int]
     last_n: int
@@ -96,7 +96,7 @@ class PersistedState:
 
     @classmethod
     async def load(cls, access: StoreAccess) -> PersistedState:
-        """All of it, in one visit."""
+        """Read all of them in one access to the store."""
         return await access.run_read(
             lambda store: cls(store.count_jobs(), store.last_job_number(), store.load_values(""))
         )
@@ -104,7 +104,7 @@ class PersistedState:
 
 @dataclass(frozen=True, slots=True)
 class JobComponents:
-    """What accepts, keeps and ends jobs."""
+    """Components that accept, keep and end jobs."""
 
     scheduler_state: SchedulerState
     subscriptions: Subscriptions
@@ -117,7 +117,7 @@ class JobComponents:
 
 @dataclass(frozen=True, slots=True)
 class DeviceComponents:
-    """What runs jobs on devices, and watches the devices."""
+    """Components that run jobs on devices and monitor the devices."""
 
     memory_monitor: MemoryMonitor
     device_registry: DeviceRegistry
@@ -131,7 +131,7 @@ class DeviceComponents:
 
 @dataclass(frozen=True, slots=True)
 class FrontComponents:
-    """What answers fronts."""
+    """Components that answer fronts."""
 
     gate: SubmissionGate
     handler_registry: HandlerRegistry
@@ -152,7 +152,7 @@ class Components:
     front: FrontComponents
 
     def initial_front_messages(self) -> list[bytes]:
-        """What a front has to know before it is asked for anything."""
+        """The messages that a front needs before its first request."""
         return [
             self.front.handler_activator.handlers_message(),
             self.devices.readings_handler.memory_level_message(),
@@ -166,10 +166,10 @@ def build_components(
     on_fenced: Callable[[Fenced], None],
     worker_listener: worker_pool.WorkerListener,
 ) -> Components:
-    """Create the components and join them; nothing is started."""
+    """Create the components and connect them; nothing is started."""
 
     def wake() -> None:
-        # Jobs and devices are there before the dispatcher, which plans for them.
+        # Jobs and devices are built before the dispatcher, which plans for them.
         devices.dispatcher.wake()
 
     jobs = build_jobs(context, persisted, on_fenced=on_fenced, wake=wake)
@@ -185,7 +185,7 @@ def build_jobs(
     on_fenced: Callable[[Fenced], None],
     wake: Callable[[], None],
 ) -> JobComponents:
-    """Create what accepts, keeps and ends jobs."""
+    """Build the components that accept, keep and end jobs."""
     limits, now = context.settings.limits, context.clock.now
     scheduler_state = SchedulerState(weights=_tenant_weights(context.settings))
     for queue in value_names.paused_queues(persisted.values):
@@ -237,7 +237,7 @@ def build_devices(
     worker_listener: worker_pool.WorkerListener,
     wake: Callable[[], None],
 ) -> DeviceComponents:
-    """Create what runs jobs on devices, and watches the devices."""
+    """Build the components that run jobs on devices and monitor the devices."""
     scheduler_state, now = jobs.scheduler_state, context.clock.now
     memory_monitor = _build_memory_monitor(context, persisted, jobs)
     device_registry = DeviceRegistry(
@@ -339,7 +339,7 @@ def _build_memory_monitor(
 def build_worker_events(
     context: StartContext, jobs: JobComponents, devices: DeviceComponents
 ) -> WorkerMessageHandler:
-    """Create what takes in the messages of workers and of the probe."""
+    """Build the handlers of messages from workers and the probe."""
     attempts = AttemptMessageHandler(
         lifecycle=jobs.lifecycle,
         scheduler_state=jobs.scheduler_state,
@@ -380,7 +380,7 @@ def build_worker_events(
 def build_front(
     context: StartContext, persisted: PersistedState, jobs: JobComponents, devices: DeviceComponents
 ) -> FrontComponents:
-    """Create what answers fronts."""
+    """Build the components that answer fronts."""
     gate = SubmissionGate()
     handler_registry, handler_activator = _build_handlers(context, persisted, jobs, devices)
     reloader = HandlerReloader(
@@ -471,7 +471,7 @@ def _build_handlers(
 def _job_request_handlers(
     jobs: JobComponents, devices: DeviceComponents, gate: SubmissionGate
 ) -> dict[type[Any], RequestHandler]:
-    """What changes jobs, and who is sent their events."""
+    """Handlers of requests that change jobs or subscribe to their events."""
     replies = JobReplies(jobs.lifecycle)
     submit = SubmitRequests(lifecycle=jobs.lifecycle, replies=replies, gate=gate)
     actions = JobActionRequests(
@@ -498,7 +498,7 @@ def _document_request_handlers(
     resource_views: ResourceViews,
     handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
-    """What only reads."""
+    """Handlers of requests that only read."""
     reads = ReadRequests(
         lifecycle=jobs.lifecycle,
         job_reader=jobs.job_reader,
@@ -524,7 +524,7 @@ def _operator_request_handlers(
     queues: QueueDocuments,
     handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
-    """What changes queues, devices and executors."""
+    """Handlers of requests that change queues, devices and executors."""
     queue_requests = QueueRequests(lifecycle=jobs.lifecycle, dispatcher=devices.dispatcher, queues=queues)
     device_requests = DeviceRequests(
         device_registry=devices.device_registry,

@@ -1,4 +1,4 @@
-"""Effect: the coordinator: leads its parts from start to end."""
+"""Effect: the lifecycle of the coordinator: start, recovery, shutdown, fencing."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from runner.stores.sqlite.access import StoreAccess, open_store
 log = logging.getLogger(__name__)
 
 FRONT_START_TIMEOUT_S = 15.0  # guard: front-wait
-#: The epoch in force is read so often: a coordinator that was overtaken stops, even with nothing to write.
+#: Interval of reading the epoch in force: a fenced coordinator stops even if it has nothing to write.
 EPOCH_CHECK_INTERVAL_S = 1.0
-#: After the grace, attempts are ended by the ladder (1.5 s) before workers are killed.
+#: After the grace, the kill ladder ends attempts (1.5 s) before workers are killed.
 WORKERS_STOP_S = 1.8
 FRONTS_STOP_S = 1.5
 HURRIED_STOP_S = 0.3
 
 
 class Coordinator:
-    """One `runner serve`: `start`, then `stop` when told to, or `abandon` when it has lost the right to."""
+    """One `runner serve`: `start`, then `stop` on request, or `abandon` if it is fenced or refused."""
 
     def __init__(self, settings: Settings, *, listening: socket.socket, runtime: Path, version: str) -> None:
         self._settings = settings
@@ -62,26 +62,26 @@ class Coordinator:
         self.epoch = 0
         #: Why the server must stop at once.
         self.fenced: Fenced | None = None
-        #: Why the server has to end although it had started.
+        #: Why the server must end although it had started.
         self.refused: RunnerError | None = None
-        #: Set when either of the two is.
+        #: Set when `fenced` or `refused` is set.
         self.must_stop = asyncio.Event()
 
     @property
     def url(self) -> str:
-        """Where clients reach this server."""
+        """The address at which clients reach this server."""
         host, port = self._listening.getsockname()[:2]
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
     @property
     def components(self) -> Components:
-        """The parts; they are there once the store is open."""
+        """The components; they exist once the store is open."""
         assert self._components is not None
         return self._components
 
     async def start(self) -> None:
-        """Open everything and make good what was left behind.
+        """Open the store, start the processes, and recover what the last server left.
 
         Raises:
             RunnerError: the server can't or must not start.
@@ -89,11 +89,11 @@ class Coordinator:
         for name in ("locks", "spool", "files", "tmp"):
             (self._data_dir / name).mkdir(mode=0o700, exist_ok=True)
         self._child_configs.secret = load_or_create_secret(self._data_dir)
-        # Fronts take longest to import their libraries: they start first and their questions wait.
+        # Fronts take longest to import their libraries: they start first and their requests are kept.
         await self._front_pool.open()
         self._access = access = await open_store(self._settings.store, self._data_dir)
         self.epoch = self._child_configs.epoch = await access.take_epoch()
-        # After the epoch: where the folder's lock was deleted, it makes the one before us let go of these.
+        # After taking the epoch: if the lock file was deleted, that makes the previous server release these.
         await recovery.wait_for_device_locks(self._data_dir / "locks")
         digest = hashlib.sha256(str(self._data_dir.resolve()).encode()).hexdigest()[:8]
         marker = f"r{digest}"
@@ -125,7 +125,7 @@ class Coordinator:
         await components.devices.device_registry.wait_until_known()
         components.jobs.lifecycle.queue_manager.handlers.has_gpu = components.devices.device_registry.has_gpu
         components.devices.device_registry.start_workers(components.devices.worker_pool)
-        # What is remembered is there before the first question is answered; a missing file stops the start.
+        # Known handlers are loaded before the first request is answered; a missing file stops the start.
         components.front.handler_registry.load_cache()
         self._open_for_jobs(components)
         try:
@@ -156,7 +156,7 @@ class Coordinator:
             )
 
     def _open_for_jobs(self, components: Components) -> None:
-        """From now on jobs are taken in and started."""
+        """Accept and start jobs from now on."""
         self._tasks.start(self._describe_handlers(components))
         self._tasks.start(self._check_each_second(components))
         self._tasks.start(components.front.metrics.measure_lag())
@@ -178,7 +178,7 @@ class Coordinator:
         try:
             await components.front.handler_activator.describe_sources()
         except RunnerError as error:
-            # Two handlers of one name: nobody can say which one a job would mean.
+            # Two handlers have the same name: jobs could mean either of them.
             self.refused = error
             self.must_stop.set()
 
@@ -198,7 +198,7 @@ class Coordinator:
                 self.on_fenced(Fenced(f"epoch {in_force} is in force, this server has {self.epoch}"))
 
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
-        """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
+        """Accept no more work, let attempts finish for `grace_s` (or until `hurry`), requeue the others."""
         components = self.components
         components.front.gate.close()
         components.front.readiness.phase = "shutting down"
@@ -225,7 +225,7 @@ class Coordinator:
         await self._close()
 
     async def _stop_workers(self, components: Components, hurry: asyncio.Event) -> None:
-        """Attempts that still run end by the ladder, or at once when `hurry` is set."""
+        """Stop the workers; running attempts are ended by the kill ladder, or at once when `hurry` is set."""
         closing = asyncio.ensure_future(components.devices.worker_pool.close(WORKERS_STOP_S))
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -235,7 +235,7 @@ class Coordinator:
         await closing
 
     async def abandon(self) -> None:
-        """Another coordinator has taken over, or the start was refused: stop at once, write nothing."""
+        """Stop at once and write nothing: another coordinator has taken over, or the start was refused."""
         self._front_pool.kill_all()
         if self._components is not None:
             self._components.devices.dispatcher.is_paused = True
@@ -253,28 +253,28 @@ class Coordinator:
             await self._access.close()
 
     def on_fenced(self, fenced: Fenced) -> None:
-        """Another coordinator has taken over the store."""
+        """Stop because another coordinator has taken over the store."""
         if self.fenced is None:
             log.error("fenced: %s", fenced.message)
             self.fenced = fenced
             self.must_stop.set()
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """A worker is connected."""
+        """Mark the device of a connected worker as ready."""
         self.components.devices.device_registry.on_worker_ready(worker)
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """A worker's link was cut and stands again."""
+        """Dispatch nothing to a reconnected worker until its backlog is applied."""
         if worker.device is not None:  # guard: relinked-is-asked
             self.components.devices.device_registry.on_worker_reconnecting(worker)
             self.components.worker_messages.on_worker_reconnected(worker, hello)
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
-        """A frame of a worker."""
+        """Handle a frame of a worker."""
         self.components.worker_messages.handle_frame(worker, messages)
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """A worker or the probe has died."""
+        """Handle the death of a worker or of the probe."""
         self.components.devices.device_registry.on_worker_lost(worker, why)
         if worker.device is not None:
             self.components.worker_messages.on_worker_lost(worker, why)
@@ -286,7 +286,7 @@ class Coordinator:
 
 
 async def _wait_until(is_done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event) -> None:
-    """Wait for `done()`, looking every 20 ms; give up after `timeout_s` or when `hurry` is set."""
+    """Wait for `is_done()`, checking every 20 ms; give up after `timeout_s` or when `hurry` is set."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while not is_done() and loop.time() < deadline and not hurry.is_set():

@@ -31,17 +31,17 @@ log = logging.getLogger(__name__)
 #: A server that was just killed may still hold the port for a moment.
 PORT_WAIT_S = 5.0
 BACKLOG = 1024
-#: The panel waits so long for the sources of handlers that are still being read.
+#: The start banner waits up to this time for handlers that are still being described.
 BANNER_WAIT_S = 1.5
 READY_FD = "JOB_RUNNER_READY_FD"
 RUNTIME_PREFIX = "runner-"
 
 
 def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None = None) -> int:
-    """Run a server until it is told to stop; the exit code.
+    """Run a server until it is stopped; return the exit code.
 
     0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over.
-    `on_ready` is given the figures of the panel, once jobs are taken in.
+    `on_ready` is called with the figures of the banner once jobs are accepted.
     """
     logs.configure(settings.log_format, settings.log_level, "coordinator")
     ready_fd = _take_ready_fd()
@@ -102,11 +102,11 @@ async def _main(
     if ready_fd is not None:
         os.write(ready_fd, json.dumps({"url": coordinator.url, "pid": os.getpid()}).encode() + b"\n")
         os.close(ready_fd)
-    # What lives now lives to the end: a collection that walked it each time would hold up answers.
+    # Objects alive now live to the end: garbage collections that visit them would delay answers.
     gc.collect()
     gc.freeze()
     if on_ready is not None:
-        # Jobs are taken in already; people like to see how many handlers there are.
+        # Jobs are accepted already; the banner shows the number of handlers.
         described = coordinator.components.front.handler_registry.wait_until_described()
         await _wait_for_first(
             described, stop_requested.wait(), coordinator.must_stop.wait(), timeout_s=BANNER_WAIT_S
@@ -125,7 +125,7 @@ async def _main(
 
 
 async def _wait_for_first(*coroutines: Coroutine[Any, Any, object], timeout_s: float | None = None) -> None:
-    """Until one of these is done, or the time is over."""
+    """Wait until one of the coroutines is done, or the time is over."""
     tasks = [asyncio.ensure_future(wait) for wait in coroutines]
     await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -133,7 +133,7 @@ async def _wait_for_first(*coroutines: Coroutine[Any, Any, object], timeout_s: f
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """The one listening socket; fronts inherit it. Raises RefusedStart."""
+    """Open the listening socket, which fronts inherit. Raises RefusedStart."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -159,7 +159,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _remove_runtime(folder: str) -> None:
-    """The sockets of a server that was killed; only a folder that one of ours has made."""
+    """Remove the sockets of a server that was killed, if a server made the folder."""
     path = Path(folder)
     if path.name.startswith(RUNTIME_PREFIX) and path.is_dir() and path.stat().st_uid == os.getuid():
         shutil.rmtree(path, ignore_errors=True)
@@ -175,7 +175,7 @@ def _make_data_dir(data_dir: Path) -> None:
 
 
 def _runtime_parent() -> str | None:
-    """Where short-lived sockets go: the session's runtime folder if it is ours, else /tmp."""
+    """The parent of the socket folder: the session's runtime folder if it is writable, else /tmp."""
     folder = os.environ.get("XDG_RUNTIME_DIR")
     return folder if folder and os.path.isdir(folder) and os.access(folder, os.W_OK) else None
 

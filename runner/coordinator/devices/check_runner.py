@@ -1,4 +1,4 @@
-"""Effect: has a device tried out by a process of its own, within a time, and gives what it found."""
+"""Effect: checks a device in a process of its own, with a timeout, and reports the result."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from gpu.devices.device import Device
 from runner.executor.device_check import CANNOT_TELL, WORKS
 from runner.processes.orphans import MARKER
 
-#: torch may take seconds to import, a context some more; a driver that takes longer hangs.
+#: Importing torch may take seconds, creating a context some more; a driver that takes longer hangs.
 CHECK_TIMEOUT_S = 30.0
 _OUTPUT_MAX_BYTES = 4096
 
 
 class DeviceCheckRunner:
-    """Tries devices out. One whose last trial does not die of SIGKILL is not tried again before it has."""
+    """Runs device checks. A device is not checked again while its last check process survives SIGKILL."""
 
     def __init__(self, env: Mapping[str, str], marker: str, *, timeout_s: float = CHECK_TIMEOUT_S) -> None:
         #: The environment of executors.
         self._env = env
-        #: Begins the mark by which what a dead server left behind is found.
+        #: Prefix of the marker by which processes that a dead server left behind are found.
         self._marker = marker
         self._timeout_s = timeout_s
         self._hung: dict[str, subprocess.Popen[bytes]] = {}
 
     async def run_check(self, device: Device) -> str | None:
-        """What is wrong with the device; None: nothing that could be found. Simulated ones are always well,
-        and without a torch for CUDA good readings have to be enough."""
+        """Return the fault of the device; None if none was found. Simulated devices always pass, and without
+        a torch for CUDA good readings have to be enough."""
         if device.kind != "nvidia":
             return None
         hung = self._hung.get(device.id)
@@ -64,7 +64,7 @@ class DeviceCheckRunner:
             try:
                 is_late = not await _wait_exited(process, self._timeout_s)
             finally:
-                # Also where the server ends meanwhile.
+                # Also when the server shuts down meanwhile.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             if is_late:
@@ -81,7 +81,7 @@ class DeviceCheckRunner:
 
 
 async def _wait_exited(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Whether it has ended by then; its words fit into the pipe, so it waits for nobody."""
+    """Whether the process exits in time; its output fits into the pipe, so it never blocks on a reader."""
     loop = asyncio.get_running_loop()
     exited = asyncio.Event()
     try:

@@ -1,4 +1,4 @@
-"""Effect: passes each reading of the devices to the parts that act on it, and tells fronts its level."""
+"""Effect: passes each device reading to the components that act on it, and sends its level to fronts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DeviceReadingsHandler:
         self._grant_enforcer = grant_enforcer
         self._dispatcher = dispatcher
         self._front_pool = front_pool
-        #: The attribution level that fronts were sent last.
+        #: The attribution level that was last sent to fronts.
         self._sent_level: AttributionLevel | None = None
 
     def on_readings(self, readings: DeviceReadings) -> None:
@@ -51,7 +51,7 @@ class DeviceReadingsHandler:
             self._front_pool.send_all(message)
 
     def memory_level_message(self) -> bytes:
-        """How well the memory in use is attributed to executors, encoded for fronts."""
+        """Encode for fronts how well the memory in use is attributed to executors."""
         self._sent_level = lowest_level(
             self._scheduler_state.ledger.usage.level(each) for each in self._device_registry.devices
         )

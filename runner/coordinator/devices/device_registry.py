@@ -1,4 +1,4 @@
-"""Effect: the devices of this node: how full they are, who drives them, what the operator wants of them."""
+"""Effect: the devices of this node: memory in use, worker, faults and the operator's settings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from runner.protocol.worker import DeviceReadings, DevicesFound
 
 log = logging.getLogger(__name__)
 
-#: So long may the first look at the devices take.
+#: Time limit of the first discovery of devices.
 DISCOVERY_TIMEOUT_S = 15.0  # guard: first-look
-#: A GPU whose memory was not read for so long takes no new work: what it has left is not known.
+#: A GPU whose memory was not read for this long takes no new work: its free memory is unknown.
 READING_MAX_AGE_S = 5.0  # guard: reading-age
-#: Of each device so many of the last events are kept, until the server ends.
+#: The number of latest events kept for each device, until the server ends.
 EVENTS_KEPT_MAX = 20
 
 
@@ -34,7 +34,7 @@ def _recent_events() -> deque[dict[str, Any]]:
 
 
 class DeviceRegistry:
-    """What the probe tells. `devices` is filled once; a vanished device stays, with its fault."""
+    """The devices that the probe found. `devices` is filled once; a vanished device stays, with its fault."""
 
     def __init__(
         self,
@@ -52,38 +52,38 @@ class DeviceRegistry:
         self._memory_monitor = memory_monitor
         self._now = now
         self._wake = wake
-        #: What the operator wanted of devices, by the names of the values in the store; `keep` stores one.
+        #: The operator's settings of devices, by the names of the stored values; `store_value` stores one.
         self._stored_values = stored_values
         self._store_value = store_value
-        #: The device -> how many executors at once the operator allows it.
+        #: Device -> the number of executors that the operator allows at once.
         self._executor_limits: dict[str, int] = {}
         self._discovered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.devices: dict[str, Device] = {}
         #: Devices whose worker is connected.
         self._ready_devices: set[str] = set()
-        #: GPUs -> when their memory was read last.
+        #: GPU -> time of the last reading of its memory.
         self._read_at: dict[str, float] = {}
-        #: Device -> since when something is wrong with it.
+        #: Device -> time since when it has had a fault.
         self._faulty_since: dict[str, float] = {}
-        #: Executors that do not die -> their devices.
+        #: Executors that SIGKILL does not end -> their devices.
         self._stuck: dict[int, tuple[str, ...]] = {}
-        #: Devices that take no new work because the operator said so.
+        #: Devices that take no new work because the operator drained them.
         self.drained_ids: set[str] = set()
-        #: Device -> what happened to it, the latest last.
+        #: Device -> its latest events, the newest last.
         self.events: defaultdict[str, deque[dict[str, Any]]] = defaultdict(_recent_events)
-        #: Plain words of the probe ("no NVIDIA driver was found: ...").
+        #: Messages of the probe for people ("no NVIDIA driver was found: ...").
         self.notes: list[str] = []
 
     @property
     def has_gpu(self) -> bool:
-        """Whether handlers for GPUs run on GPUs (or simulated ones) here; else on the cpu."""
+        """Whether handlers for GPUs run on GPUs (or simulated ones) here, not on the cpu device."""
         return any(device.kind != "cpu" for device in self.devices.values())
 
     async def wait_until_known(self) -> None:
-        """Until the devices are known.
+        """Wait until the devices are known.
 
         Raises:
-            RefusedStart: they can't be read, or one that was asked for is missing.
+            RefusedStart: they can't be read, or a requested device is missing.
         """
         try:
             await asyncio.wait_for(self._discovered, DISCOVERY_TIMEOUT_S)
@@ -94,13 +94,13 @@ class DeviceRegistry:
             ) from error
 
     def start_workers(self, worker_pool: WorkerPool) -> None:
-        """One for each device but cpu, whose worker starts with the first job that needs it."""
+        """Start a worker for each device; that of cpu starts with the first job that needs it."""
         for device in self.devices.values():
             if device.kind != "cpu":
                 worker_pool.start_worker(device)
 
     def on_devices(self, message: DevicesFound) -> None:
-        """The probe's first word; what a restarted probe finds changes nothing."""
+        """Take over the first discovery of the probe; later ones of a restarted probe change nothing."""
         if self._discovered.done():
             return
         if message.error is not None:
@@ -119,7 +119,7 @@ class DeviceRegistry:
         self._discovered.set_result(None)
 
     def on_readings(self, message: DeviceReadings) -> None:
-        """How full they are now; what was only draining may be free."""
+        """Apply a reading; memory that was draining may be free now."""
         for device_id, *_ in message.devices:
             if device_id in self._read_at:
                 self._read_at[device_id] = self._now()
@@ -127,18 +127,18 @@ class DeviceRegistry:
         for device_id in self.devices:
             self.set_fault(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
         if self._memory_monitor.on_readings(message):
-            # Other programs come and go: what did not fit may fit now.
+            # The memory used by other programs changes: jobs that did not fit may fit now.
             self._wake()
 
     def check_reading_ages(self) -> None:
-        """Trust no figure of a GPU that is too old."""
+        """Distrust the memory figures of a GPU whose last reading is too old."""
         for device_id, read_at in self._read_at.items():
             is_known = "reading" in self._statistics.faults_by_device[device_id]
             if not is_known and self._now() - read_at > READING_MAX_AGE_S:
                 self.set_fault(device_id, "reading", f"its memory was not read for {READING_MAX_AGE_S:g} s")
 
     def set_fault(self, device_id: str, cause: str, message: str | None) -> None:
-        """Something is wrong with a device, so that it takes no new work; None: that cause is gone."""
+        """Set a fault, so that the device takes no new work; None clears the fault of this cause."""
         faults = self._statistics.faults_by_device[device_id]
         if faults.get(cause) == message:
             return
@@ -153,25 +153,25 @@ class DeviceRegistry:
         self._update_availability(self.devices[device_id])
 
     def get_fault(self, device_id: str) -> tuple[str, float] | None:
-        """What is wrong with a device, if anything is, and since when something has been all the time."""
+        """The device's fault, if it has one, and since when it has had faults without a break."""
         message = self._statistics.first_fault(device_id)
         return None if message is None else (message, self._faulty_since[device_id])
 
     def on_worker_ready(self, worker: WorkerHandle) -> None:
-        """A worker is connected: its device takes work."""
+        """Let the device of a connected worker take work."""
         if worker.device is not None:
             self._ready_devices.add(worker.device.id)
             self.record_event(worker.device.id, "worker_ready", f"worker {worker.name} drives it")
             self._update_availability(worker.device)
 
     def on_worker_reconnecting(self, worker: WorkerHandle) -> None:
-        """Its link was cut and stands again: nothing is handed to its device before its news is in."""
+        """Close the device of a reconnected worker until the worker's backlog is applied."""
         if worker.device is not None:
             self._ready_devices.discard(worker.device.id)
             self._update_availability(worker.device)
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """A worker or the probe has died."""
+        """Handle the death of a worker or of the probe."""
         if worker.device is not None:
             self._ready_devices.discard(worker.device.id)
             self.record_event(worker.device.id, "worker_lost", f"worker {worker.name} ended: {why}")
@@ -180,10 +180,11 @@ class DeviceRegistry:
             self._discovered.set_exception(RefusedStart(f"the probe of devices ended: {why}"))
 
     def mark_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
-        """A process of it does not die of SIGKILL; gives the devices that take no more work for that.
+        """Record an executor with a process that SIGKILL does not end; return the devices that close because
+        of it.
 
-        A GPU in whose driver it hangs is not trusted; of the cpu only its place is lost. Its bytes stay
-        charged.
+        A GPU is not trusted while a process hangs in its driver; cpu loses only the executor's place. The
+        executor's bytes stay charged.
         """
         self._stuck[executor] = tuple(device_ids)
         for device_id in device_ids:
@@ -192,7 +193,7 @@ class DeviceRegistry:
         return {device_id for device_id in device_ids if self.devices[device_id].kind != "cpu"}
 
     def clear_stuck(self, executor: int) -> None:
-        """What did not die is gone after all."""
+        """Clear a stuck executor: its processes have ended after all."""
         device_ids = self._stuck.pop(executor, ())
         if device_ids:
             self._scheduler_state.ledger.draining.start(executor, self._now())
@@ -212,11 +213,11 @@ class DeviceRegistry:
         return sorted(executor for executor, ids in self._stuck.items() if device.id in ids)
 
     def context_bytes(self, device: Device) -> int | None:
-        """What every process takes of the device before its first tensor, if that was measured."""
+        """The bytes that each process uses on the device before its first tensor, if they were measured."""
         return self._memory_monitor.context_bytes(device.id)
 
     def get(self, name: str) -> Device:
-        """The device of this id or uuid. Raises NotFound."""
+        """Return the device with this id or uuid. Raises NotFound."""
         for device in self.devices.values():
             if name in (device.id, device.uuid):
                 return device
@@ -224,7 +225,7 @@ class DeviceRegistry:
         raise NotFound(f"there is no device {name!r}; known are: {known}")
 
     def set_drained(self, device: Device, is_drained: bool) -> None:
-        """From now on the device takes no new work, or takes it again; also after a restart."""
+        """Stop or resume new work on the device; the setting survives a restart."""
         if (device.id in self.drained_ids) == is_drained:
             return
         (self.drained_ids.add if is_drained else self.drained_ids.discard)(device.id)
@@ -237,7 +238,7 @@ class DeviceRegistry:
         self._update_availability(device)
 
     def set_max_executors(self, device: Device, count: int) -> None:
-        """How many executors load or run there at once; 0: as many as the settings say."""
+        """Set how many executors load or run there at once; 0 restores the configured number."""
         if count == self._executor_limits.get(device.id, 0):
             return
         if count:
@@ -257,11 +258,11 @@ class DeviceRegistry:
         return self._executor_limits.get(device.id, device.max_executors)
 
     def record_event(self, device_id: str, kind: str, message: str) -> None:
-        """Something happened to a device: for who looks at it."""
+        """Add an event to the device's history, which the API shows."""
         self.events[device_id].append({"at": format_rfc3339(self._now()), "type": kind, "message": message})
 
     def _restore_settings(self, device: Device) -> None:
-        """What the operator wanted before the restart still holds."""
+        """Restore the operator's settings from before a restart."""
         if value_names.DEVICE_DRAINED + device.uuid in self._stored_values:
             self.drained_ids.add(device.id)
         count = self._stored_values.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
@@ -270,9 +271,9 @@ class DeviceRegistry:
             self._scheduler_state.residency.set_max_executors(device.id, int(count))
 
     def _update_availability(self, device: Device) -> None:
-        """Whether the device takes work now, and how much at once."""
+        """Update whether the device takes work now, and how many executors at once."""
         is_drained = device.id in self.drained_ids
-        # The machine itself is always there: what is wrong with it costs places at most.
+        # The cpu device is always available: a fault costs it places at most.
         is_faulty = device.kind != "cpu" and self._statistics.first_fault(device.id) is not None
         is_open = device.id in self._ready_devices and not is_drained and not is_faulty
         self._scheduler_state.set_device_open(

@@ -1,4 +1,4 @@
-"""Effect: gives more to executors that need more than they were promised, or ends them, and makes room."""
+"""Effect: raises grants that executors exceed or kills them; evicts idle ones under external pressure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class GrantEnforcer:
-    """Looks after each reading, and when a worker asks."""
+    """Checks all executors after each reading, and one when its worker asks."""
 
     def __init__(
         self, *, scheduler_state: SchedulerState, dispatcher: Dispatcher, backend: EnforcementBackend
@@ -32,7 +32,7 @@ class GrantEnforcer:
         self._overuse = OveruseTracker()
 
     def on_over_grant(self, message: OverGrant) -> None:
-        """A worker, whose figures are exact, found one of its executors over its grant."""
+        """Handle a worker's report, with exact figures, that an executor is over its grant."""
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
             return
@@ -41,11 +41,12 @@ class GrantEnforcer:
         if used > executor.grant_bytes:
             self._raise_or_kill(executor)
         else:
-            # It was given more meanwhile, and may not know.
+            # Its grant was raised meanwhile, and the message may not have arrived yet.
             self._dispatcher.grants.set_grant(executor, executor.grant_bytes)
 
     def check_all(self) -> None:
-        """After a reading: who is over its grant, and who must make room for other programs."""
+        """After a reading, check all executors against their grants and evict idle ones where memory is
+        short."""
         self._overuse.retain(self._dispatcher.executors)
         for executor in list(self._dispatcher.executors.values()):
             if self._is_over(executor):
@@ -57,7 +58,7 @@ class GrantEnforcer:
     def _is_over(self, executor: ExecutorHandle) -> bool:
         level = self._ledger.usage.level(executor.devices[0])
         if level == "exact":
-            # Their workers ask, and see them more often than we do.
+            # Workers report these, and see them more often than the coordinator does.
             return False
         used = self._ledger.usage.observed_bytes(executor.number)
         return self._overuse.record_sweep(executor.number, used, executor.grant_bytes, level)

@@ -1,4 +1,4 @@
-"""Effect: keeps work away from devices that are sick, has them tried out, and brings them back."""
+"""Effect: quarantines unhealthy GPUs, runs checks on them and returns them to service."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from runner.protocol.worker import AttemptEnded, DeviceReadings
 
 log = logging.getLogger(__name__)
 
-#: The cause under which the inventory knows of us.
+#: The cause under which the device registry records faults of this monitor.
 FAULT_CAUSE = "health"
-#: An input that a kernel does not check for is the program's fault, never the device's.
+#: A device-side assert is the program's fault (an input that a kernel rejects), never the device's.
 PROGRAM_FAULT_TEXT = "device-side assert"
-#: What an attempt on a lost device may end with that is the device's doing.
+#: Error codes of attempts that are attributed to the device when it is lost.
 LOST_DEVICE_CODES = frozenset(
     ("handler_error", "load_error", "load_timeout", "worker_crashed", "stalled", "device_out_of_memory")
 )
 
-#: What is wrong with a device; None: nothing that could be found.
+#: Returns the fault of a device; None if none was found.
 DeviceCheck = Callable[[Device], Awaitable[str | None]]
 
 
 class HealthMonitor:
-    """One `Health` for each GPU. Called when something happened, and once a second."""
+    """One `HealthState` for each GPU. Evaluated after each event, and once a second."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class HealthMonitor:
         self._now = now
         self._started_at = now()
         self._health: dict[str, HealthState] = {}
-        #: Device -> what was last acted upon: its state, whether it needs a reset.
+        #: Device -> what was last applied: its state, and whether it needs a reset.
         self._applied: dict[str, tuple[HealthStatus, bool]] = {}
         self._checks = BackgroundTasks()
 
-    # What happens.
+    # Events.
 
     def on_readings(self, message: DeviceReadings) -> None:
-        """A reading of all devices."""
+        """Record a reading of all devices."""
         for device in self._gpus():
             health, now = self._health_of(device.id), self._now()
             if device.kind == "nvidia":
@@ -71,8 +71,8 @@ class HealthMonitor:
         self.evaluate()
 
     def on_attempt_ended(self, ended: AttemptEnded, device_ids: Sequence[str], handler: str) -> None:
-        """An attempt has failed; called before anybody acts upon that. On a lost device its end is the
-        device's doing, whatever the program made of it; a lost context may be."""
+        """Record a failed attempt, before anything acts on it. The failure is attributed to the device if
+        that is lost, whatever the program made of it; if the context is lost, it may be the device's."""
         gpus = self._gpus(device_ids)
         lost_id = next((each.id for each in gpus if self._health_of(each.id).state == "lost"), None)
         if lost_id is not None and ended.code in LOST_DEVICE_CODES:
@@ -90,8 +90,8 @@ class HealthMonitor:
         self.evaluate()
 
     def on_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
-        """An executor hangs in a driver: SIGKILL does not end it. Gives the devices that take no more work
-        for that."""
+        """Record that an executor hangs in a driver and SIGKILL does not end it; return the devices that
+        close because of it."""
         closed_ids = self._device_registry.mark_stuck(executor, device_ids)
         for device in self._gpus(device_ids):
             message = f"executor {executor} does not die of SIGKILL"
@@ -100,15 +100,15 @@ class HealthMonitor:
         return closed_ids
 
     def resume_device(self, device_id: str) -> None:
-        """The operator says that the device may take work again."""
+        """Return the device to service at the operator's request."""
         if self._device_registry.devices[device_id].kind != "cpu":
             self._health_of(device_id).resume(self._now())
             self.evaluate()
 
-    # What is done about it.
+    # Actions.
 
     def evaluate(self) -> None:
-        """Act upon what has changed, and try out who is to be tried out."""
+        """Apply state changes and start a check on every device that is due one."""
         for device in self._gpus():
             health = self._health_of(device.id)
             health.expire(self._now())
@@ -118,13 +118,13 @@ class HealthMonitor:
                 self._checks.start(self._check_device(device, health))
 
     def build_document(self, device_id: str) -> dict[str, Any]:
-        """`state, since, message` as the API shows them."""
+        """The document with `state`, `since` and `message`, as the API shows them."""
         fault = self._device_registry.get_fault(device_id)
         health = self._health.get(device_id)
         if health is None or (health.takes_work and fault is not None):
             if fault is None:
                 return {"state": "ok", "since": format_rfc3339(self._started_at), "message": ""}
-            # Nobody knows how it is: its figures are old, or something else is wrong there.
+            # The health is unknown: the figures are old, or the device has a fault of another cause.
             return {"state": "unknown", "since": format_rfc3339(fault[1]), "message": fault[0]}
         return {"state": health.state, "since": format_rfc3339(health.since), "message": health.reason}
 
@@ -132,7 +132,7 @@ class HealthMonitor:
         try:
             failure = await self._run_check(device)
         except Exception as error:
-            # The task's boundary: a device that nobody tried out must not seem to be tried out for ever.
+            # The task's boundary: a device must not seem to be under check for ever.
             log.exception("device %s could not be tried out", device.id)
             failure = f"{type(error).__name__}: {error}"
         health.record_check(self._now(), failure)
@@ -164,7 +164,7 @@ class HealthMonitor:
         self._dispatcher.wake()
 
     def _on_xid(self, device_id: str, code: int) -> None:
-        """The card itself reports an error."""
+        """Handle an Xid error, which the GPU reports itself."""
         action, message, now = xid_codes.lookup(code).action, xid_codes.describe(code), self._now()
         health = self._health_of(device_id)
         if action == "ignore":
@@ -185,7 +185,7 @@ class HealthMonitor:
                 self._kill_all(device_id, "interrupted", why)  # guard: untrusted-results
 
     def _check_overdue_memory(self, device_id: str, health: HealthState, now: float) -> None:
-        """Memory that ended executors hold too long; known to be theirs only where processes are named."""
+        """Hold a GPU while ended executors keep memory too long; known only where processes are named."""
         figures = self._scheduler_state.ledger.figures(device_id)
         if figures.level == "processes":
             overdue = figures.suspect_bytes
@@ -194,7 +194,7 @@ class HealthMonitor:
             )
 
     def _kill_all(self, device_id: str, code: str, message: str) -> None:
-        """What runs there ends at once, and goes again without using up a retry."""
+        """Kill the executors of the device; their jobs are requeued without using up a retry."""
         for executor in self._dispatcher.executors.on_device(device_id):
             self._dispatcher.control.kill(executor, code, message, {"device": device_id})
 

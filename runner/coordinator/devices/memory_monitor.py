@@ -1,4 +1,4 @@
-"""Effect: who uses which bytes: takes readings, processes and torch's figures into the ledger."""
+"""Effect: attributes device memory: feeds readings, processes and torch's figures into the ledger."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
-#: One reading may have begun while the executor was still at work.
+#: One reading may have begun while the executor was still running an attempt.
 READINGS_TO_MEASURE = 2
 
 
 @dataclass(slots=True)
 class _TorchUsage:
-    """What an executor on a GPU has told of torch."""
+    """What an executor on a GPU has reported of torch."""
 
-    #: Empty: nobody has imported it, as far as is known.
+    #: Empty: torch was not imported, as far as is known.
     version: str
-    #: None: it has not used the GPU yet.
+    #: None: torch has not used the GPU yet.
     reserved_bytes: int | None
-    #: What others had of its device when it had loaded.
+    #: Bytes of other processes on its device when it had loaded.
     others_bytes: int
-    #: Readings since it has been idle; below 0: its context was measured.
+    #: Readings since the executor became idle; below 0: its context was measured.
     idle_readings: int = 0
 
 
 class MemoryMonitor:
-    """The ledger's eyes. `driver` is set when the probe has told it."""
+    """Updates the ledger from measurements. `driver` is set from the first message of the probe."""
 
     def __init__(
         self,
@@ -49,19 +49,19 @@ class MemoryMonitor:
         self._ledger = scheduler_state.ledger
         self._backend = backend
         self._contexts = contexts
-        #: Stores what was learned of contexts.
+        #: Stores the measured context overhead.
         self._store_contexts = store_contexts
         self._now = now
         self._owners = ProcessOwners()
-        #: Device id -> its processes by the last reading, and their bytes.
+        #: Device id -> its processes in the last reading, and their bytes.
         self._processes: dict[str, dict[int, int | None]] = {}
         self._torch: dict[int, _TorchUsage] = {}
         self.driver = ""
-        #: A context was measured, so that caps are others now; whoever tells executors sets it back.
+        #: A context was measured, so the caps have changed; the caller that resends them resets this.
         self.has_new_context = False
 
     def on_readings(self, message: DeviceReadings) -> bool:
-        """How full the devices are; True where there is more room, or less is owed, than before."""
+        """Apply a reading; True if memory became free, or the memory of an ended executor has drained."""
         now, ledger = self._now(), self._ledger
         listed: defaultdict[str, dict[int, int | None]] = defaultdict(dict)
         for device_id, pid, nbytes in message.processes:
@@ -84,7 +84,7 @@ class MemoryMonitor:
         return has_more
 
     def claim_processes(self, message: ExecutorProcesses) -> None:
-        """The processes of an executor. They may have been in a reading already, as somebody else's."""
+        """Record the processes of an executor. A reading may have attributed them to others already."""
         devices = self._ledger.devices_of(message.executor)
         if not devices:
             return
@@ -95,7 +95,7 @@ class MemoryMonitor:
             )
 
     def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
-        """It has loaded; on a GPU it may have told of torch."""
+        """Record that an executor has loaded; on a GPU it may have reported torch."""
         if executor.grant_bytes and self._ledger.usage.level(executor.devices[0]) != "exact":
             others = self._ledger.usage.last_foreign_bytes(executor.devices[0])
             self._torch[executor.number] = _TorchUsage(message.torch or "", message.reserved_bytes, others)
@@ -103,14 +103,14 @@ class MemoryMonitor:
             self._record_report(executor, message.reserved_bytes)
 
     def on_attempt_ended(self, executor: ExecutorHandle, message: AttemptEnded) -> None:
-        """One attempt of an executor with a grant has ended: its peak is the larger of what was seen of
-        its processes and what torch had with a context around it."""
+        """Record the end of an attempt of an executor with a grant. Its peak is the larger of the observed
+        use of its processes and the peak that torch reports plus the context."""
         if self._ledger.usage.level(executor.devices[0]) == "exact":
             return
         torch = self._torch.get(executor.number)
         if torch is not None:
             torch.reserved_bytes = message.reserved_bytes
-            # A context is measured once; what one without torch takes, after each attempt.
+            # A context is measured once; the use of an executor without torch, after each attempt.
             torch.idle_readings = 0 if message.reserved_bytes is None else min(0, torch.idle_readings)
         reported = (
             None
@@ -123,7 +123,7 @@ class MemoryMonitor:
             self._record_report(executor, message.reserved_bytes)
 
     def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
-        """What torch in an executor may reserve on each of its devices."""
+        """The bytes that torch in an executor may reserve on each of its devices."""
         if self._ledger.usage.level(devices[0]) == "exact":
             return None
         torch = self._torch.get(executor) if executor is not None else None
@@ -132,7 +132,7 @@ class MemoryMonitor:
         return cap_bytes(self._backend, grant_bytes, context)
 
     def context_bytes(self, device_id: str) -> int | None:
-        """What every process takes of the device before its first tensor; None where that is not known."""
+        """The bytes that each process uses on the device before its first tensor; None if unknown."""
         return self._contexts.minimum_bytes(self._context_key(device_id))
 
     def _record_report(self, executor: ExecutorHandle, reserved_bytes: int) -> None:
@@ -149,8 +149,8 @@ class MemoryMonitor:
         return f"{self._ledger.device(device_id).name}/{self.driver}"
 
     def _measure_context(self, executor: int) -> None:
-        """The context of an executor that idles is what it holds beyond torch's segments. Without torch and
-        without named processes the difference that it has made to the total is all there is."""
+        """Measure the context of an idle executor: the bytes it holds beyond torch's segments. Without torch
+        and without named processes, only the change that the executor made to the device's total is known."""
         torch = self._torch[executor]
         resident = self._scheduler_state.executors.get(executor)
         if resident is None:
@@ -175,8 +175,8 @@ class MemoryMonitor:
             self.has_new_context = True
 
     def _held_bytes(self, executor: int, device_id: str, torch: _TorchUsage) -> int | None:
-        """What it has of its device; where processes are not named that is known only while its neighbours
-        idle and are known themselves."""
+        """The bytes that an executor holds on its device. Where processes are not named, they are known only
+        while its neighbours are idle and known themselves."""
         if self._ledger.usage.level(device_id) == "processes":
             return self._ledger.usage.observed_bytes(executor)
         if self._ledger.draining.pending_bytes(device_id):

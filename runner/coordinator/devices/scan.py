@@ -1,4 +1,4 @@
-"""Effect: a process that looks once at the GPUs and answers; a driver that hangs holds up nobody else."""
+"""Effect: a process that scans the GPUs once and replies; a hung driver blocks no other process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.processes.child import SurveyConfig
 
 
 def scan(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
-    """The driver, all GPUs, how many the mask leaves, and those that `--gpus` takes."""
+    """Return the driver, all GPUs, the number that the mask leaves, and the GPUs that `--gpus` selects."""
     all_gpus = GpuRequest("all")
     unmasked = find_devices(all_gpus, {}, **nvml)
     result: dict[str, Any] = {
@@ -35,7 +35,7 @@ def scan(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer in JSON on the descriptor that the lifeline names."""
+    """Reply in JSON on the file descriptor that the lifeline names."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), SurveyConfig
     )
@@ -50,7 +50,7 @@ def _device_text(device: Device) -> str:
 
 
 def _exit_with_lifeline(lifeline: socket.socket) -> None:
-    """A thread of its own: the main one may be stuck in a driver."""
+    """Run in a thread of its own: the main thread may hang in a driver."""
     lifeline.recv(1)
     os._exit(0)
 

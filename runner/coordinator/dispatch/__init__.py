@@ -1,1 +1,1 @@
-"""Effect: carries out the plan: starts, loads and closes executors, and hands them attempts."""
+"""Effect: applies the plan: starts, loads and closes executors, and assigns attempts to them."""

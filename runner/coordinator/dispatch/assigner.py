@@ -1,4 +1,4 @@
-"""Effect: assigns attempts to an executor: input read, start durable, then sent to its worker."""
+"""Effect: assigns attempts to an executor: reads inputs, makes starts durable, sends them to the worker."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Assigner:
         self._executors = executors
         self._control = control
         self._read_inputs = read_inputs
-        #: Asks for a turn of the plan.
+        #: Requests a planning cycle.
         self._wake = wake
         self._tasks: set[asyncio.Task[None]] = set()
 
     def assign(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
-        """Give these to the executor: at once, or when their input is read and their start durable."""
+        """Assign the jobs to the executor: at once, or when inputs are read and starts are durable."""
         for live in live_jobs:
             live.phase = "assigned"
             live.executor = executor.number
@@ -63,7 +63,7 @@ class Assigner:
         inputs = await read_with_retry(self._read_inputs, missing, "inputs")
         for live in live_jobs:
             if live.input is None:
-                # One that the store lacks fails over its input, instead of holding its executor for ever.
+                # A job that the store lacks fails over its input, instead of holding its executor for ever.
                 self._lifecycle.queue_manager.spill_pool.keep_input(
                     live, inputs.get(live.job.number, b"null")
                 )
@@ -71,8 +71,8 @@ class Assigner:
         self._worker_pool.flush()
 
     def _send_when_durable(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
-        """A first attempt may go out before its submit is durable; a later start is committed first,
-        so that a killer's count survives what it kills."""
+        """Send the attempts. A first attempt may be sent before its submit is durable; a later start is
+        committed first, so that the count of executor deaths survives a job that kills the server."""
         first_attempts, later_attempts = executor.split_first_attempts(live_jobs)
         if first_attempts:
             self._send(executor, first_attempts)
@@ -105,13 +105,13 @@ class Assigner:
             else:
                 self._mark_sent(executor, live, was_idle=was_idle)
                 attempts.append(attempt_spec(live, executor.spec.options))
-        # Each goes before all others, so the first one comes last.
+        # Each is returned to the front of its queue, so the first one comes last.
         for live in reversed(unstarted):
             self._lifecycle.return_unstarted(live)
         if attempts:
             self._worker_pool.post(executor.worker, encode(RunAttempts(executor.number, attempts)))
             if self._scheduler_state.executors[executor.number].long_job_number is not None:
-                # What runs there was found to take long while these were read or written.
+                # The running attempt was marked as long-running while these were read or written.
                 self._control.recall_staged(executor)
 
     def _mark_sent(self, executor: ExecutorHandle, live: LiveJob, *, was_idle: bool) -> None:
@@ -134,13 +134,13 @@ class Assigner:
         )
 
     def _end_cancelled(self, executor: ExecutorHandle, live: LiveJob) -> None:
-        """Cancelled before the worker was told of it."""
+        """End a job that was cancelled before its attempt was sent to the worker."""
         self._release_attempt(executor, live)
         self._lifecycle.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
         self._wake()
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
-        """The executor does not hold the attempt any more; its worker was never told of it."""
+        """Release an attempt that was never sent to the worker."""
         executor.attempts.pop(live.job.number, None)
         if live.job_class is not None:
             self._scheduler_state.on_attempt_ended(

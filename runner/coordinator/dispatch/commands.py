@@ -1,4 +1,4 @@
-"""Pure: what a worker is told of an executor that it is to start, and of an attempt that it is to run."""
+"""Pure: the commands to a worker that start an executor and run an attempt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.protocol.worker import AttemptSpec, LoadExecutor
 def load_command(
     executor: int, action: Action, spec: HandlerSpec, devices: Sequence[Device], cap_bytes: int | None
 ) -> LoadExecutor:
-    """Start this executor, pinned to these devices, on each of which torch may reserve so much."""
+    """Start this executor, pinned to these devices; torch may reserve `cap_bytes` on each of them."""
     return LoadExecutor(
         executor=executor,
         handler=spec,
@@ -31,7 +31,7 @@ def load_command(
 
 
 def attempt_spec(live: LiveJob, options: HandlerOptions) -> AttemptSpec:
-    """Run the attempt that is in flight."""
+    """Build the specification of the attempt in flight."""
     job = live.job
     return AttemptSpec(
         job.id,

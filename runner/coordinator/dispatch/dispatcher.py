@@ -1,4 +1,4 @@
-"""Effect: carries out the plan: what starts where, which executors load and which ones go."""
+"""Effect: applies the plan: which jobs start where, which executors load and which are unloaded."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor
 
 log = logging.getLogger(__name__)
 
-#: What failed for reasons that nobody foresaw is tried again after so long.
+#: An unexpected failure is tried again after this time.
 RETRY_S = 1.0
-#: The grace of a cancel that is not to wait for anything, see `wire.Cancel`.
+#: The grace of an immediate cancel, see `CancelAttempt`.
 NO_GRACE_S = -1.0
 
 
 class Dispatcher:
-    """One turn: ask the plan, carry out what it says, send one frame to each worker."""
+    """One cycle: compute a plan, apply its actions, send one frame to each worker."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class Dispatcher:
             now=lifecycle.now,
             wake=self.wake,
         )
-        #: True while nothing may start: before recovery is done, and from shutdown on.
+        #: True while no attempt may start: before recovery is done, and from shutdown on.
         self.is_paused = True
 
     def wake(self) -> None:
-        """A turn is wanted; however many ask, there is one a turn of the loop."""
+        """Request a cycle; any number of requests leads to one cycle per iteration of the event loop."""
         if not self._is_cycle_due:
             self._is_cycle_due = True
             asyncio.get_running_loop().call_soon(self._run_cycle)
@@ -89,7 +89,7 @@ class Dispatcher:
             try:
                 self._plan_and_apply()
             except Exception:
-                # The loop's boundary: jobs that run go on, and the next turn may fare better.
+                # The loop's boundary: running jobs go on, and the next cycle may succeed.
                 log.exception("a turn of the plan failed")
                 self._wake_later()
         self._worker_pool.flush()
@@ -104,7 +104,7 @@ class Dispatcher:
             try:
                 self._apply(action)
             except Exception:
-                # What one job does to us must not keep the others from starting.
+                # The failure of one action must not keep the other jobs from starting.
                 log.exception("this could not be carried out: %s", action)
                 self._wake_later()
         if "waiting_for_device" in plan.reasons.values():
@@ -128,11 +128,13 @@ class Dispatcher:
                 self.control.unload(action.executor)
 
     def _wake_later(self) -> None:
-        """A turn failed: nobody may wake us again, and at once it would fail again."""
+        """Schedule a cycle after a failure: no other event may come, and an immediate cycle would fail
+        again."""
         asyncio.get_running_loop().call_later(RETRY_S, self.wake)
 
     def _schedule_wake(self, look_at: float) -> None:
-        """Wake when the plan wants to look again, or the next idle executor has idled for its keep_alive."""
+        """Schedule a cycle for when the plan asks for one, or the next idle executor reaches its
+        keep_alive."""
         expiry = self._scheduler_state.idle_expiry.next_at()
         wake_at = look_at if expiry is None else min(look_at, expiry)
         if wake_at < self._next_wake_at:
@@ -201,14 +203,14 @@ class Dispatcher:
             for number in (action.job_number, *action.extra_job_numbers)
         ]
         if live_jobs[0].job.rung >= OomRung.LARGER:
-            # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
+            # Evict idle neighbours of a job that ran out of memory: they may hold more than was observed.
             for other in self._scheduler_state.residency.evictable_on(action.device_ids):
                 self.control.unload(other)
         self._lifecycle.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(executor, live_jobs)
 
     def cancel_job(self, live: LiveJob, reason: str, *, force: bool) -> bool:
-        """Begin to end a job; True when it has ended already (no executor held it)."""
+        """Begin to cancel a job; True if it has ended already, because no executor held it."""
         if live.executor is None:
             self._lifecycle.cancel_unstarted(live, reason)
             return True
@@ -216,7 +218,7 @@ class Dispatcher:
             self._lifecycle.mark_cancelling(live, reason)
         executor = self.executors.get(live.executor)
         if executor is not None and live.phase != "assigned":
-            # Aimed at the attempt: its executor may be in the next one before this comes to it.
+            # The cancel names the attempt: the executor may run the next one before the message arrives.
             grace_s = NO_GRACE_S if force else executor.spec.options.grace_s
             message = encode(CancelAttempt(live.job.id, live.attempt_in_flight, "cancelled", reason, grace_s))
             self._worker_pool.post(executor.worker, message)
@@ -224,15 +226,16 @@ class Dispatcher:
         return False
 
     def resend_caps(self) -> None:
-        """Contexts are known better than before, and with them what torch may have of each grant."""
+        """Send the caps of torch again: measured contexts change the share of each grant that torch may
+        use."""
         for executor in self.executors.values():
             self.grants.set_grant(executor, executor.grant_bytes)
         self._worker_pool.flush()
 
     def resend_commands(self, executor: ExecutorHandle) -> None:
-        """Orders to this executor may have been lost with a link: say again what is still to be done."""
+        """Send commands again that may have been lost with the connection."""
         if executor.grant_bytes:
-            # Whoever missed that it may use less would go on as before, and nobody would ask.
+            # An executor that missed a lowered grant would go on as before, and its worker would not ask.
             self.grants.set_grant(executor, executor.grant_bytes)
         for live in executor.attempts.values():
             if live.job.cancel_reason is not None:

@@ -1,4 +1,4 @@
-"""Effect: ends executors and takes staged attempts back from them."""
+"""Effect: ends executors and recalls staged attempts from them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from runner.protocol.worker import KillExecutor, RecallAttempts, UnloadExecutor,
 
 
 class ExecutorControl:
-    """Which executors are about to go, and the orders by which they do.
+    """Closes, retires and kills executors by sending commands to their workers.
 
-    An executor stays in the table until its worker says that it is gone.
+    An executor stays in the table until its worker reports that it is gone.
     """
 
     def __init__(
@@ -29,20 +29,20 @@ class ExecutorControl:
         self._executors = executors
         self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
-        #: Asks for a turn of the plan.
+        #: Requests a planning cycle.
         self._wake = wake
-        #: Retired ones that still have something to end.
+        #: Retired executors that still hold attempts.
         self._retiring: list[ExecutorHandle] = []
 
     def kill(self, executor: ExecutorHandle, code: str, message: str, detail: Any) -> None:
-        """End an executor, whatever it does; its attempt ends with this code."""
+        """Kill an executor, whatever it does; its attempt ends with this code."""
         self.close(executor)
         self._worker_pool.post(
             executor.worker, encode(KillExecutor(executor.number, code, message, detail, only_if_idle=False))
         )
 
     def unload(self, number: int) -> None:
-        """End an idle executor; its bytes count until its process is gone."""
+        """Unload an idle executor; its bytes stay charged until its process is gone."""
         executor = self._executors.get(number)
         if executor is None or executor.is_closing:
             return
@@ -50,37 +50,37 @@ class ExecutorControl:
         self._worker_pool.post(executor.worker, encode(UnloadExecutor(number)))
 
     def close(self, executor: ExecutorHandle, *, finish_running: bool = False) -> None:
-        """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
-        what it runs first."""
+        """Assign no further attempts to the executor; its worker reports when it is gone. With
+        `finish_running` it first ends the attempts that it runs."""
         if not executor.is_closing:
             executor.is_closing = True
             self._scheduler_state.evict(executor.number, finishes_first=finish_running)
 
     def retire_handler(self, handler: str, *, is_replaced: bool) -> None:
-        """The handler is another now: its executors go. One that still loads is not waited for where it is
-        `replaced`."""
+        """Retire all executors of a changed handler. With `is_replaced`, executors that are still loading are
+        killed."""
         for executor in self._executors.of_handler(handler):
             self.retire(executor, is_replaced=is_replaced)
         self._wake()
 
     def retire(self, executor: ExecutorHandle, *, is_replaced: bool = False) -> None:
-        """The executor ends what runs in it; what has not started goes back to the queue, and it goes."""
+        """Let the executor end its running attempts, return the others to the queue, and unload it."""
         if executor.is_retired:
             return
         executor.is_retired = True
         is_killed = is_replaced and not executor.is_loaded
-        # Also one that is to be killed: it may be spared, and end a long job first.
+        # Also an executor that is about to be killed: it may survive, and end a long job first.
         self.close(executor, finish_running=True)
         self._retiring.append(executor)
         if is_killed:
             why = "its handler was reloaded while it loaded"
-            # Word that it has loaded may be on its way: then its first job ends in the old code.
+            # It may have loaded meanwhile, its report under way: then its first job ends in the old code.
             self._worker_pool.post(executor.worker, encode(KillExecutor(executor.number, "interrupted", why)))
         elif executor.is_loaded and executor.sent_count:
             self._worker_pool.post(executor.worker, encode(RecallAttempts(executor.number)))
 
     def unload_retired(self) -> None:
-        """End the retired executors that have nothing left to do."""
+        """Unload the retired executors that hold no attempt any more."""
         if not self._retiring:
             return
         alive = [executor for executor in self._retiring if executor.number in self._executors]
@@ -90,12 +90,12 @@ class ExecutorControl:
         self._retiring = [executor for executor in alive if executor.attempts]
 
     def recall_staged(self, executor: ExecutorHandle) -> None:
-        """The running attempt takes long: what is staged behind it goes elsewhere."""
+        """Recall the attempts staged behind a long-running one, so that they can start elsewhere."""
         if len(executor.attempts) > 1 and not executor.is_closing:
             self._worker_pool.post(executor.worker, encode(RecallAttempts(executor.number)))
 
     def recall_all_staged(self) -> None:
-        """What is staged anywhere shall not start."""
+        """Recall the staged attempts of all executors."""
         for executor in self._executors.values():
             self.recall_staged(executor)
         self._worker_pool.flush()

@@ -1,4 +1,4 @@
-"""Effect: an executor as the coordinator knows it: what it was granted and what it was handed."""
+"""Effect: an executor as the coordinator knows it: its grant and the attempts assigned to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runner.handlers.spec import HandlerSpec
 
 
 class ExecutorHandle:
-    """An executor as the coordinator knows it."""
+    """The coordinator's record of an executor."""
 
     __slots__ = (
         "attempts",
@@ -43,32 +43,32 @@ class ExecutorHandle:
         self.number = number
         self.worker = worker
         self.spec = spec
-        #: What `model_by` named; "" for handlers without.
+        #: The value of the `model_by` field; "" for handlers without models.
         self.model = model
         self.devices = devices
         self.grant_bytes = grant_bytes
         #: The grant is never raised.
         self.is_grant_fixed = spec.options.strict
-        #: It was granted more once: see `Grants.tell_lowered`.
+        #: It once had a larger grant: see `Grants.send_lowered_grants`.
         self.was_grant_lowered = False
         self.is_loaded = False
         self.is_closing = False
-        #: Its handler is another now: it ends what it runs, and goes.
+        #: Its handler has changed: it ends what it runs, and is unloaded.
         self.is_retired = False
-        #: Of the time that it is at work; None where it occupies no device.
+        #: Measures the time it is in use; None for an executor that occupies no device.
         self.meter = UsageMeter() if spec.options.gpus else None
-        #: It is handed batches.
+        #: It is assigned batches.
         self.is_batched = spec.options.batch is not None
-        #: Attempts handed over and not ended, by job number, in order.
+        #: Attempts assigned and not ended, by job number, in order.
         self.attempts: dict[int, LiveJob] = {}
-        #: How many of them the worker has been sent.
+        #: How many of them were sent to the worker.
         self.sent_count = 0
         self.jobs_done = 0
-        #: The most that one of its attempts was seen to use on each device.
+        #: The largest observed use of one of its attempts on each device.
         self.peak_bytes = 0
 
     def split_first_attempts(self, live_jobs: list[LiveJob]) -> tuple[list[LiveJob], list[LiveJob]]:
-        """Those to be started for the first time, and the others. A batch is not parted."""
+        """Split into jobs that start for the first time and the others. A batch is not split."""
         later_attempts = [live for live in live_jobs if live.job.attempt > 0]
         if not later_attempts:
             return live_jobs, later_attempts
@@ -79,5 +79,5 @@ class ExecutorHandle:
         )
 
     def starts_immediately(self, *, was_idle: bool) -> bool:
-        """Whether the next attempt that it is sent starts at once; `was_idle`: its batch finds it idle."""
+        """Whether the next attempt sent to it starts at once; `was_idle`: it was idle before this batch."""
         return was_idle if self.is_batched else self.sent_count < self.spec.options.slots

@@ -9,14 +9,14 @@ from runner.coordinator.processes.worker_pool import WorkerHandle
 class ExecutorTable(dict[int, ExecutorHandle]):
     """Executor number -> executor.
 
-    It is a dict, because the executor is looked up here several times for each job. What the methods give is
-    a list of its own: the table may change while a caller goes through it.
+    A dict, because executors are looked up here several times for each job. The methods return new lists: the
+    table may change while a caller iterates over one.
     """
 
     __slots__ = ()
 
     def on_device(self, device_id: str) -> list[ExecutorHandle]:
-        """Executors that occupy the device, alone or among others."""
+        """Executors that occupy the device, alone or with others."""
         return [executor for executor in self.values() if device_id in executor.devices]
 
     def of_worker(self, worker: WorkerHandle) -> list[ExecutorHandle]:

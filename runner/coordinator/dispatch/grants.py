@@ -1,4 +1,4 @@
-"""Effect: tells executors what they may use of their devices, whenever the ledger promises them otherwise."""
+"""Effect: sends executors their grants whenever the ledger changes them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.protocol.worker import SetGrant, encode
 
-#: Device ids, bytes granted on each, the executor if there is one -> what torch may reserve there.
+#: Device ids, bytes granted on each, the executor if there is one -> bytes that torch may reserve there.
 CapBytes = Callable[[Sequence[str], int, int | None], int | None]
 
 
 class Grants:
-    """Each change goes out with the frame of its turn."""
+    """Each change is sent with the frame of its cycle."""
 
     def __init__(
         self, *, scheduler_state: SchedulerState, worker_pool: WorkerPool, cap_bytes: CapBytes
@@ -25,7 +25,7 @@ class Grants:
         self.cap_bytes = cap_bytes
 
     def set_grant(self, executor: ExecutorHandle, grant_bytes: int) -> None:
-        """An executor may use so much from now on."""
+        """Set the grant of an executor and send it to the worker."""
         resident = self._scheduler_state.executors[executor.number]
         resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
         executor.grant_bytes = grant_bytes
@@ -33,7 +33,7 @@ class Grants:
         self._worker_pool.post(executor.worker, encode(SetGrant(executor.number, grant_bytes, cap)))
 
     def send_lowered_grants(self, executors: Mapping[int, ExecutorHandle]) -> None:
-        """Those of whom the ledger has learned that they need less."""
+        """Send the grants of executors for which the ledger has learned that they need less."""
         lowered, self._scheduler_state.ledger.lowered_grants = (
             self._scheduler_state.ledger.lowered_grants,
             set(),
@@ -43,8 +43,8 @@ class Grants:
             self.set_grant(executors[number], self._scheduler_state.ledger.grant_bytes(number))
 
     def fit_grant(self, executor: ExecutorHandle, job_class: JobClass) -> None:
-        """Jobs of this class start in an executor whose promise was lowered to what others of its kind
-        need: they may need more."""
+        """Raise the grant of an executor if jobs of this class may need more: it was lowered to the need of
+        other classes of its handler."""
         slots = self._scheduler_state.residency.slots
         need_bytes = max(
             self._scheduler_state.memory_needs.need_for_device(job_class, slots[each])

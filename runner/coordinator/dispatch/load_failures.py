@@ -9,11 +9,11 @@ from runner.coordinator.dispatch.prewarm_request import ModelRef, PrewarmFailure
 from runner.formats.timestamps import format_rfc3339
 from runner.handlers.spec import HandlerSpec
 
-#: A preload that failed is tried again after 5 s, then twice as long each time, up to 10 minutes.
+#: A failed preload is tried again after 5 s, then after twice as long each time, up to 10 minutes.
 RETRY_S, RETRY_MAX_S = 5.0, 600.0
-#: One that was ready for so long begins with a clean sheet.
+#: After this time in the ready state, earlier failures no longer count.
 STABLE_S = 60.0
-#: Ends of an executor that it is to blame for itself.
+#: Error codes for which the executor itself is to blame.
 EXECUTOR_FAULTS = frozenset(
     {
         "load_error",
@@ -27,15 +27,15 @@ EXECUTOR_FAULTS = frozenset(
 
 
 class LoadFailures:
-    """The last failure of each handler and model, until it is loaded or its handler is another."""
+    """The last failure of each handler and model, until it is loaded or its handler changes."""
 
     def __init__(self) -> None:
         self.last: dict[ModelRef, PrewarmFailure] = {}
-        #: Failures in a row, and when the last one was ready.
+        #: Failures in a row, and the time at which the last executor was ready.
         self._tries: dict[ModelRef, tuple[int, float | None]] = {}
 
     def record(self, model_ref: ModelRef, failure: PrewarmFailure, *, is_preload: bool) -> PrewarmFailure:
-        """It failed again; gives the failure with its number, and the time of the next try of a preload."""
+        """Record a failure; return it with its count, and the time of the next try if it is a preload."""
         count, ready_at = self._tries.get(model_ref, (0, None))
         is_stable = ready_at is not None and failure.at - ready_at > STABLE_S
         tries = 1 if is_stable else count + 1
@@ -47,18 +47,18 @@ class LoadFailures:
         return self.last[model_ref]
 
     def on_loaded(self, model_ref: ModelRef, now: float) -> None:
-        """An executor of it is ready."""
+        """Record that an executor of the model is ready."""
         self.last.pop(model_ref, None)
         if model_ref in self._tries:
             self._tries[model_ref] = (self._tries[model_ref][0], now)
 
     def may_retry(self, model_ref: ModelRef, now: float) -> bool:
-        """Whether it did not fail, or may be tried again by now."""
+        """Whether a load may be tried now: it has not failed, or its retry is due."""
         failure = self.last.get(model_ref)
         return failure is None or failure.next_at is None or failure.next_at <= now
 
     def drop_changed(self, before: Mapping[str, HandlerSpec], specs: Mapping[str, HandlerSpec]) -> None:
-        """Drop what failed in a handler that is not what it was `before`."""
+        """Drop the failures of handlers that have changed since `before`."""
         for model_ref in list(self.last):
             if specs.get(model_ref[0]) != before.get(model_ref[0]):
                 del self.last[model_ref]

@@ -1,4 +1,4 @@
-"""Pure: prewarm requests that wait for capacity, in the plan's view among the jobs."""
+"""Pure: prewarm requests that wait for capacity, among the jobs in the planner's state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runner.coordinator.jobs import explanations
 
 
 class PendingPrewarms:
-    """Requests by number; each stands in the plan's view as long as it is here."""
+    """Requests by number; each is in the planner's state as long as it is here."""
 
     def __init__(self, scheduler_state: SchedulerState) -> None:
         self._scheduler_state = scheduler_state
@@ -25,7 +25,7 @@ class PendingPrewarms:
         return self._requests[number]
 
     def __iter__(self) -> Iterator[PrewarmRequest]:
-        # A list of its own: who goes through them drops some.
+        # A copy: callers remove requests while they iterate.
         return iter(list(self._requests.values()))
 
     def add(self, job_class: JobClass, since: float) -> PrewarmRequest:
@@ -36,16 +36,16 @@ class PendingPrewarms:
         return request
 
     def remove(self, request: PrewarmRequest) -> None:
-        """It is not to be loaded any more, or not by this request."""
+        """Remove a request that is withdrawn, or fulfilled in another way."""
         del self._requests[request.number]
         self._scheduler_state.remove_waiting(request.job_class, request.number)
 
     def start_loading(self, number: int) -> PrewarmRequest:
-        """An executor loads for the request; its class has left the view."""
+        """Remove a request for which an executor loads; its class has left the planner's state."""
         return self._requests.pop(number)
 
     def find_by_class(self, job_class: JobClass) -> PrewarmRequest | None:
-        """The request for just this class, if there is one."""
+        """The request for exactly this class, if there is one."""
         return next((request for request in self._requests.values() if request.job_class == job_class), None)
 
     def of_handler(self, handler: str, model: str | None = None) -> list[PrewarmRequest]:
@@ -57,12 +57,12 @@ class PendingPrewarms:
         ]
 
     def explain(self, request: PrewarmRequest) -> dict[str, Any]:
-        """Why a request waits, in words and figures."""
+        """Explain why a request waits, in a sentence and figures."""
         explanation = explain(self._scheduler_state, request.job_class, request.number)
         return explanation | {"message": explanations.explain_waiting(explanation["reason"], explanation)}
 
     def closing_executors(self, request: PrewarmRequest) -> list[int]:
-        """Executors that are about to go on the devices where it may load."""
+        """Executors that are closing on the devices where it may load."""
         device_pool = self._scheduler_state.residency.device_pool(request.job_class)
         return sorted({each for slot in device_pool for each in slot.leaving})
 

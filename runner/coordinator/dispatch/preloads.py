@@ -1,4 +1,4 @@
-"""Pure: which models of which handlers are to be loaded always, and which of them are suspended."""
+"""Pure: the models to keep loaded for each handler, and which of these preloads are suspended."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from runner.handlers.spec import HandlerSpec
 
 
 class Preloads:
-    """Preloads of the handlers in force. The plan's view is told which executors to keep."""
+    """Preloads of the handlers in force. Tells the planner's state which executors to keep."""
 
     def __init__(self, scheduler_state: SchedulerState) -> None:
         self._scheduler_state = scheduler_state
         self._specs: dict[ModelRef, HandlerSpec] = {}
-        #: Unloaded by request: not loaded again by themselves.
+        #: Unloaded by request: not loaded again automatically.
         self._suspended: set[ModelRef] = set()
 
     def __contains__(self, model_ref: ModelRef) -> bool:
         return model_ref in self._specs
 
     def set_handlers(self, specs: Mapping[str, HandlerSpec]) -> None:
-        """Take the preloads of the handlers that are in force now."""
+        """Replace the preloads by those of the handlers that are in force now."""
         self._specs = {
             (spec.name, model): spec
             for spec in specs.values()
@@ -40,12 +40,12 @@ class Preloads:
         self._keep_loaded()
 
     def resume(self, model_ref: ModelRef) -> None:
-        """It is asked for again."""
+        """Resume a preload that is requested again."""
         self._suspended.discard(model_ref)
         self._keep_loaded()
 
     def find_missing(self) -> Iterator[tuple[ModelRef, HandlerSpec]]:
-        """Preloads of which there is no executor, suspended ones left out."""
+        """Yield the preloads that have no executor, without the suspended ones."""
         for model_ref, spec in self._specs.items():
             is_loaded = (model_ref[0], spec.version, model_ref[1]) in self._scheduler_state.residency.by_key
             if not is_loaded and model_ref not in self._suspended:

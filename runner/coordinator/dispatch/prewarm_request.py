@@ -1,4 +1,4 @@
-"""Pure: the wish for an executor that is ready without a job, and what may come of it."""
+"""Pure: the request for an executor that is ready without a job, and its possible results."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ ModelRef = tuple[str, str]
 
 
 class PrewarmFailure(NamedTuple):
-    """Why an executor that was wished for is not there."""
+    """Why a requested executor is not there."""
 
     code: str
     message: str
     detail: Any
     #: UTC epoch seconds.
     at: float
-    #: So many in a row, and when a preload is tried again.
+    #: Number of failures in a row, and when a preload is tried again.
     tries: int = 1
     next_at: float | None = None
 
     @property
     def error(self) -> dict[str, Any]:
-        """As a job's error is shown."""
+        """The failure in the form of a job's error."""
         return {"code": self.code, "message": self.message, "detail": self.detail}
 
 
-#: Told once what came of a wish: the executor that has loaded, or why there is none.
+#: Called once with the result of a request: the loaded executor, or why there is none.
 PrewarmCallback = Callable[[ExecutorHandle | PrewarmFailure], None]
 
 
 @dataclass(slots=True)
 class PrewarmRequest:
-    """An executor that is to be ready."""
+    """A request for an executor that is ready without a job."""
 
-    #: Below 0: stands in the plan's lines where jobs have their number.
+    #: Below 0; takes the place of a job number in the planner's state.
     number: int
     job_class: JobClass
     callbacks: list[PrewarmCallback] = field(default_factory=list)
 
     @property
     def device_id(self) -> str | None:
-        """The only device that will do, if one was named."""
+        """The only device that is acceptable, if one was named."""
         return self.job_class.allowed_devices[0] if self.job_class.allowed_devices else None
 
     @property
     def is_preload(self) -> bool:
-        """Nobody asked: the handler says so."""
+        """Whether the handler's options ask for it, and no operator."""
         return not self.job_class.may_evict
 
 
 def resolve_model(spec: HandlerSpec, model: str | None) -> str:
-    """The model that is meant; "" for a handler that has none.
+    """Return the model that is meant; "" for a handler without models.
 
     Raises:
-        ValidationFailed: one has to be named, or there is none to name.
+        ValidationFailed: a model has to be named, or the handler has none.
     """
     model_by = spec.options.model_by
     if (model_by is None) == (model is None):
@@ -77,6 +77,6 @@ def resolve_model(spec: HandlerSpec, model: str | None) -> str:
 
 
 def preload_models(spec: HandlerSpec) -> tuple[str, ...]:
-    """The models of a handler that are to be there always; ("",) for one without models."""
+    """The models of a handler that are kept loaded; ("",) for a handler without models."""
     has_models = spec.options.model_by is not None
     return tuple(model for model in spec.options.preload if bool(model) == has_models)

@@ -1,4 +1,4 @@
-"""Effect: executors that are made ready without a job: who asked, what is preloaded, what came of it."""
+"""Effect: executors that load without a job: requests of operators, preloads, and their results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNLOADED = "unloaded"
 
 
 class Prewarming:
-    """What waits in the plan's view for no job, and what loads for none."""
+    """Prewarm requests that wait for capacity, and executors that load for one."""
 
     def __init__(
         self,
@@ -58,15 +58,15 @@ class Prewarming:
         self._preloads = Preloads(scheduler_state)
         #: Executor -> the request for which it loads.
         self._loading: dict[int, PrewarmRequest] = {}
-        #: Executor that loads, for whomever -> who is to be told.
+        #: Loading executor, whatever it loads for -> callbacks for its result.
         self._callbacks: dict[int, list[PrewarmCallback]] = {}
-        #: The handlers in force when preloads were last looked for.
+        #: The handlers in force when missing preloads were last checked.
         self._specs: Mapping[str, HandlerSpec] = {}
 
-    # What operators ask for.
+    # Requests of operators.
 
     def load(self, handler: str, model: str | None, device_id: str | None, callback: PrewarmCallback) -> None:
-        """Have an executor ready; `tell` is called once, before this returns where it is ready already.
+        """Load an executor; `callback` is called once, before this returns if an executor is ready already.
 
         Raises:
             UnknownHandler, HandlerBroken, NotFound, ValidationFailed, Unsatisfiable.
@@ -87,8 +87,8 @@ class Prewarming:
             self._callbacks.setdefault(executor.number, []).append(callback)
 
     def unload(self, handler: str, model: str | None, device_id: str | None) -> list[ExecutorHandle]:
-        """The executors that are to go. What waits for one is dropped, and a preload of which none is left
-        rests until it is loaded again.
+        """Return the executors to unload. Pending requests for them are dropped, and a preload that has no
+        executor left is suspended until it is loaded again.
 
         Raises:
             UnknownHandler, NotFound, ValidationFailed.
@@ -120,17 +120,17 @@ class Prewarming:
         return executors
 
     def build_document(self, handler: str) -> dict[str, Any]:
-        """What is said of them beside a handler's executors."""
+        """The prewarming fields of a handler's document."""
         return {
             "waiting": self.pending.build_document(handler),
             "load_failures": self.failures.build_document(handler),
             "preload_suspended": self._preloads.suspended_models(handler),
         }
 
-    # What happens.
+    # Events.
 
     def on_handlers_changed(self) -> None:
-        """The handlers are known anew: what failed in one that is another now is forgotten."""
+        """Drop the failures of handlers that have changed."""
         before, self._specs = self._specs, self._handlers.specs
         self._preloads.set_handlers(self._specs)
         self.failures.drop_changed(before, self._specs)
@@ -139,7 +139,7 @@ class Prewarming:
             self._request_again(request)
 
     def before_plan(self) -> None:
-        """Wish for the preloads that are missing, and drop what came true in some other way."""
+        """Request the missing preloads, and drop requests that were fulfilled in another way."""
         for request in self.pending:
             if (executor := self._find_executor(request.job_class)) is not None:
                 self.fulfil(request.number, executor)
@@ -148,7 +148,7 @@ class Prewarming:
                 self._add_request(self._make_class(spec, model_ref[1], None, is_preload=True))
 
     def fulfil(self, number: int, executor: ExecutorHandle) -> None:
-        """An executor that is there anyway is the one that is wished for."""
+        """Fulfil a request with an executor that exists already."""
         request = self.pending[number]
         self.pending.remove(request)
         if executor.is_loaded:
@@ -157,24 +157,24 @@ class Prewarming:
             self._callbacks.setdefault(executor.number, []).extend(request.callbacks)
 
     def find_executor(self, number: int) -> ExecutorHandle | None:
-        """What has come meanwhile for a wish that waits: a job of the same plan may load it."""
+        """An executor that has appeared for a pending request: a job of the same plan may load it."""
         return self._find_executor(self.pending[number].job_class)
 
     def on_load_started(self, number: int, executor_number: int) -> None:
-        """An executor starts for the wish; its class has left the view."""
+        """Record that an executor loads for the request; its class has left the planner's state."""
         request = self._loading[executor_number] = self.pending.start_loading(number)
         if request.callbacks:
             self._callbacks[executor_number] = request.callbacks
 
     def on_loaded(self, executor: ExecutorHandle) -> None:
-        """An executor is ready."""
+        """Record that an executor is ready and call back with it."""
         self._loading.pop(executor.number, None)
         model_ref = (executor.spec.name, executor.model)
         self.failures.on_loaded(model_ref, self._now())
         _call_back(self._callbacks.pop(executor.number, ()), executor)
 
     def on_executor_gone(self, executor: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
-        """An executor has ended; where it was wished for and did not load, those who asked are told why."""
+        """Record the end of an executor; report the failure if it was requested and did not load."""
         request, callbacks = (
             self._loading.pop(executor.number, None),
             self._callbacks.pop(executor.number, []),
@@ -188,7 +188,7 @@ class Prewarming:
                 self.failures.last.get(model_ref) or PrewarmFailure(code, message, detail, self._now()),
             )
         elif request is not None:
-            # Nobody's fault: its worker died, or its handler was reloaded.
+            # No failure of the executor: its worker died, or its handler was reloaded.
             self._request_again(request)
         elif callbacks:
             self._request_again(
@@ -202,7 +202,7 @@ class Prewarming:
         log.warning("%s could not be loaded: %s: %s", _model_text(model_ref), failure.code, failure.message)
 
     def _request_again(self, request: PrewarmRequest) -> None:
-        """Wish for it in the code that is in force now. Preloads come back by themselves."""
+        """Request it again in the code that is in force now. Preloads are requested again automatically."""
         if request.is_preload and not request.callbacks:
             return
         try:
@@ -223,7 +223,7 @@ class Prewarming:
     def _make_class(
         self, spec: HandlerSpec, model: str, device_id: str | None, *, is_preload: bool = False
     ) -> JobClass:
-        """Raises NotFound for an unknown device, Unsatisfiable where it could never be loaded."""
+        """Make the class of a request. Raises NotFound (unknown device) or Unsatisfiable (never fits)."""
         self._check_device(device_id)
         options = spec.options
         job_class = prewarm_class(
@@ -246,7 +246,7 @@ class Prewarming:
             raise NotFound(f"there is no device {device_id!r}; there are {known}")
 
     def _find_executor(self, job_class: JobClass) -> ExecutorHandle | None:
-        """An executor of it that is there: one that has loaded before one that loads."""
+        """Find an executor of the class, a loaded one before a loading one."""
         candidates = [
             self._executors[resident.executor]
             for resident in self._scheduler_state.residency.by_key.get(job_class.key, {}).values()

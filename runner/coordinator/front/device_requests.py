@@ -1,4 +1,4 @@
-"""Effect: the operator's hand on devices: drain one, resume it, say how many executors run there at once."""
+"""Effect: drains and resumes devices for fronts, and sets how many executors run there at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class DeviceRequests:
-    """Answers a front once what was asked for is in force and durable."""
+    """Replies once the change is in force and durable."""
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class DeviceRequests:
         self._dispatcher = dispatcher
         self._health_monitor = health_monitor
         self._journal = journal
-        #: A device as the API shows it.
+        #: Builds the document of a device.
         self._device_document = device_document
 
     async def set_device(self, front: FrontHandle, request: front_protocol.SetDevice) -> None:
-        """Do it. Raises NotFound."""
+        """Drain or resume a device, or set its number of executors. Raises NotFound."""
         device = self._device_registry.get(request.device)
         if request.drained is not None:
             self._set_drained(device, request.drained)
@@ -52,7 +52,8 @@ class DeviceRequests:
         )
 
     def _set_drained(self, device: Device, is_drained: bool) -> None:
-        """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""
+        """Drain or resume. Idle executors are closed, pinned or not; running ones end their attempts
+        first."""
         self._device_registry.set_drained(device, is_drained)
         if not is_drained:
             self._health_monitor.resume_device(device.id)

@@ -1,4 +1,4 @@
-"""Effect: pages of a job's events: what is durable of it, and how far the job is."""
+"""Effect: pages of a job's durable events, together with the state of the job."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
 
-#: A page is read in portions of at most so many bytes, whatever the front asks for.
+#: The largest page, whatever size the front asks for.
 PAGE_MAX_BYTES = 1024 * 1024
 
 
 async def load_live_job(
     lifecycle: JobLifecycle, job_reader: JobReader, job_id: str, *, load_spilled: bool = False
 ) -> LiveJob | None:
-    """The job if it is in memory, with its input; `rouse` also wakes one that sleeps in the store. An end
-    that is not durable yet is waited for."""
+    """Return the job with its input if it is in memory; with `load_spilled`, load it back first if needed. If
+    the end of the job is not durable yet, wait for that."""
     spill_pool = lifecycle.queue_manager.spill_pool
     live = await spill_pool.load_job(job_id) if load_spilled else lifecycle.registry.by_id.get(job_id)
     if live is not None and live.phase == "ended":
@@ -33,7 +33,7 @@ async def load_live_job(
 async def read_event_page(
     lifecycle: JobLifecycle, job_reader: JobReader, request: front_protocol.ReadEvents
 ) -> front_protocol.EventPage:
-    """The events behind a cursor, with the job as it is after they were read.
+    """Return the events behind a cursor, and the job as it is after they were read.
 
     Raises:
         NotFound
@@ -54,7 +54,7 @@ async def read_event_page(
         )
         is_job_ended, last_seq = job.state in ENDED, job.last_seq
     if not events and last_seq > request.after:
-        # They became durable between the two looks: told as none they would be taken for gone.
+        # They became durable between the two reads: an empty page would mean that they were trimmed.
         events = await job_reader.load_events(job.number, request.after, limit)
     first_seq = min(job.first_seq, events[0].seq) if events else job.first_seq
     rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]

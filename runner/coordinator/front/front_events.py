@@ -1,4 +1,4 @@
-"""Effect: what the fronts' connections bring: new fronts, requests, lost fronts."""
+"""Effect: handles the connections of fronts: new fronts, requests, lost fronts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FrontEvents:
     """Fronts start before the store is open: their requests are kept until recovery is done."""
 
     def __init__(self) -> None:
-        #: Set once the first front answers.
+        #: Set once the first front has connected.
         self.first_ready = asyncio.Event()
         self._requests: FrontRequests | None = None
         self._subscriptions: Subscriptions | None = None
@@ -30,7 +30,7 @@ class FrontEvents:
         subscriptions: Subscriptions,
         initial_messages: Callable[[], Sequence[bytes]],
     ) -> None:
-        """The components are there; `greet` gives the messages that a new front is sent."""
+        """Connect the components; `initial_messages` returns the messages for a new front."""
         self._requests, self._subscriptions, self._initial_messages = (
             requests,
             subscriptions,
@@ -38,7 +38,7 @@ class FrontEvents:
         )
 
     def open(self) -> None:
-        """Recovery is done: answer the requests that were kept, and all later ones at once."""
+        """Answer the kept requests after recovery, and all later ones at once."""
         assert self._requests is not None
         self._is_open = True
         deferred, self._deferred = self._deferred, []
@@ -46,20 +46,20 @@ class FrontEvents:
             self._requests.handle(front, request)
 
     def on_front_connected(self, front: FrontHandle) -> None:
-        """A front has connected: send it what it has to know."""
+        """Send a new front its initial messages."""
         if self._initial_messages is not None:
             for message in self._initial_messages():
                 front.send(message)
         self.first_ready.set()
 
     def on_request(self, front: FrontHandle, request: front_protocol.ToCoordinator) -> None:
-        """A front has sent a request."""
+        """Handle a request, or keep it until recovery is done."""
         if self._is_open and self._requests is not None:
             self._requests.handle(front, request)
         else:
             self._deferred.append((front, request))
 
     def on_front_lost(self, front: FrontHandle) -> None:
-        """A front has died; its clients reconnect by themselves."""
+        """Drop the subscriptions of a front that has died; its clients reconnect by themselves."""
         if self._subscriptions is not None:
             self._subscriptions.remove_front(front)

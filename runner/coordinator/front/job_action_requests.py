@@ -21,7 +21,7 @@ _encode = front_protocol.encode
 
 
 class JobActionRequests:
-    """Actions on one job happen one after the other."""
+    """Actions on one job are serialized."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class JobActionRequests:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def apply_action(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
-        """Do it, and reply when it is durable."""
-        # They look into the store before they change anything: two at once would both find the job there.
+        """Apply the action, and reply when it is durable."""
+        # Actions read the store before they change anything: two at once would both find the job there.
         lock = self._locks.get(request.job_id)
         if lock is None:
             lock = self._locks[request.job_id] = asyncio.Lock()
@@ -94,7 +94,7 @@ class JobActionRequests:
 
     async def _require_ended(self, job_id: str, participle: str) -> Job:
         if job_id in self._deletion:
-            # It is not gone before that is durable: until then this is refused as the first request was.
+            # The deletion is not durable yet: until then this is refused as the first request was.
             await self._lifecycle.journal.flush()
             raise NotFound(f"there is no job {job_id}")
         live = self._lifecycle.registry.by_id.get(job_id)

@@ -1,4 +1,4 @@
-"""Effect: answers who wants an executor loaded or unloaded by hand."""
+"""Effect: loads and unloads executors for fronts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class PrewarmRequests:
-    """One method a question."""
+    """One method per request type."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class PrewarmRequests:
         gate: SubmissionGate,
     ) -> None:
         self._dispatcher = dispatcher
-        #: The document of one.
+        #: Builds the document of an executor.
         self._executor_document = executor_document
         self._wait_for_handler = wait_for_handler
         self._gate = gate
 
     async def load(self, front: Requester, request: front_protocol.LoadHandler) -> None:
-        """Have an executor ready, and say how far it is when the time is over."""
+        """Load an executor, and reply when it is ready or with its progress when the time is over."""
         self._gate.check_open()
         await self._wait_for_handler(request.name)
         result: asyncio.Future[ExecutorHandle | PrewarmFailure] = asyncio.get_running_loop().create_future()
@@ -47,7 +47,7 @@ class PrewarmRequests:
                 result.set_result(what)
 
         self._dispatcher.prewarming.load(request.name, request.model, request.device, on_result)
-        # The plan's turn is next: after it there is something to say.
+        # The planning cycle is next: the progress is known after it.
         await asyncio.sleep(0)
         await asyncio.wait([result], timeout=request.wait_s)
         if not result.done():
@@ -70,7 +70,7 @@ class PrewarmRequests:
         )
 
     async def unload(self, front: Requester, request: front_protocol.UnloadHandler) -> None:
-        """Have executors go, and say which."""
+        """Unload executors, and reply with their numbers."""
         self._gate.check_open()
         await self._wait_for_handler(request.name)
         executors = self._dispatcher.prewarming.unload(request.name, request.model, request.device)
@@ -87,7 +87,7 @@ class PrewarmRequests:
         )
 
     def _progress_document(self, request: front_protocol.LoadHandler) -> dict[str, Any]:
-        """What will happen: it loads somewhere, or waits for room."""
+        """The progress of a request: an executor loads, or it waits for capacity."""
         pending = self._dispatcher.prewarming.pending
         for pending_request in pending.of_handler(request.name, request.model or ""):
             if pending_request.device_id == request.device and not pending_request.is_preload:

@@ -24,7 +24,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class ReadRequests:
-    """One method a request. None of them changes anything."""
+    """One method per request type. None of them changes anything."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ReadRequests:
         self._wait_for_handler = wait_for_handler
 
     async def get_job(self, front: FrontHandle, request: front_protocol.GetJob) -> None:
-        """One job, at once or when it has ended."""
+        """Reply with a job, at once or when it has ended."""
         live = await load_live_job(
             self._lifecycle, self._job_reader, request.job_id, load_spilled=request.wait_s is not None
         )
@@ -63,25 +63,25 @@ class ReadRequests:
         front.send(_encode(front_protocol.Reply(request.request_id, 200, self._replies.job_json(live))))
 
     async def list_jobs(self, front: FrontHandle, request: front_protocol.ListJobs) -> None:
-        """A page of jobs."""
+        """Reply with a page of jobs."""
         body = await self._job_reader.list_json(
             request.query, self._lifecycle.registry, self._lifecycle.queue_manager
         )
         front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
 
     async def read_events(self, front: FrontHandle, request: front_protocol.ReadEvents) -> None:
-        """A page of a job's events."""
+        """Reply with a page of a job's events."""
         front.send(_encode(await read_event_page(self._lifecycle, self._job_reader, request)))
 
     async def await_handler(self, front: FrontHandle, request: front_protocol.AwaitHandler) -> None:
-        """Reply once it is known whether there is such a handler."""
+        """Reply once it is known whether the handler exists."""
         await self._wait_for_handler(request.name)
         if request.name not in self._lifecycle.queue_manager.handlers.specs:
             self._lifecycle.queue_manager.handlers.require(request.name)
         front.send(_encode(front_protocol.Reply(request.request_id, 200)))
 
     async def get_document(self, front: FrontHandle, request: front_protocol.GetDocument) -> None:
-        """A document of a job or of the server."""
+        """Reply with a document of a job or of the server."""
         match request.document:
             case "output" | "file" | "attempts" | "explain":
                 body = await self._job_document(request)

@@ -15,21 +15,21 @@ from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
 
 _json = msgspec.json.Encoder().encode
-#: While the store refuses writes, clients are asked to try again after this time.
+#: `Retry-After` of refusals while the store refuses writes.
 STORE_RETRY_S = 2.0
 
-#: Status, body, and the seconds after which to try again.
+#: Takes the status, the body, and the seconds after which to try again.
 ReplyOnce = Callable[..., None]
 
 
 def problem_json(error: RunnerError) -> bytes:
-    """The body of a refusal, as control.Reply has it; one of many jobs has no status but this."""
+    """The body of a refusal, as `front_protocol.Reply` has it."""
     fields = {"status": error.status, "code": error.code, "title": error.title, "detail": error.message}
     return _json(fields | error.detail)
 
 
 def make_reply_once(front: FrontHandle, request_id: int) -> ReplyOnce:
-    """A callable that sends the first answer it is given, and no other."""
+    """Return a callable that sends its first reply and ignores all later ones."""
     is_open = True
 
     def reply(status: int, body: bytes, retry_after_s: float | None = None) -> None:
@@ -48,12 +48,12 @@ class JobReplies:
         self._lifecycle = lifecycle
 
     def job_json(self, live: LiveJob) -> bytes:
-        """The job as it is now."""
+        """The document of the job as it is now."""
         reason = self._lifecycle.queue_manager.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
     def reply_at_end(self, reply: ReplyOnce, live: LiveJob, wait_s: float, *, timeout_status: int) -> None:
-        """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
+        """Reply when the job's end is durable, or with its current state when `wait_s` is over."""
 
         def on_end(ended: LiveJob) -> None:
             timer.cancel()

@@ -1,4 +1,4 @@
-"""Effect: gives each request of a front to its owner, and turns refusals into problem documents."""
+"""Effect: passes each request of a front to its handler, and turns refusals into problem documents."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)
 
-#: What answers a type of requests: at once, or with a coroutine for what needs the disk.
+#: Handles one type of request: at once, or with a coroutine if it needs the disk.
 RequestHandler = Callable[[FrontHandle, Any], Coroutine[Any, Any, None] | None]
 
 
 class FrontRequests:
-    """Answers what can be answered at once; the rest goes on in a task."""
+    """Handles requests at once if possible, the others in a task each."""
 
     def __init__(self, handlers: Mapping[type[Any], RequestHandler]) -> None:
         self._handlers = handlers
         self._tasks = BackgroundTasks()
 
     def handle(self, front: FrontHandle, request: front_protocol.ToCoordinator) -> None:
-        """Answer, now or later; a refusal becomes a problem document."""
+        """Handle a request, now or in a task; a refusal becomes a problem document."""
         try:
             answer = self._handlers[type(request)](front, request)
         except RunnerError as error:
@@ -47,7 +47,7 @@ class FrontRequests:
             self._fail(front, request)
 
     def _fail(self, front: FrontHandle, request: Any) -> None:
-        """The boundary of one question: whatever went wrong with it, the others go on."""
+        """The boundary of one request: whatever went wrong with it, the others go on."""
         log.exception("a question of a front failed: %s", type(request).__name__)
         self._refuse(front, request, RunnerError("the coordinator failed over this request; see its log"))
 

@@ -1,4 +1,4 @@
-"""Effect: takes in the jobs that fronts submit, one by one or in bulk."""
+"""Effect: accepts the jobs that fronts submit, one by one or in bulk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from runner.errors import Conflict, RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
 
 _encode = front_protocol.encode
-#: Jobs of a bulk taken in per turn of the loop: other work goes on in between.
+#: Jobs of a bulk accepted per iteration of the event loop: other work goes on in between.
 BULK_CHUNK_JOBS = 500
 
 
 class SubmitRequests:
-    """A job is accepted once it is durable; one that the store refuses is withdrawn."""
+    """A job is accepted once it is durable; a job that the store refuses is withdrawn."""
 
     def __init__(self, *, lifecycle: JobLifecycle, replies: JobReplies, gate: SubmissionGate) -> None:
         self._lifecycle = lifecycle
@@ -30,7 +30,7 @@ class SubmitRequests:
     def submit(
         self, front: FrontHandle, request: front_protocol.SubmitJobs
     ) -> Coroutine[Any, Any, None] | None:
-        """Take in what was submitted, and reply when it is durable or has ended."""
+        """Accept what was submitted, and reply when it is durable or has ended."""
         self._gate.check_open()
         if self._lifecycle.journal.failure is not None:
             raise StoreUnavailable(self._lifecycle.journal.failure.message)
@@ -50,7 +50,7 @@ class SubmitRequests:
             elif request.wait_s is None:
                 answer(202, self._replies.job_json(live))
 
-        # Who waits for the end need not have the beginning hurried: mostly one commit holds both.
+        # A reply at the end needs no urgent commit of the start: mostly one commit holds both.
         self._lifecycle.journal.call_when_durable(
             on_durable, is_urgent=request.wait_s is None
         )  # guard: answer-when-durable
@@ -61,8 +61,8 @@ class SubmitRequests:
             raise Conflict(f"there is a job {job_id} already")
 
     def _withdraw(self, live: LiveJob) -> None:
-        """The store could not take it: it was never accepted."""
-        # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
+        """Withdraw a job that the store refused: it was never accepted."""
+        # A part of a bulk may be stored and spilled; then only the queue still knows of the job.
         live = self._lifecycle.registry.by_number.get(live.job.number, live)
         if live.phase == "spilled" and self._lifecycle.queue_manager.stored_phase(live.job) is None:
             return

@@ -1,4 +1,4 @@
-"""Pure: from what a client asked to a job: options resolved, bounds checked."""
+"""Pure: turns a submission into a job: options resolved, bounds checked."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from runner.jobs.retry import Backoff
 from runner.jobs.traits import decode_traits
 from runner.stores.queued_groups import GroupKey, traits_text
 
-#: Metadata of at most this may be remembered to be shared with jobs to come.
+#: Metadata up to this size is cached and shared between jobs.
 SHARED_METADATA_MAX_BYTES = 256
 
 
 def make_job(submission: Submission, spec: HandlerSpec | None, number: int, now: float) -> Job:
-    """The job that `asked` becomes; `spec` gives what was left open (None: handler not yet known)."""
+    """Make a job of a submission; `spec` gives the open options (None: handler not yet known)."""
     options = spec.options if spec is not None else HandlerOptions()
     queue_timeout = submission.queue_timeout_s
     if queue_timeout is None:
         queue_timeout = options.queue_timeout_s
     metadata = submission.metadata or b"{}"
-    # What is equal for many jobs is one object; large metadata must not stay behind for it.
+    # Equal terms are one shared object; large metadata must not stay in that cache.
     make_terms = _shared_terms if len(metadata) <= SHARED_METADATA_MAX_BYTES else JobTerms
     terms = make_terms(
         submission.timeout_s if submission.timeout_s is not None else options.timeout_s,
@@ -61,15 +61,15 @@ def make_job(submission: Submission, spec: HandlerSpec | None, number: int, now:
 
 
 def class_of_job(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
-    """The line in which the job waits: jobs of one class can take each other's place."""
+    """The class in which the job waits: jobs of one class can take each other's place."""
     return _resolve_class(
         job.queue, job.priority, job.terms.vram_bytes, traits_text(job), spec=spec, has_gpu=has_gpu
     )
 
 
 def adjust_class(job: Job, job_class: JobClass, scheduler_state: SchedulerState) -> JobClass:
-    """The line for a job that was tried before: one that ran out of device memory is given more, and
-    devices that failed under it are avoided."""
+    """Adjust the class of a job that was tried before: an out of memory raises its need, and devices on which
+    it failed are avoided."""
     if not job.attempts:
         return job_class
     if job.ran_out:
@@ -84,13 +84,13 @@ def adjust_class(job: Job, job_class: JobClass, scheduler_state: SchedulerState)
         }
     )
     if any(record.error is not None and record.error.must_run_alone for record in job.attempts):
-        # It may have spoiled what ran together with it.
+        # It may have caused the failure of the jobs that ran together with it.
         job_class = replace(job_class, alone_in_executor=True)
     return replace(job_class, avoided_devices=tuple(avoid)) if avoid else job_class
 
 
 def apply_handler_limits(spec: HandlerSpec, scheduler_state: SchedulerState) -> None:
-    """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
+    """Tell the planner how many jobs of a handler may run at once: in total, and in one executor."""
     options, batch = spec.options, spec.options.batch
     limits = None if batch is None else batch_sizing.BatchTerms(batch.max, batch.wait_s)
     scheduler_state.limits.set_handler_limit(spec.name, options.concurrency)
@@ -98,12 +98,12 @@ def apply_handler_limits(spec: HandlerSpec, scheduler_state: SchedulerState) -> 
 
 
 def class_of_group(key: GroupKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
-    """The class of all jobs of a lot."""
+    """The class of all jobs of a queued group."""
     return _resolve_class(key.queue, key.priority, key.vram_bytes, key.traits, spec=spec, has_gpu=has_gpu)
 
 
 def needed_bytes(options: HandlerOptions, vram_bytes: int | None, *, has_gpu: bool) -> int | None:
-    """Bytes an executor is to be granted on its device; 0: none, None: not known yet.
+    """The bytes to grant to an executor on its device; 0: none, None: not known yet.
 
     Where a handler for GPUs runs on the cpu device, its `vram` counts as `ram`.
     """
@@ -137,7 +137,7 @@ def _resolve_class(
 ) -> JobClass:
     options = spec.options
     need = needed_bytes(options, vram_bytes, has_gpu=has_gpu)
-    # Who says what this very job needs knows something of it: it is no job like the others.
+    # A job that declares its own need differs from the others of its handler: it gets a class of its own.
     declared_bytes = vram_bytes if options.gpus and vram_bytes != options.vram_bytes else None
     return _shared_class(
         queue, spec.name, spec.version, priority, need, options.gpus, options.strict, declared_bytes, traits

@@ -1,4 +1,4 @@
-"""Pure: the JSON lines of events, built once for all their readers."""
+"""Pure: the JSON of events, built once for all their readers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from runner.formats.timestamps import format_rfc3339
 from runner.jobs.event import Event, EventType
 from runner.jobs.job import Job
 
-#: In lists, `snapshot` and `done` a larger input or output is null beside its size.
+#: In lists, `snapshot` and `done`, a larger input or output is null beside its size.
 INLINE_MAX_BYTES = 64 * 1024
 
 _json = msgspec.json.Encoder()
 
 
 def build_event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
-    """The job's next event; `fields` is a JSON object's text. The job's `last_seq` rises by one."""
+    """Build the job's next event; `fields` is a JSON object's text. The job's `last_seq` rises by one."""
     job.last_seq = seq = job.last_seq + 1
     tail = b"}" if fields == b"{}" else b"," + fields[1:]
     head = f'{{"job_id":"{job.id}","seq":{seq},"at":"{format_rfc3339(at)}"'.encode()
@@ -25,12 +25,12 @@ def build_event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
 
 
 def status_fields(job: Job, reason: str | None) -> bytes:
-    """`state, reason, attempt`."""
+    """The fields `state`, `reason` and `attempt`."""
     return f'{{"state":"{job.state}","reason":{_json_string(reason)},"attempt":{job.attempt}}}'.encode()
 
 
 def done_fields(job: Job, output: bytes | None) -> bytes:
-    """`state, output, error`; an output over 64 KiB is null beside `output_bytes`."""
+    """The fields `state`, `output` and `error`; an output over 64 KiB is null beside `output_bytes`."""
     if output is not None and len(output) > INLINE_MAX_BYTES:
         inline_output = b"null"
     else:

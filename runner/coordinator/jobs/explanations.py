@@ -1,4 +1,4 @@
-"""Pure: figures of the plan told in words: why a job waits, or could never start."""
+"""Pure: explains the planner's figures in sentences: why a job waits, or could never start."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
-#: A tenant that had so much more than another is told so.
+#: A smaller lead of a tenant over another is not mentioned.
 TENANT_LEAD_MIN_S = 1.0
 
 
 def format_bytes(count: int) -> str:
-    """`6.0 GiB`: three digits are enough for people."""
+    """Format bytes as `6.0 GiB`, with three digits."""
     for size, unit in _UNITS:
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -21,8 +21,8 @@ def format_bytes(count: int) -> str:
 
 
 def explain_misfit(handler: str, figures: Mapping[str, Any], device_id: str | None = None) -> str:
-    """Why no device could ever fit a job, from `MemoryNeeds.misfit`; `device_id`: the only one that was
-    asked for."""
+    """Explain why no device could ever fit a job, from `MemoryNeeds.misfit`; `device_id` is the only device
+    that was requested."""
     if device_id is not None and not figures["devices"]:
         return f"{handler} does not run on {device_id}: it is for {'GPUs' if figures['gpus'] else 'the cpu'}"
     devices = ", ".join(
@@ -34,7 +34,7 @@ def explain_misfit(handler: str, figures: Mapping[str, Any], device_id: str | No
 
 
 def explain_waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
-    """Why a job waits, from `View.explain`."""
+    """Explain why a job waits, from `gpu.planning.explain.explain`."""
     ahead = figures["jobs_ahead"]
     suffix = f"; {ahead} {'job is' if ahead == 1 else 'jobs are'} ahead of it" if ahead else ""
     lead_s = figures.get("tenant_lead_s", 0.0)

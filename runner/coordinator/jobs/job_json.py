@@ -1,4 +1,4 @@
-"""Pure: jobs as the JSON documents that the API gives."""
+"""Pure: jobs as the JSON documents of the API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class JobDocument(msgspec.Struct):
-    """A job, field by field in the order in which people read it."""
+    """The fields of a job, in the order in which people read them."""
 
     id: str
     handler: str
@@ -55,17 +55,17 @@ def job_document(
 
 
 def list_document(jobs: list[bytes], next_cursor: str | None) -> bytes:
-    """`{"data": [...], "next_cursor": ...}` of encoded documents."""
+    """Build `{"data": [...], "next_cursor": ...}` from encoded documents."""
     return b'{"data":[%s],"next_cursor":%s}' % (b",".join(jobs), _encode(next_cursor))
 
 
 def attempts_document(job: Job) -> bytes:
-    """The document of /jobs/{id}/attempts."""
+    """Build the document of /jobs/{id}/attempts."""
     return _encode({"data": [attempt_document(record) for record in job.attempts]})
 
 
 def attempt_document(record: AttemptRecord) -> dict[str, Any]:
-    """One attempt."""
+    """Build the document of one attempt."""
     error = record.error
     return {
         "attempt": record.attempt,
@@ -91,7 +91,7 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
 
 
 def usage_fields(usage: AttemptUsage | None) -> dict[str, Any]:
-    """What was used of devices: seconds, and bytes times seconds."""
+    """The use of devices by an attempt: seconds, and bytes times seconds."""
     return {
         "device_s": 0.0 if usage is None else round(usage.device_s, 6),
         "byte_s": 0.0 if usage is None else round(usage.byte_s),
@@ -99,7 +99,7 @@ def usage_fields(usage: AttemptUsage | None) -> dict[str, Any]:
 
 
 def file_document(job_id: str, file: FileRecord) -> dict[str, Any]:
-    """A file reference, as outputs hold it."""
+    """A file reference, as outputs contain it."""
     return {
         "$file": file.id,
         "id": file.id,
@@ -112,7 +112,7 @@ def file_document(job_id: str, file: FileRecord) -> dict[str, Any]:
 
 
 def rfc3339_or_null(at: float | None) -> str | None:
-    """RFC 3339, or null."""
+    """Format a time as RFC 3339, or null."""
     return None if at is None else format_rfc3339(at)
 
 

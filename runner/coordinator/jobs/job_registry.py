@@ -10,18 +10,17 @@ from gpu.job_class import JobClass
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import Job, State
 
-#: behind: those of its class in the plan's view go first, or its handler is not there; delayed: until
-#: `ready_at`; asleep: one of these two that memory has let go of; waiting: in the plan's view;
-#: assigned: promised to an executor, its worker not told yet (input or commit under way);
-#: staged: handed to a busy executor, not started; starting: the attempt is on its way or loading;
-#: running: user code runs; ended: terminal, until its commit.
+#: behind: queued behind the window of its class, or without a known handler; delayed: until `ready_at`;
+#: spilled: behind or delayed, and not in memory; waiting: in the planner's state; assigned: to an executor,
+#: not sent to its worker yet (input or commit under way); staged: sent to a busy executor, not started;
+#: starting: the attempt is on its way or loading; running: user code runs; ended: terminal, until its commit.
 JobPhase = Literal[
     "behind", "delayed", "spilled", "waiting", "assigned", "staged", "starting", "running", "ended"
 ]
 
 
 class LiveJob:
-    """A job that is under way."""
+    """A job that has not ended, or whose end is not durable yet."""
 
     __slots__ = (
         "attempt_in_flight",
@@ -39,12 +38,12 @@ class LiveJob:
 
     def __init__(self, job: Job, input_: bytes | None, phase: JobPhase) -> None:
         self.job = job
-        #: JSON text; None where it has to be read from the store.
+        #: JSON text; None if it has to be read from the store.
         self.input = input_
         #: JSON text, from the end of the job until its commit.
         self.output: bytes | None = None
         self.phase = phase
-        #: Its class in the plan's view; None until its handler is known.
+        #: Its class in the planner's state; None until its handler is known.
         self.job_class: JobClass | None = None
         #: The executor that holds the attempt in flight.
         self.executor: int | None = None
@@ -52,30 +51,30 @@ class LiveJob:
         self.attempt_in_flight = 0
         #: `job.attempt` was counted ahead and never started: the next start takes this number.
         self.has_unused_attempt = False
-        #: `job.started_at` before that attempt was counted, should it turn out that it never started.
+        #: `job.started_at` before that attempt was counted, in case the attempt never started.
         self.previous_started_at: float | None = None
-        #: While an attempt that occupies devices is under way: its executor's meter, and what that told.
+        #: While an attempt occupies devices: the meter of its executor, and the meter's reading at the start.
         self.meter_start: tuple[UsageMeter, float] | None = None
-        #: Called once after the commit that holds the job's end.
+        #: Called once, after the commit that holds the job's end.
         self.end_callbacks: list[Callable[[LiveJob], None]] | None = None
 
 
 class JobRegistry:
-    """Live jobs by id and by number, and how many jobs of each queue are in each state."""
+    """Live jobs by id and by number, and the number of jobs of each queue in each state."""
 
     def __init__(self, last_number: int, counts: dict[tuple[str, str], int]) -> None:
         self._last_number = last_number
         self.by_id: dict[str, LiveJob] = {}
         self.by_number: dict[int, LiveJob] = {}
-        #: (queue, state) -> jobs, ended ones in the store included.
+        #: (queue, state) -> number of jobs, with those that have ended in the store.
         self.counts: Counter[tuple[str, str]] = Counter(counts)
-        #: Queue -> the most of its jobs that ran at once since the start.
+        #: Queue -> the largest number of its jobs that ran at once since the start.
         self.peak_running: Counter[str] = Counter()
-        #: Jobs of all queues that wait.
+        #: Queued jobs of all queues.
         self.queued_count = sum(count for (_, state), count in counts.items() if state == "queued")
 
     def next_number(self) -> int:
-        """The number of the next job."""
+        """Return the number of the next job."""
         self._last_number += 1
         return self._last_number
 
@@ -86,7 +85,7 @@ class JobRegistry:
         return iter(self.by_number.values())
 
     def add(self, live: LiveJob, *, is_counted: bool = False) -> None:
-        """Take in a live job; `counted` where the store's counts hold it already."""
+        """Add a live job; `is_counted` if the store's counts include it already."""
         job = live.job
         self.by_id[job.id] = live
         self.by_number[job.number] = live
@@ -95,7 +94,7 @@ class JobRegistry:
             self.queued_count += job.state == "queued"
 
     def set_state(self, job: Job, state: State) -> None:
-        """Change a job's state; the counts follow."""
+        """Change a job's state and the counts."""
         self.counts[job.queue, job.state] -= 1
         self.counts[job.queue, state] += 1
         self.queued_count += (state == "queued") - (job.state == "queued")
@@ -106,11 +105,11 @@ class JobRegistry:
                 self.peak_running[job.queue] = running
 
     def remove(self, live: LiveJob) -> None:
-        """The job's end is durable: from now on it is read from the store."""
+        """Remove a job whose end is durable: from now on it is read from the store."""
         self.by_id.pop(live.job.id, None)
         self.by_number.pop(live.job.number, None)
 
     def uncount(self, job: Job) -> None:
-        """This job of the store was deleted, or is about to be added as a live one again."""
+        """Uncount a stored job that was deleted, or is about to be added as a live one again."""
         self.counts[job.queue, job.state] -= 1
         self.queued_count -= job.state == "queued"

@@ -1,4 +1,4 @@
-"""Pure: what follows the end of an attempt: the job has ended, or it goes back into its line."""
+"""Pure: decides what follows the end of an attempt: the job has ended, or it is requeued."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
 from runner.protocol.worker import AttemptEnded
 
-#: An attempt cut off by a restart, a shutdown or a sick device uses up no retry, but starts are bounded.
+#: Attempts interrupted by a restart, a shutdown or a faulty device use up no retry, but are bounded by this.
 EXTRA_STARTS = 10
-#: The second attempt of one job that kills its executor is the last, whatever its retries say.
+#: A job fails with its second attempt that kills the executor, whatever its retries say.
 DEATHS_MAX = 2  # guard: deaths-budget
 
 
-#: Of several that ran together these say that there were too many of them.
+#: Error codes of a batch that mean it had too many jobs.
 BATCH_TOO_LARGE_CODES = frozenset({"device_out_of_memory", "memory_exceeded"})
 
 
@@ -38,16 +38,16 @@ class Requeue:
 
     ready_at: float
     reason: Literal["ready", "retry_backoff"]
-    #: What the attempt ended with; it stays visible in the job's attempts.
+    #: The error of the attempt; it stays visible in the job's attempts.
     error: JobError
     #: Whether the attempt used up a retry.
     uses_retry: bool
-    #: What it is given next, where it ran out of device memory.
+    #: The next step of the OOM escalation, if the attempt ran out of device memory.
     rung: OomRung | None = None
 
 
 def is_out_of_memory(ended: AttemptEnded, *, grant_bytes: int) -> bool:
-    """Whether the attempt ended because it was granted too little device memory, or found too little."""
+    """Whether the attempt ended because its granted or the free device memory was too small."""
     if grant_bytes <= 0 or not ended.retryable:
         return False
     if ended.code == "device_out_of_memory":
@@ -57,7 +57,7 @@ def is_out_of_memory(ended: AttemptEnded, *, grant_bytes: int) -> bool:
 
 
 def cancelled_error(reason: str) -> JobError:
-    """The error of a cancelled job: its message is the reason."""
+    """Make the error of a cancelled job: its message is the reason."""
     return JobError(code="cancelled", message=reason)
 
 
@@ -72,8 +72,8 @@ def decide(
 ) -> Finish | Requeue:
     """Decide what becomes of `job` after `ended`.
 
-    `job.failures` and `job.deaths` do not count this attempt yet. `spread` in [0, 1) is the jitter's
-    random number. `squeeze` is what stood around an attempt that `ran_out`.
+    `job.failures` and `job.deaths` do not count this attempt yet. `jitter` is a random number in [0, 1).
+    `oom` holds the circumstances of an attempt that `is_out_of_memory`.
     """
     if job.cancel_reason is not None:
         return Finish("cancelled", cancelled_error(job.cancel_reason))
@@ -96,7 +96,7 @@ def decide(
             return Finish("failed", JobError("interrupted", message, True, ended.detail))
         return Requeue(now, "ready", error, uses_retry=False)
     if error.is_context_lost and ended.retryable and not _had_lost_context(job):
-        # The device or its driver may be to blame: once it is tried again for nothing.
+        # The device or its driver may be to blame: one retry does not count.
         return Requeue(now, "ready", error, uses_retry=False)
     if not ended.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
         return Finish("failed", error)
@@ -111,7 +111,7 @@ def decide(
 def _escalate(
     job: Job, ended: AttemptEnded, error: JobError, oom: OomCircumstances, now: float
 ) -> Finish | Requeue:
-    """It is given more, for nothing, until there is no more to give."""
+    """Take the next step of the OOM escalation without using up a retry, until there is none left."""
     rung = next_rung(job.rung, oom)
     if rung is not None and job.attempt < job.terms.retries + EXTRA_STARTS:
         return Requeue(now, "ready", error, uses_retry=False, rung=rung)
@@ -130,8 +130,9 @@ def _escalate(
 
 
 def _shared_blame(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
-    """What is held against none of those that ran together: nobody knows which of them did it. They go again,
-    each alone; where memory ran out, they are too many together and not one too bad."""
+    """Convert an error that any job of a batch may have caused into one that counts against none of them.
+    Each is requeued to run alone; if memory ran out, the batch was too large and no single job is to
+    blame."""
     is_fault = ended.code not in BATCH_TOO_LARGE_CODES and ended.code != "interrupted"
     detail = {
         MUST_RUN_ALONE: is_fault,

@@ -1,4 +1,4 @@
-"""Effect: figures learned from what ran: median run times, percentiles, counters."""
+"""Effect: statistics of runs: median run times, percentiles, counters."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from runner.jobs.job import Job
 
 #: Samples kept per handler.
 SAMPLES_MAX = 512
-#: A staged line is as long as fits into so many seconds, at most STAGE_MAX attempts.
+#: Staged attempts of an executor are to take about this time in total, at most STAGED_MAX of them.
 STAGED_RUN_TIME_S = 0.005
 STAGED_MAX = 16
-#: The stage depth is told anew after so many ends: a median of few samples costs next to nothing.
+#: The stage depth is updated after this number of runs: the median of few samples costs next to nothing.
 DEPTH_UPDATE_RUNS = 16
 
 
 #: Upper bounds of the histograms' buckets, in seconds.
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
-#: Those of commits, which everybody waits for: fine where a sound disk's lie, some to tell a sick one by.
+#: Bounds for commits, on which all clients wait: fine where a sound disk's lie, a few for a slow disk.
 COMMIT_BOUNDS_S = (
     *(0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01),
     *(0.0125, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
@@ -27,13 +27,13 @@ COMMIT_BOUNDS_S = (
 
 
 class Histogram:
-    """A histogram of seconds; adding costs a bisection."""
+    """A histogram of seconds; adding a sample costs a bisection."""
 
     __slots__ = ("bounds_s", "counts", "total_s")
 
     def __init__(self, bounds_s: tuple[float, ...] = BOUNDS_S) -> None:
         self.bounds_s = bounds_s
-        #: One more than the bounds: the last takes what is beyond them.
+        #: One more than the bounds: the last counts all samples beyond them.
         self.counts = [0] * (len(bounds_s) + 1)
         self.total_s = 0.0
 
@@ -44,7 +44,7 @@ class Histogram:
 
 
 class HandlerStatistics:
-    """What is known of one handler's runs."""
+    """Statistics of one handler's runs."""
 
     def __init__(self) -> None:
         self.run_histogram = Histogram()
@@ -82,15 +82,16 @@ class Statistics:
         self.queue_run_samples_s: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=SAMPLES_MAX)
         )
-        #: Device id -> cause -> what is wrong with it, in words, the first one found first.
+        #: Device id -> cause -> description of the fault, the oldest first.
         self.faults_by_device: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
     def first_fault(self, device_id: str) -> str | None:
-        """What is wrong with a device, if anything is."""
+        """The oldest fault of a device, if it has any."""
         return next(iter(self.faults_by_device[device_id].values()), None)
 
     def record_run(self, handler: str, queue: str | None, run_s: float | None, load_s: float | None) -> bool:
-        """An attempt ended well after so long; True when the stage depth should be told anew."""
+        """Record the run or load time of a successful attempt; True when the stage depth is due for an
+        update."""
         handler_stats = self.handlers[handler]
         if load_s is not None:
             handler_stats.load_s.append(load_s)
@@ -120,7 +121,7 @@ class Statistics:
 
 
 def percentiles(samples: deque[float]) -> dict[str, float | None]:
-    """`{"p50", "p95"}` of the samples in seconds; null where there are none."""
+    """Return `{"p50", "p95"}` of the samples in seconds; null if there are none."""
     if not samples:
         return {"p50": None, "p95": None}
     ordered = sorted(samples)

@@ -1,4 +1,4 @@
-"""Pure: what handlers, tenants and devices have used: seconds of devices, and bytes times seconds."""
+"""Pure: the use of devices by handlers, tenants and devices: seconds, and bytes times seconds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class UsageSum(msgspec.Struct, array_like=True):
-    """What some attempts have used together."""
+    """The total of some attempts."""
 
     device_s: float = 0.0
     byte_s: float = 0.0
     attempts: int = 0
 
     def add(self, usage: AttemptUsage) -> None:
-        """One more attempt."""
+        """Add an attempt."""
         self.device_s += usage.device_s
         self.byte_s += usage.byte_s
         self.attempts += 1
@@ -30,8 +30,8 @@ _sum_decoder = msgspec.msgpack.Decoder(UsageSum)
 
 
 class UsageTotals:
-    """Sums over all attempts that occupied devices, since `since` (UTC epoch seconds). Each change is given
-    as the values that the store is to keep, so that one commit holds a job's end and what it cost."""
+    """Sums over all attempts that occupied devices, since `since` (UTC epoch seconds). Each change is
+    returned as the values to store, so that one commit holds a job's end and its cost."""
 
     def __init__(self, stored_values: Mapping[str, bytes], now: float) -> None:
         #: Jobs without a tenant are under "".
@@ -50,7 +50,7 @@ class UsageTotals:
     def add_attempt(
         self, job: Job, record: AttemptRecord, usage: AttemptUsage
     ) -> Iterator[tuple[str, bytes]]:
-        """An attempt of the job has ended; gives the names and values to be stored."""
+        """Add an attempt that has ended; return the names and values to be stored."""
         if self._is_new:
             self._is_new = False
             yield value_names.USAGE_SINCE, repr(self.since).encode()

@@ -25,7 +25,7 @@ class AttemptUsageRecorder:
             live.meter_start = meter, meter.start_attempt(at)
 
     def discard(self, live: LiveJob, now: float) -> None:
-        """The attempt in flight did not start after all: its time is charged to nobody."""
+        """Discard the attempt in flight, which did not start after all: its time is not charged."""
         self._measure(live, None, now)
 
     def end(self, live: LiveJob, ended: AttemptEnded, error: JobError | None, now: float) -> None:
@@ -40,18 +40,18 @@ class AttemptUsageRecorder:
         record.vram_peak_bytes = ended.peak_bytes
         record.error = error
         if record.spent is not None:
-            # Without a meter its end comes from a worker's spool, after a restart.
+            # Without a meter the end comes from a worker's spool, after a restart.
             reported_s = (ended.load_s or 0.0) + (ended.run_s or 0.0)
             self._charge(job, record, reported_s if seconds is None else seconds)
 
     def _measure(self, live: LiveJob, ended: AttemptEnded | None, now: float) -> float | None:
-        """The seconds of the attempt in flight, which is over; None where it has no meter."""
+        """The seconds of the attempt in flight, which has ended; None if it has no meter."""
         if live.meter_start is None:
             return None
         (meter, start_reading_s), live.meter_start = live.meter_start, None
         ended_at = now
         if ended is not None and ended.run_s is not None and ended.load_s is None:
-            # One of several short ones, whose ends come together.
+            # The ends of several short attempts are reported together.
             ended_at = min(ended_at, (live.job.started_at or ended_at) + ended.run_s)
         return meter.end_attempt(ended_at, start_reading_s)
 

@@ -1,4 +1,4 @@
-"""Effect: removes ended jobs, and their files when that is durable, however long the store takes."""
+"""Effect: deletes ended jobs, and their files once the deletion is durable, however long the store takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.jobs.job import Job
 
 
 class JobDeletion:
-    """Jobs that are gone as soon as the store takes writes again, and files that are being removed."""
+    """Deletions that are not durable yet, and files that are being removed."""
 
     def __init__(self, lifecycle: JobLifecycle, job_reader: JobReader) -> None:
         self._lifecycle = lifecycle
@@ -19,14 +19,14 @@ class JobDeletion:
         self._file_removals: dict[str, asyncio.Task[None]] = {}
 
     def __contains__(self, job_id: str) -> bool:
-        """Whether its removal is asked for and not durable yet."""
+        """Whether the deletion of the job is requested and not durable yet."""
         return job_id in self._pending_ids
 
     async def delete(self, job: Job) -> None:
-        """Back when nothing is left of it.
+        """Delete a job; returns when its rows and files are removed.
 
         Raises:
-            StoreUnavailable: it goes when the store takes writes again.
+            StoreUnavailable: the job is deleted once the store accepts writes again.
         """
         self._pending_ids.add(job.id)
         self._lifecycle.journal.delete(job)

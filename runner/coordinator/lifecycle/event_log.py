@@ -1,4 +1,4 @@
-"""Effect: the events of jobs: into the journal, sooner where somebody reads them, and bounded in number."""
+"""Effect: appends events of jobs to the journal: at once where they are read, and bounded in number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EventLog:
 
     def __init__(self, journal: Journal, *, is_watched: Callable[[str], bool], events_kept: int) -> None:
         self._journal = journal
-        #: Whether somebody reads a job's events now.
+        #: Whether a job's events are being read now.
         self._is_watched = is_watched
         self._events_kept = events_kept
 
@@ -30,7 +30,7 @@ class EventLog:
         if event_type == "progress":
             job.progress = fields
         self.append(job, event_type, at, fields)
-        # Retention goes in steps of a tenth, so that a stream of events does not trim each time.
+        # Retention trims in steps of a tenth, so that not every event of a stream trims.
         kept = job.last_seq - job.first_seq
         if kept > self._events_kept + self._events_kept // 10:
             self._journal.trim(job, job.last_seq - self._events_kept + 1)

@@ -1,4 +1,4 @@
-"""Effect: a job's life from accept to end: every change of a job's state happens here."""
+"""Effect: a job's life from acceptance to end: every change of a job's state happens here."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from runner.protocol.worker import AttemptEnded, AttemptEvents
 
 log = logging.getLogger(__name__)
 
-#: How a job goes again that ran out of device memory.
+#: How a job is tried again that ran out of device memory.
 _RUNG_TEXTS: dict[OomRung | None, str] = {
     OomRung.ALONE: " alone",
     OomRung.LARGER: " with more memory",
     OomRung.WHOLE: " with a whole device",
 }
-#: A job shows so many of its last attempts.
+#: The number of latest attempts that a job keeps.
 ATTEMPTS_KEPT = 100
 
 
 class JobLifecycle:
-    """The jobs that are under way, and what may happen to them.
+    """The live jobs, and the changes of their states.
 
-    It never speaks to a worker: `Dispatch` starts and cancels attempts, and tells what came of them.
+    It never communicates with workers: the `Dispatcher` starts and cancels attempts, and reports their ends.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class JobLifecycle:
     # Accept.
 
     def submit(self, submission: Submission) -> LiveJob:
-        """Take in a job; it is accepted once the journal says so.
+        """Add a job; it is accepted once the journal has committed it.
 
         Raises:
             UnknownHandler, HandlerBroken, Unsatisfiable, QueueFull.
@@ -105,10 +105,10 @@ class JobLifecycle:
         return live
 
     def _drop_durable_input(self, live: LiveJob, failure: StoreUnavailable | None) -> None:
-        # Whoever submitted it is told with the input in a moment.
+        # The reply to its submitter, which needs the input, is about to be built.
         asyncio.get_running_loop().call_soon(self._spill_pool.drop_input, live, failure)
 
-    # An attempt's way.
+    # Attempts.
 
     def start_attempt(
         self,
@@ -121,8 +121,8 @@ class JobLifecycle:
         granted_bytes: int = 0,
         meter: UsageMeter | None = None,
     ) -> None:
-        """The attempt in flight has started: it counts from now on. `meter`: of its executor, where that
-        occupies devices."""
+        """Record that the attempt in flight has started: it counts from now on. `meter` is the meter of its
+        executor, if that occupies devices."""
         job = live.job
         self.queue_manager.dequeue(live)
         job.attempt = live.attempt_in_flight
@@ -145,20 +145,20 @@ class JobLifecycle:
         self._event_log.append(job, "status", at, status_fields(job, "loading" if is_loading else "running"))
 
     def mark_running(self, live: LiveJob, at: float) -> None:
-        """Loading is over, user code runs."""
+        """Mark a job as running: loading is over, user code runs."""
         if live.phase == "starting":
             live.phase = "running"
             self._event_log.append(live.job, "status", at, status_fields(live.job, "running"))
 
     def record_events(self, live: LiveJob, message: AttemptEvents) -> None:
-        """Events of the running attempt."""
+        """Record events of the running attempt."""
         job = live.job
         job.applied_seq = message.seq
         for kind, at, fields in message.events:
             self._event_log.append_from_worker(job, kind, at, fields)
 
     def end_attempt(self, live: LiveJob, ended: AttemptEnded, *, oom: OomCircumstances | None = None) -> None:
-        """The attempt in flight has ended, one way or another; `squeeze` where it ran out of memory."""
+        """End the attempt in flight; `oom` is set if it ran out of device memory."""
         now = self.now()
         job = live.job
         job.applied_seq = ended.seq
@@ -182,7 +182,7 @@ class JobLifecycle:
         self.requeue(live, decision.ready_at, decision.reason, event_reason=decision.reason)
 
     def return_unstarted(self, live: LiveJob) -> None:
-        """The attempt in flight did not start, and will not: back to the front of its line."""
+        """Return a job whose attempt in flight will not start to the front of its queue."""
         self._clear_attempt(live)
         if live.job.state == "running":
             self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
@@ -190,8 +190,9 @@ class JobLifecycle:
         self.queue_manager.enqueue(live, at_front=True)
 
     def _clear_attempt(self, live: LiveJob) -> None:
-        """Nothing is in flight any more. A later start is counted before it is made; this one was none, but
-        its number is written down: it is kept for the next one, or starts would be used up by waiting."""
+        """Clear the attempt in flight. The start of a later attempt is counted before the attempt is sent. If
+        it then does not start, its stored number is kept for the next one, or waiting would use up the
+        starts."""
         job = live.job
         if job.state == "running" and job.attempt == live.attempt_in_flight:
             live.has_unused_attempt = True
@@ -206,7 +207,7 @@ class JobLifecycle:
     def requeue(
         self, live: LiveJob, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
     ) -> None:
-        """Back into its line, to start at `ready_at` at the earliest."""
+        """Requeue a job, to start at `ready_at` at the earliest."""
         job = live.job
         self.registry.set_state(job, "queued")
         job.ready_at = ready_at
@@ -221,7 +222,7 @@ class JobLifecycle:
         error: JobError | None,
         output: bytes | None = None,
     ) -> None:
-        """The job has its one terminal state; who waits is told after the commit."""
+        """End a job in a terminal state; waiting clients get their replies after the commit."""
         job = live.job
         now = self.now()
         self.queue_manager.dequeue(live)
@@ -242,19 +243,19 @@ class JobLifecycle:
         )
 
     def cancel_unstarted(self, live: LiveJob, reason: str) -> None:
-        """End a job that no executor holds, or that has not started there."""
+        """End a job that no executor holds, or whose attempt has not started there."""
         self._clear_attempt(live)
         live.job.cancel_reason = reason
         self.finish(live, "cancelled", retry_decision.cancelled_error(reason))
 
     def mark_cancelling(self, live: LiveJob, reason: str) -> None:
-        """A cancel was asked for and is under way at the executor; the job will end as cancelled."""
+        """Record a cancel that is under way at the executor; the job will end as cancelled."""
         job = live.job
         job.cancel_reason = reason
         self._event_log.append(job, "status", self.now(), status_fields(job, "cancelling"))
 
     def resubmit(self, job: Job, input_: bytes) -> LiveJob:
-        """A finished job is to run again, under its id."""
+        """Queue an ended job again, under its id."""
         self.registry.uncount(job)
         job.state = "queued"
         job.reason, job.error, job.finished_at = None, None, None
@@ -270,7 +271,7 @@ class JobLifecycle:
         return live
 
     def _on_end_durable(self, live: LiveJob) -> None:
-        """The job's end is durable."""
+        """Remove a job whose end is durable, and call its callbacks."""
         if live.job.finished_at is None:
             return
         if live.input is not None:
@@ -284,7 +285,7 @@ class JobLifecycle:
 def _log_failed_attempt(
     job: Job, ended: AttemptEnded, decision: retry_decision.Finish | retry_decision.Requeue, now: float
 ) -> None:
-    """The log's word on an attempt that did not succeed: who, why and what follows."""
+    """Log an attempt that did not succeed: the handler, the reason and what follows."""
     if ended.code is None:
         return
     if isinstance(decision, retry_decision.Finish):

@@ -1,4 +1,4 @@
-"""Effect: jobs that are not in memory: read from the store, with their inputs, outputs, events and files."""
+"""Effect: reads jobs that are not in memory from the store, with inputs, outputs, events and files."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from runner.stores.store import Store
 _json = msgspec.json.Encoder().encode
 log = logging.getLogger(__name__)
 
-#: A filter by a reason that only memory knows may have to look at many rows: so many pages at most.
+#: A filter by a reason that only memory knows may read many rows: this is the limit in pages.
 FILTER_PAGES_MAX = 20
 #: Folders of files that are looked up in the store at a time.
 ORPHANS_PER_READ = 200
-#: Inputs and outputs up to this are read for a whole page in one statement.
+#: Inputs and outputs up to this size are read for a whole page in one statement.
 BULK_READ_MAX_BYTES = 4096
 
 
 class JobReader:
-    """Reads through the store's one reader; nothing here changes a job."""
+    """Reads through the store's single reader; nothing here changes a job."""
 
     def __init__(self, access: StoreAccess, journal: Journal, files_dir: Path) -> None:
         self._access = access
@@ -47,19 +47,19 @@ class JobReader:
         self._files_dir = files_dir
 
     async def require_job(self, job_id: str) -> Job:
-        """Raises NotFound."""
+        """Return the row of this id. Raises NotFound."""
         job = await self.find_job(job_id)
         if job is None:
             raise NotFound(f"there is no job {job_id}")
         return job
 
     async def find_job(self, job_id: str) -> Job | None:
-        """The row of this id, if there is one."""
+        """Return the row of this id, if there is one."""
         found = await self._access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id], limit=1)))
         return found[0] if found else None
 
     async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
-        """Rows of waiting jobs with their inputs as far as these are small."""
+        """Read the rows of queued jobs, with their inputs if these are small."""
 
         def read(store: Store) -> list[tuple[Job, bytes | None]]:
             jobs = store.load_jobs(numbers)
@@ -70,24 +70,24 @@ class JobReader:
         return await self._access.run_urgent_read(read)
 
     async def load_input(self, number: int) -> bytes:
-        """JSON text of a job's input."""
+        """Read a job's input as JSON text."""
         return await self._access.run_read(lambda store: store.load_payload(number, "input")) or b"null"
 
     async def load_inputs(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
-        """Inputs of several jobs in one go."""
+        """Read the inputs of several jobs at once."""
         return await self._access.run_urgent_read(
             lambda store: {number: store.load_payload(number, "input") or b"null" for number in numbers}
         )
 
     async def load_output(self, job: Job) -> bytes:
-        """JSON text of an ended job's output. Raises NotFound: it has none."""
+        """Read an ended job's output as JSON text. Raises NotFound: it has none."""
         if job.state != "succeeded":
             code = job.error.code if job.error is not None else None
             raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
         return await self._access.run_read(lambda store: store.load_payload(job.number, "output")) or b"null"
 
     async def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
-        """Durable events with seq > after, in order."""
+        """Read the durable events with seq > after, in order."""
         return await self._access.run_read(lambda store: store.load_events(number, after, max_bytes))
 
     def durable_seq(self, job: Job) -> int:
@@ -95,7 +95,7 @@ class JobReader:
         return self._journal.durable_seq(job)
 
     async def job_json(self, job: Job, reason: str | None, *, full: bool = True) -> bytes:
-        """A job that is not in memory as JSON text."""
+        """The document of a job that is not in memory, as JSON text."""
 
         def read(store: Store) -> bytes:
             return _read_document(store, job, reason, full=full)
@@ -103,7 +103,7 @@ class JobReader:
         return await self._access.run_read(read)
 
     async def list_json(self, query: JobQuery, registry: JobRegistry, queue_manager: QueueManager) -> bytes:
-        """The document of GET /jobs. Live jobs are told as memory has them."""
+        """The document of GET /jobs. Live jobs have their state in memory."""
         if self._journal.failure is None:
             await self._journal.flush()
         wanted_reasons = query.reasons
@@ -126,14 +126,14 @@ class JobReader:
                     break
             if not has_more or wanted_reasons is None or len(shown) == query.limit:
                 break
-        # One visit to the reader for the whole page: a visit each took 0.2 ms a row.
+        # One access to the reader for the whole page: an access for each row took 0.2 ms a row.
         encoded = await self._access.run_read(lambda store: _read_documents(store, shown))
         return job_json.list_document(
             encoded, cursors.encode(cursor) if has_more and cursor is not None else None
         )
 
     async def find_file(self, file_id: str) -> Path | None:
-        """Where the file of this id lies. Ids are made by us, so the name can't lead elsewhere."""
+        """Find the path of a file by its id. The server makes the ids, so the name can't lead elsewhere."""
         if not file_id.replace("-", "").isalnum():
             return None
 
@@ -143,7 +143,7 @@ class JobReader:
         return await asyncio.to_thread(look)
 
     def file_json(self, job: Job, name: str) -> bytes:
-        """Where a job's file of this name lies, and its reference, as JSON text. Raises NotFound."""
+        """The path of a job's file of this name, and its reference, as JSON text. Raises NotFound."""
         for record in reversed(job.files):
             if record.name == name:
                 path = self.file_path(job.id, record)
@@ -152,16 +152,17 @@ class JobReader:
         raise NotFound(f"job {job.id} has no file {name!r}; its files: {names}")
 
     def file_path(self, job_id: str, record: FileRecord) -> Path:
-        """Where a job's file lies."""
+        """The path of a job's file."""
         return self._files_dir / job_id / str(record.attempt) / record.id
 
     async def remove_files(self, job_id: str) -> None:
-        """All files of a deleted job."""
+        """Remove all files of a deleted job."""
         folder = self._files_dir / job_id
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def remove_orphaned_files(self, registry: JobRegistry) -> None:
-        """Files of deleted jobs: the last server may have ended after a delete's commit and before them."""
+        """Remove files of deleted jobs: the last server may have ended between a deletion's commit and
+        these."""
         names = await asyncio.to_thread(os.listdir, self._files_dir)
         orphaned: list[str] = []
         for start in range(0, len(names), ORPHANS_PER_READ):
@@ -186,8 +187,8 @@ def _existing_ids(store: Store, ids: list[str]) -> set[str]:
 
 
 def _page_query(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]:
-    # One more than asked for tells whether there is a next page. Reasons are judged by the caller:
-    # most of them are known to memory alone.
+    # One row more than requested shows whether there is a next page. The caller filters by reason: most
+    # reasons are known to memory alone.
     page_query = JobQuery(
         **{name: getattr(query, name) for name in query.__struct_fields__}
         | {"cursor": cursor, "limit": query.limit + 1, "reasons": None}
@@ -198,7 +199,7 @@ def _page_query(query: JobQuery, cursor: int | None) -> Callable[[Store], list[J
 def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:
     """The job as memory has it, in a copy: it goes on changing while its page is being read.
 
-    An end that is not durable yet has not happened: the row still stands.
+    An end that is not durable yet has not happened: the row is still valid.
     """
     if live is None:
         return job, queue_manager.reasons.for_stored_job(job)
@@ -208,7 +209,7 @@ def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) 
 
 
 def _still_matches(query: JobQuery, job: Job) -> bool:
-    """Memory may be ahead of the row that was found."""
+    """Whether the job still matches: memory may be ahead of the row that was found."""
     return query.states is None or job.state in query.states
 
 
@@ -240,7 +241,7 @@ def _read_documents(store: Store, rows: Sequence[tuple[Job, str | None]]) -> lis
 
 
 def _has_payload(job: Job, which: Literal["input", "output"], limit: int | None) -> bool:
-    """Whether there is one, of at most so many bytes."""
+    """Whether there is an input or output, of at most `limit` bytes."""
     if which == "output" and job.state != "succeeded":
         return False
     size = job.input_bytes if which == "input" else job.output_bytes or 0

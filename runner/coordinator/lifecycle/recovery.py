@@ -1,4 +1,4 @@
-"""Effect: after a start: what the last coordinator left is made good before anything new starts."""
+"""Effect: recovery after a start: restores jobs that the last coordinator left, before new ones start."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from runner.stores.store import Store
 
 log = logging.getLogger(__name__)
 
-#: Workers of a dead coordinator end within a second; one that holds its lock longer is stuck.
+#: Workers of a dead coordinator end within a second; a worker that holds its lock longer is stuck.
 LOCKS_WAIT_S = 5.0
 LOCKS_POLL_S = 0.02
-#: So long a start tries to write what it has made good; nobody waits for an answer meanwhile.
+#: Time limit for storing what was recovered; no client waits for an answer meanwhile.
 WRITE_WAIT_S = 10.0
 WRITE_POLL_S = 0.1
-#: So many of the jobs that spools name are read in one statement.
+#: Jobs named by spools that are read in one statement.
 IDS_PER_READ = 500
 
 
@@ -39,7 +39,7 @@ async def wait_for_device_locks(locks_dir: Path) -> None:
     """Wait until no worker of an earlier start holds a device.
 
     Raises:
-        RefusedStart: one still does after 5 s.
+        RefusedStart: a worker still does after 5 s.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + LOCKS_WAIT_S
@@ -64,7 +64,7 @@ def _is_held(path: Path) -> bool:
 
 
 async def make_durable(journal: Journal) -> None:
-    """Wait until what was recovered is stored, also where the store is late or refuses for a while.
+    """Wait until what was recovered is stored, even if the store is slow or refuses writes for a while.
 
     Raises:
         StoreUnavailable: it still refuses after 10 s, or another coordinator has taken over.
@@ -84,15 +84,15 @@ async def make_durable(journal: Journal) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RecoveredState:
-    """What the last coordinator left in the store."""
+    """The jobs that the last coordinator left in the store."""
 
     queued: list[StoredGroup]
-    #: The jobs that ran, and those that spooled messages name.
+    #: The running jobs, and those that spooled messages name.
     jobs: list[Job]
 
     @classmethod
     def load(cls, store: Store, job_ids: Sequence[str], now: float) -> RecoveredState:
-        """All of it; `named` are the ids that spools name."""
+        """Read all of it; `job_ids` are the ids that spools name."""
         jobs = {job.number: job for job in store.load_running_jobs()}
         for at in range(0, len(job_ids), IDS_PER_READ):
             ids = list(job_ids[at : at + IDS_PER_READ])
@@ -107,7 +107,7 @@ def job_ids_in(spools: Iterable[Spool]) -> list[str]:
 
 
 def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spool]) -> dict[str, int]:
-    """Take in the jobs that had not ended, apply what workers kept for us, put back what was cut off.
+    """Load the jobs that had not ended, apply the spooled messages of workers, requeue interrupted jobs.
 
     Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
     """
@@ -118,7 +118,7 @@ def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spo
         live = LiveJob(job, None, phase or "running")
         lifecycle.registry.add(live, is_counted=True)
         if phase is not None:
-            # Out of its place until the messages about it are applied.
+            # Not queued until the messages about it are applied.
             lifecycle.queue_manager.dequeue(live)
             live.phase = "assigned"
         counts["live"] += job.state == "running"
@@ -154,14 +154,14 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
     job = live.job
     if job.attempt == message.attempt:  # guard: applied-once
         if message.seq <= job.applied_seq:
-            # Applied before: its worker had not heard of that.
+            # It was applied before the restart, but not acknowledged to its worker.
             return 0
         if job.state != "running":
             lifecycle.statistics.stale_count += 1
             return 0
     live.attempt_in_flight = message.attempt  # guard: flight-of-applied
     if job.attempt < message.attempt:
-        # The attempt had been sent before its start was written: a first attempt may be.
+        # The attempt was sent before its start was stored, as a first attempt may be.
         at = (
             message.started_at
             if isinstance(message, AttemptEnded) and message.started_at is not None
@@ -176,7 +176,7 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
 
 
 def _oom_circumstances(job: Job, message: AttemptEnded) -> OomCircumstances | None:
-    """Where the attempt ran out of device memory, as much as is left to know of it."""
+    """The circumstances of an attempt that ran out of device memory, as far as they are still known."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
     if devices == ["cpu"] or not is_out_of_memory(message, grant_bytes=grant_bytes):
@@ -185,7 +185,7 @@ def _oom_circumstances(job: Job, message: AttemptEnded) -> OomCircumstances | No
 
 
 def _decode_job_message(raw: bytes) -> AttemptEvents | AttemptEnded | None:
-    """News of a job; the rest tells of executors, which are gone."""
+    """Decode a message about a job; None for messages about executors, which are gone."""
     try:
         message: FromWorker = from_worker_decoder.decode(raw)
     except UNDECODABLE as error:

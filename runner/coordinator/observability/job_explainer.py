@@ -1,4 +1,4 @@
-"""Effect: explains why a job waits, or what became of it, in words and figures."""
+"""Effect: explains why a job waits or how it ended, in sentences and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure: what was learned of a handler's jobs, as JSON values."""
+"""Pure: the learned estimates of a handler's jobs, as JSON values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.admission import needed_bytes
 from runner.handlers.spec import HandlerSpec
 
-#: Models and sizes shown of one handler: those that were heard of last.
+#: The number of models and sizes shown of one handler: the latest ones.
 SHOWN_MAX = 100
 
 
 def learned_document(
     scheduler_state: SchedulerState, spec: HandlerSpec, *, has_gpu: bool
 ) -> list[dict[str, Any]]:
-    """By model, and by size where the handler names any; the last heard of first."""
+    """The estimates by model, and by size where the handler names any; the latest first."""
     rows: list[dict[str, Any]] = []
     options = spec.options
     need = needed_bytes(options, options.vram_bytes, has_gpu=has_gpu)
@@ -46,7 +46,7 @@ def learned_document(
 def _vram_json(
     scheduler_state: SchedulerState, job_class: JobClass, observations: Observations
 ) -> dict[str, int | None]:
-    """Bytes on each device: after loading, in a job, and what an executor would be granted now."""
+    """Bytes on each device: after loading, in a job, and the grant of a new executor."""
     return {
         "resident_bytes": scheduler_state.estimator.resident_bytes(job_class.key),
         "peak_bytes": observations.peak_bytes or None,

@@ -1,4 +1,4 @@
-"""Effect: the Prometheus text: what the coordinator counts, told when asked for."""
+"""Effect: the Prometheus metrics, rendered on request."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from runner.coordinator.processes.front_pool import FrontPool
     from runner.coordinator.processes.worker_pool import WorkerPool
 
-#: The loop's lag is looked at so often.
+#: Interval of measuring the loop's lag.
 LAG_INTERVAL_S = 0.5
 
 
 class Metrics:
-    """Everything is counted where it happens; here it is put into words that Prometheus knows."""
+    """Renders counters of other components in the format of Prometheus."""
 
     def __init__(self, statistics: Statistics, front_pool: FrontPool) -> None:
         self._statistics = statistics
@@ -34,7 +34,7 @@ class Metrics:
         self._registry.register(self._scrape)
 
     async def measure_lag(self) -> None:
-        """Measure how late the loop runs what is due, until cancelled."""
+        """Measure how late the loop runs its timers, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_INTERVAL_S
@@ -47,7 +47,7 @@ class Metrics:
         lifecycle: JobLifecycle,
         worker_pool: WorkerPool,
     ) -> bytes:
-        """The whole exposition."""
+        """Render all metrics."""
         families = [
             *_job_and_device_families(bytes_by_device, lifecycle, worker_pool),
             *_front_families(self._front_pool),
@@ -62,7 +62,7 @@ class _ScrapeCollector(Collector):
         self.families: list[Metric] = []
 
     def collect(self) -> Iterable[Metric]:
-        """What was read off for this scrape."""
+        """Return the metric families of this scrape."""
         return self.families
 
 

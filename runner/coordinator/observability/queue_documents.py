@@ -42,7 +42,7 @@ class QueueDocuments:
         return sorted({queue for queue, _ in self._lifecycle.registry.counts} | {"default"})
 
     def _tally_waits(self) -> defaultdict[str, WaitTally]:
-        """Queue -> the reasons of the jobs that wait and run, counted by class: there may be millions."""
+        """Count waiting and running jobs of each queue by reason. By class: there may be millions of jobs."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
         queue_manager = self._lifecycle.queue_manager
         for queue, reason, count, since in queue_manager.counts_by_reason():

@@ -1,4 +1,4 @@
-"""Effect: whether the whole and each of its parts is well, for /readyz and for the panel at start."""
+"""Effect: the readiness of the server and each of its components, for /readyz and the start banner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RELOAD_NOTE = "handlers are reloaded when their files are saved (for development
 
 
 class ReadinessCheck:
-    """Reads the parts; changes nothing. `phase` is set by the coordinator as it goes along."""
+    """Reads the components, changes nothing. The coordinator sets `phase` as it proceeds."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ReadinessCheck:
 
     @property
     def is_describing(self) -> bool:
-        """Whether some handlers are still being looked at."""
+        """Whether some handlers are still being described."""
         return self._handler_registry.describing
 
     def check(self) -> tuple[int, dict[str, Any]]:
@@ -96,7 +96,7 @@ class ReadinessCheck:
         return sorted(spec.name for spec in self._handler_registry.specs.values() if spec.state == "broken")
 
     def build_banner(self, url: str) -> dict[str, Any]:
-        """What `runner serve` shows when it is ready."""
+        """The figures that `runner serve` shows when it is ready."""
         return {
             "url": url,
             "pid": os.getpid(),

@@ -1,4 +1,4 @@
-"""Effect: what people see of the whole: handlers, devices, workers, figures, readiness."""
+"""Effect: the documents of handlers, devices, workers, statistics and readiness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from runner.handlers.spec import HandlerSpec
 
 
 class ResourceViews:
-    """Documents as JSON values, made when asked for."""
+    """Documents as JSON values, built on request."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class ResourceViews:
         self._metrics = metrics
         self._readiness = readiness
         self._device_registry = device_registry
-        #: How a device is, and since when.
+        #: The health of a device, and since when.
         self._health_document = health_document
         self._stats = stats
         self._queues = queues
 
     def build_document(self, name: str, subject: str | None) -> Any:
-        """The document that the route of this name gives."""
+        """Build the document that the route of this name returns."""
         match name:
             case "queues":
                 return {"data": self._queues.build_all()}
@@ -121,7 +121,7 @@ class ResourceViews:
     # Devices and workers.
 
     def device_document(self, device: Device) -> dict[str, Any]:
-        """A device with all its bytes and who holds them."""
+        """A device with its memory and the executors that hold it."""
         figures = self._scheduler_state.ledger.figures(device.id)
         executors = [
             self.executor_document(executor.number)
@@ -154,7 +154,7 @@ class ResourceViews:
         }
 
     def executor_document(self, number: int) -> dict[str, Any]:
-        """An executor: what it has loaded, what it holds and does."""
+        """An executor: its handler and model, its memory and its attempts."""
         executor = self._dispatcher.executors[number]
         resident = self._scheduler_state.executors.get(number)
         return {
@@ -192,7 +192,7 @@ class ResourceViews:
             for worker in self._worker_pool.workers.values()
         ]
 
-    # The whole.
+    # The server.
 
     def check_readiness(self) -> tuple[int, dict[str, Any]]:
         """(HTTP status, document) of /readyz."""

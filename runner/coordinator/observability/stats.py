@@ -1,4 +1,4 @@
-"""Effect: the document of /stats: what was done, how long it took, and what each had of the devices."""
+"""Effect: the document of /stats: jobs done, their times, and each one's use of the devices."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.formats.timestamps import format_rfc3339
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
-#: Throughput is told over so many seconds.
+#: The window of the throughput, in seconds.
 THROUGHPUT_WINDOW_S = 60.0
 
 
 class StatsDocument:
-    """Made when asked for."""
+    """Built on request."""
 
     def __init__(self, lifecycle: JobLifecycle, dispatcher: Dispatcher, weights: Mapping[str, float]) -> None:
         self._lifecycle = lifecycle
         self._dispatcher = dispatcher
-        #: Tenants of whom the operator said something.
+        #: Tenants with a configured weight.
         self._weights = weights
         self._started_at = lifecycle.now()
 
     def build(self) -> dict[str, Any]:
-        """All figures: those of devices since `spent_since`, all others since the start."""
+        """Build all figures: those of devices since `spent_since`, all others since the start."""
         statistics, registry, accounts = (
             self._lifecycle.statistics,
             self._lifecycle.registry,

@@ -1,4 +1,4 @@
-"""Effect: what each child process is told at its start, from settings and this process's environment."""
+"""Effect: the configuration of each child process, from settings and this process's environment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from runner.coordinator.storage.ticket_secret import ticket_key
 from runner.processes.child import FrontConfig, ProbeConfig, WorkerConfig
 from runner.settings.settings import Settings
 
-#: Ours; handlers never see them: they hold tokens and addresses of stores.
+#: The server's own variables; handlers never see them: they hold tokens and addresses of stores.
 OWN_PREFIXES = ("RUNNER_", "JOB_RUNNER_")
 
 
 class ChildConfigs:
-    """Makes the config structs. `epoch` and `secret` are set once store and data folder have given them."""
+    """Builds the config structs. `epoch` and `secret` are set once the store and the data folder are open."""
 
     def __init__(self, settings: Settings, *, data_dir: Path, port: int, version: str) -> None:
         self._settings = settings
@@ -29,7 +29,7 @@ class ChildConfigs:
         self.secret = b""
 
     def executor_env(self) -> dict[str, str]:
-        """The environment of user code, before a device mask is laid over it."""
+        """The environment of user code, without a device mask."""
         settings = self._settings.executors
         allowed = {name: value for name, value in os.environ.items() if not self._is_denied(name)}
         return allowed | settings.env
@@ -41,7 +41,7 @@ class ChildConfigs:
         return any(name == entry or (entry.endswith("*") and name.startswith(entry[:-1])) for entry in deny)
 
     def worker_config(self, name: str, device: Device, endpoint: str, token: str) -> WorkerConfig:
-        """For the worker of a device."""
+        """The config of a device's worker."""
         limits = self._settings.limits
         return WorkerConfig(
             endpoint=endpoint,
@@ -66,7 +66,7 @@ class ChildConfigs:
         )
 
     def probe_config(self, name: str, endpoint: str, token: str) -> ProbeConfig:
-        """For the probe of this node."""
+        """The config of this node's probe."""
         return ProbeConfig(
             endpoint=endpoint,
             token=token,
@@ -81,7 +81,7 @@ class ChildConfigs:
         )
 
     def front_config(self, listen_fd: int, control_fd: int) -> FrontConfig:
-        """For a front; of the token it gets the hash alone."""
+        """The config of a front; it gets only the hash of the token."""
         settings = self._settings
         token = settings.token.get_secret_value() if settings.token is not None else ""
         token_sha256 = hashlib.sha256(token.encode()).digest() if token else b""

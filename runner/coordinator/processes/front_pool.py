@@ -1,4 +1,4 @@
-"""Effect: the front processes: starts them, speaks the control stream with them, replaces dead ones."""
+"""Effect: the front processes: starts them, exchanges messages with them, replaces dead ones."""
 
 from __future__ import annotations
 
@@ -21,48 +21,49 @@ log = logging.getLogger(__name__)
 
 _PING = encode(Ping())
 
-#: A dead front is started again after 0.2 s; one that never got to say hello, twice as late each time.
+#: A dead front is restarted after 0.2 s; after twice as long each time if it never said hello, up to 5 s.
 RESTART_S = (0.2, 5.0)
-#: A front that could not even be started is started again after so long.
+#: A front that could not be started at all is tried again after this time.
 RETRY_S = 1.0
-#: Every front is asked for a sign of life so often.
+#: Interval of pings to every front.
 PING_INTERVAL_S = 1.0  # guard: pulse
-#: Pulses without one, after which a front is killed and replaced: a hung one keeps its clients waiting.
-#: Counted in questions, not in time: nobody is to blame for a machine or a coordinator that stood still.
+#: Unanswered pings after which a front is killed and replaced: a hung one keeps its clients waiting.
+#: Counted in pings, not in time: a machine or a coordinator that stood still is no front's fault.
 SILENT_PINGS_MAX = 8  # guard: silent-pulses
-#: The same for one that works all the while (a large bulk on a machine that is short of cores), and for one
-#: that has not said hello yet.
+#: The same for a front that is busy (a large bulk on a machine that is short of cores), or that has not
+#: said hello yet.
 BUSY_PINGS_MAX = 30  # guard: busy-pulses
-#: Who gets less than this part of a core does not work.
+#: A front that uses less than this part of a core is not busy.
 BUSY_CPU_SHARE = 0.05
-#: One that owes more than this is told of as not answering.
+#: A front with more unanswered pings than this is reported as not answering.
 LATE_PINGS_MAX = 2
-#: A front that does not read is sent no events beyond this; it asks again from its cursor.
+#: A front with more unread bytes than this is sent no events; it asks again from its cursor.
 UNREAD_MAX_BYTES = 4 * 1024 * 1024
 
 
 class FrontListener(Protocol):
-    """Who answers the fronts."""
+    """Handles the connections and requests of fronts."""
 
     def on_front_connected(self, front: FrontHandle) -> None:
-        """It has said hello."""
+        """Called when a front has said hello."""
 
     def on_request(self, front: FrontHandle, request: ToCoordinator) -> None:
-        """It asks."""
+        """Called with each request of a front."""
 
     def on_front_lost(self, front: FrontHandle) -> None:
-        """Its process has ended."""
+        """Called when the process of a front has ended."""
 
 
 class FrontHandle(asyncio.Protocol):
-    """One front process and the stream to it. What a turn of the loop sends is one frame."""
+    """One front process and the stream to it. Messages sent in one iteration of the event loop are one
+    frame."""
 
     def __init__(self, child: Child, listener: FrontListener) -> None:
         self.child = child
         self.is_ready = False
-        #: Pulses since it was last heard of.
+        #: Pings since its last message.
         self.unanswered_pings = 0
-        #: The processor time that it had used when it was heard of last.
+        #: The processor time that it had used at its last message.
         self._cpu_s_when_heard = 0.0
         self._listener = listener
         self._buffer = FrameBuffer()
@@ -71,12 +72,12 @@ class FrontHandle(asyncio.Protocol):
         self.subscribed_jobs: set[str] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The stream is open."""
+        """Keep the transport of the open stream."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Questions; a front that speaks another language is killed and replaced."""
+        """Handle requests; a front that sends undecodable messages is killed and replaced."""
         self.unanswered_pings = 0
         try:
             for frame in self._buffer.feed(data):
@@ -95,11 +96,11 @@ class FrontHandle(asyncio.Protocol):
 
     @property
     def is_answering(self) -> bool:
-        """Whether it takes requests, as far as can be told."""
+        """Whether it takes requests, as far as is known."""
         return self.is_ready and self.unanswered_pings <= LATE_PINGS_MAX
 
     def ping(self) -> None:
-        """Ask for a sign of life; kill it where too many were asked for in vain."""
+        """Send a ping; kill the process after too many unanswered ones."""
         if self.unanswered_pings == 0:
             self._cpu_s_when_heard = _cpu_time_s(self.child.pid)
         if self.unanswered_pings >= BUSY_PINGS_MAX or (
@@ -114,7 +115,7 @@ class FrontHandle(asyncio.Protocol):
             self.send(_PING)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Its death shows on the pidfd."""
+        """Drop the transport; the death of the process shows on the pidfd."""
         self._transport = None
 
     def _is_busy(self) -> bool:
@@ -124,13 +125,13 @@ class FrontHandle(asyncio.Protocol):
         )
 
     def send(self, message: bytes) -> None:
-        """Send an encoded message at the end of this turn; dropped where the front is gone."""
+        """Send an encoded message at the end of this iteration; dropped if the front is gone."""
         if not self._out:
             asyncio.get_running_loop().call_soon(self._flush)
         self._out.append(message)
 
     def accepts_events(self) -> bool:
-        """False while too much lies unread before it."""
+        """Whether it may be sent events; False while it has too many unread bytes."""
         transport = self._transport
         return transport is not None and transport.get_write_buffer_size() < UNREAD_MAX_BYTES
 
@@ -146,7 +147,7 @@ class FrontHandle(asyncio.Protocol):
 
 
 def _cpu_time_s(pid: int) -> float:
-    """Processor time that a process has used; 0 where it has ended."""
+    """Processor time that a process has used; 0 if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -169,34 +170,34 @@ class FrontPool:
     ) -> None:
         self._count = count
         self._listening = listening
-        #: (listen_fd, control_fd) -> what a front is told.
+        #: (listen_fd, control_fd) -> the config of a front.
         self._config = config
         self._listener = listener
         self._closing = False
-        #: Fronts in a row that ended before they had said hello.
+        #: Number of fronts in a row that ended before they had said hello.
         self._failed_starts = 0
         self._starts = BackgroundTasks()
         self._all_exited = asyncio.Event()
         self._all_exited.set()
         self._ping_timer: asyncio.TimerHandle | None = None
         self.handles: list[FrontHandle] = []
-        #: How many have ended without being told to.
+        #: Number of fronts that ended without a request to.
         self.lost_count = 0
 
     async def open(self) -> None:
-        """Start them."""
+        """Start all fronts."""
         for _ in range(self._count):
             await self._start_front()
         self._ping_all()
 
     @property
     def count(self) -> int:
-        """How many there should be."""
+        """The number of fronts that should run."""
         return self._count
 
     @property
     def answering_count(self) -> int:
-        """How many take requests."""
+        """The number of fronts that take requests."""
         return sum(front.is_answering for front in self.handles)
 
     def send_all(self, message: bytes) -> None:
@@ -207,11 +208,11 @@ class FrontPool:
 
     @property
     def is_ready(self) -> bool:
-        """Whether at least one takes requests."""
+        """Whether at least one front takes requests."""
         return any(front.is_ready for front in self.handles)
 
     async def close(self, timeout_s: float) -> None:
-        """Let fronts finish their answers and end; killed after `timeout_s`."""
+        """Let fronts finish their replies and end; kill them after `timeout_s`."""
         self._stop_pings()
         for front in self.handles:
             front.send(encode(Exit()))
@@ -226,7 +227,7 @@ class FrontPool:
                 log.error("these fronts did not end: %s", [front.child.pid for front in self.handles])
 
     def kill_all(self) -> None:
-        """SIGKILL them, for good."""
+        """SIGKILL all fronts and start none again."""
         self._stop_pings()
         for front in self.handles:
             front.child.signal(signal.SIGKILL)
@@ -280,7 +281,7 @@ class FrontPool:
 
     def _on_started(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and isinstance(task.exception(), OSError):
-            # No process or descriptor to be had: without another try nobody would answer any more.
+            # Processes or descriptors ran out: without another try no front would be left to answer.
             log.error("no front could be started: %s", task.exception())
             asyncio.get_running_loop().call_later(RETRY_S, self._restart)
         else:

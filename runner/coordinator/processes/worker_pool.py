@@ -1,4 +1,4 @@
-"""Effect: the worker and probe processes of this node: starts them, speaks to them, sees them die."""
+"""Effect: the worker and probe processes of this node: starts, messages to and from them, deaths."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from runner.protocol.zmq_router import ZmqRouter
 
 log = logging.getLogger(__name__)
 
-#: A dead worker is started again after 0.2 s, then twice as long each time, up to 10 s.
+#: A dead worker is restarted after 0.2 s, then after twice as long each time, up to 10 s.
 RESTART_S = (0.2, 10.0)
-#: A worker that lived so long starts with a clean sheet.
+#: After this time of running, a worker's earlier deaths no longer count.
 STABLE_S = 30.0
-#: A probe that is silent for so long is hung: it is killed and started again.
+#: A probe that is silent for this long is hung: it is killed and replaced.
 PROBE_SILENT_S = 5.0
-#: A worker whose link is cut connects again by itself; one that has not after so long is replaced.
+#: A worker whose connection is lost reconnects by itself; if it takes longer than this it is replaced.
 RECONNECT_TIMEOUT_S = 5.0
-#: A worker whose lifeline is cut has so long to write down what nobody acknowledged.
+#: Time for a worker whose lifeline is cut to spool its unacknowledged messages.
 SPOOL_WRITE_S = 0.4
-#: That its news is durable is told a worker with the next frame, or so much later: it needs it no sooner,
-#: and a frame for that alone would wake three threads just when a client is to get its answer.
+#: An acknowledgement is sent with the next frame, or after this delay: the worker needs it no sooner,
+#: and a frame for it alone would wake three threads just when a client is to get its reply.
 ACK_DELAY_S = 0.005
-#: Frames that are not ours are all counted; the log tells of one in so long.
+#: All bad frames are counted, but only one in this interval is logged.
 BAD_FRAME_LOG_S = 1.0
 
 
 class WorkerListener(Protocol):
-    """Who is told what workers say and when they come and go."""
+    """Handles messages of workers, and their connections and deaths."""
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """It is connected."""
+        """Called when a worker has connected."""
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """Its link was cut, and it is connected again."""
+        """Called when a worker has reconnected."""
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
-        """It says these."""
+        """Called with the messages of a frame."""
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """Its process has ended."""
+        """Called when the process of a worker has ended."""
 
 
 class WorkerHandle:
@@ -64,20 +64,20 @@ class WorkerHandle:
         self.child = child
         self.started_mono = started_mono
         self.is_connected = False
-        #: When it was found that its link is cut; None while it stands.
+        #: When the loss of its connection was found; None while it is connected.
         self.disconnected_mono: float | None = None
-        #: A probe that hangs, and was killed for it.
+        #: The probe was hung, and was killed for it.
         self.is_killed_as_hung = False
-        #: The highest numbered message that was applied.
+        #: The highest number of an applied message.
         self.last_applied = 0
-        #: The highest one that is durable, until the worker is told; None then.
+        #: The highest number of a durable message that is not acknowledged yet; None if all are.
         self.pending_ack: int | None = None
         self.last_message_mono = started_mono
         self.pending_messages: list[bytes] = []
 
 
 class WorkerPool:
-    """All processes that speak the wire with this coordinator."""
+    """All processes that use the worker protocol with this coordinator."""
 
     def __init__(
         self,
@@ -91,12 +91,12 @@ class WorkerPool:
     ) -> None:
         self._endpoint = f"ipc://{runtime}/workers.sock"
         self._epoch = epoch
-        #: Begins every worker's name; processes of this data folder are known by it.
+        #: Prefix of every worker's name; processes of this data folder are known by it.
         self._marker = marker
         self._worker_config = worker_config
         self._probe_config = probe_config
         self._listener = listener
-        #: What every worker of this start has to say first.
+        #: Every worker of this start presents it first.
         self.token = secrets.token_hex(16)
         self.workers: dict[str, WorkerHandle] = {}
         self._by_device: dict[str, WorkerHandle] = {}
@@ -129,7 +129,7 @@ class WorkerPool:
         self._by_device[device.id] = worker
 
     def start_cpu_workers(self, devices: Iterable[Device]) -> None:
-        """The worker of cpu starts with the first job that needs it; the others start at once."""
+        """Start the workers of cpu devices; the others start with the server."""
         for device in devices:
             if device.kind == "cpu":
                 self.start_worker(device)
@@ -142,23 +142,23 @@ class WorkerPool:
         self._spawn(name, "probe", None, self._probe_config(name, self._endpoint, self.token))
 
     def worker_of(self, device_id: str) -> WorkerHandle | None:
-        """The worker that drives a device, if it lives."""
+        """The worker of a device, if it is alive."""
         return self._by_device.get(device_id)
 
     def post(self, worker: WorkerHandle, message: bytes) -> None:
-        """Put a message into the frame that goes out at the next `flush`."""
+        """Queue a message for the frame that the next `flush` sends."""
         if not worker.pending_messages:
             self._workers_to_flush.append(worker)
         worker.pending_messages.append(message)
 
     def acknowledge(self, worker: WorkerHandle, seq: int) -> None:
-        """All that the worker has said up to `seq` is durable."""
+        """Acknowledge the worker's messages up to `seq`, which are durable."""
         if worker.pending_ack is None:
             asyncio.get_running_loop().call_later(ACK_DELAY_S, self._send_ack, worker)
         worker.pending_ack = seq
 
     def flush(self) -> None:
-        """Send what this turn has gathered, one frame a worker."""
+        """Send the queued messages, one frame per worker."""
         waiting, self._workers_to_flush = self._workers_to_flush, []
         for worker in waiting:
             messages, worker.pending_messages = worker.pending_messages, []
@@ -168,18 +168,18 @@ class WorkerPool:
             if self.workers.get(worker.name) is not worker or self.router.send(worker.name, messages):
                 continue
             if self.router.is_disconnected(worker.name):
-                # When it is back its hello tells what it missed.
+                # When it reconnects, its hello shows what it missed.
                 if worker.disconnected_mono is None:
                     log.warning("the link to %s is cut", worker.name)
                     worker.disconnected_mono = asyncio.get_running_loop().time()
             else:
-                # Its death shows on the pidfd; a living worker that takes nothing is stuck.
+                # Its death shows on the pidfd; a living worker that does not read is stuck.
                 log.warning("worker %s takes no messages: it is replaced", worker.name)
                 worker.child.signal(signal.SIGKILL)
 
     def replace_silent(self, now_mono: float) -> None:
-        """Replace a worker that does not come back, and a probe that has gone silent: NVML hangs when a card
-        is sick."""
+        """Replace a worker that does not reconnect, and a probe that has gone silent: NVML hangs when a GPU
+        is faulty."""
         for worker in list(self.workers.values()):
             if (
                 worker.disconnected_mono is not None
@@ -190,24 +190,25 @@ class WorkerPool:
             if worker.role == "probe" and worker.is_connected:
                 silent_s = now_mono - worker.last_message_mono
                 if silent_s > PROBE_SILENT_S and not worker.is_killed_as_hung:
-                    # Once: one that hangs in the driver may not die of it, and none is started beside it.
+                    # Once: a probe that hangs in the driver may not die of it, and no second one is started.
                     worker.is_killed_as_hung = True
                     log.error("the probe has been silent for %.1f s: it is replaced", silent_s)
                     worker.child.signal(signal.SIGKILL)
 
     def kill_all(self) -> None:
-        """SIGKILL them; their executors go with them."""
+        """SIGKILL all of them; their executors end with them."""
         for worker in list(self.workers.values()):
             worker.child.signal(signal.SIGKILL)
 
     async def close(self, timeout_s: float) -> None:
-        """Tell all to stop; those that did not after `timeout_s` are killed. Returns when all are gone."""
+        """Tell all to stop, kill those still running after `timeout_s`, and return when all have ended."""
         self._closing = True
         for worker in list(self.workers.values()):
             self.post(worker, encode(Stop()))
         self.flush()
         if not await self._wait_all_exited(timeout_s):
-            # They wait for word that their last news is stored. Without us they write it down themselves.
+            # They wait for an acknowledgement of their last messages. Without the coordinator they spool
+            # them.
             for worker in self.workers.values():
                 worker.child.cut_lifeline()
             if not await self._wait_all_exited(SPOOL_WRITE_S):
@@ -282,7 +283,7 @@ class WorkerPool:
         self.router.forget_peer(worker.name)
         if worker.device is not None and self._by_device.get(worker.device.id) is worker:
             del self._by_device[worker.device.id]
-        # What it left in sessions of its own is known by the marker in its environment.
+        # Processes that it left in sessions of their own are known by the marker in their environment.
         kill_marked(f"{worker.name}/")
         why = _exit_text(status)
         if not self._closing:
@@ -306,7 +307,7 @@ class WorkerPool:
             else:
                 self.start_worker(dead.device)
         except OSError as error:
-            # No process or descriptor to be had: without another try its device would stay dark.
+            # Processes or descriptors ran out: without another try the device would stay without a worker.
             log.error("the %s could not be started: %s", dead.role, error)
             self._schedule_restart(dead, asyncio.get_running_loop().time())
 

@@ -1,1 +1,1 @@
-"""Effect: queued jobs: in memory, spilled to the store, and waiting for a moment."""
+"""Effect: queued jobs: in memory, spilled to the store, and delayed until a due time."""

@@ -12,14 +12,14 @@ from runner.stores.queued_groups import GroupKey
 
 
 class ActiveHandlers:
-    """Handlers with the operator's options laid over their own; replaced as a whole by new descriptions."""
+    """Handlers with the operator's overrides applied; new descriptions replace all of them at once."""
 
     def __init__(self) -> None:
         self.specs: Mapping[str, HandlerSpec] = {}
         self.has_gpu = False
 
     def require(self, handler: str) -> HandlerSpec:
-        """A handler that works. Raises UnknownHandler or HandlerBroken."""
+        """Return a usable handler. Raises UnknownHandler or HandlerBroken."""
         spec = self.specs.get(handler)
         if spec is None or spec.state == "describing":
             known = ", ".join(sorted(self.specs)) or "none"
@@ -33,7 +33,7 @@ class ActiveHandlers:
         return spec
 
     def class_of(self, key: GroupKey) -> JobClass | None:
-        """The class of jobs with this key; None while their handler is not there."""
+        """The class of jobs with this key; None if their handler is unknown."""
         spec = self.specs.get(key.handler)
         if spec is None or spec.state != "ok":
             return None

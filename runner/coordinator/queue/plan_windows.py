@@ -1,4 +1,4 @@
-"""Effect: the first jobs of each class in the plan's view, refilled from those queued behind them."""
+"""Effect: the first jobs of each class in the planner's state, refilled from those queued behind them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 class PlanWindows:
-    """A window of jobs for each class. One that is half empty is refilled before the next plan; jobs that
-    memory does not hold are read from the store first."""
+    """A window of jobs for each class. A window that is half empty is refilled before the next plan; jobs
+    that are not in memory are read from the store first."""
 
     def __init__(
         self,
@@ -35,17 +35,17 @@ class PlanWindows:
         self._index = index
         self._spill_pool = spill_pool
         self._bounds = bounds
-        #: Asks for a turn of the plan.
+        #: Requests a planning cycle.
         self._request_plan = request_plan
-        #: Classes whose window may be short of jobs, in the order in which that was seen.
+        #: Classes whose window may be short of jobs, in the order in which that was found.
         self._short_classes: dict[JobClass, None] = {}
-        #: Classes to refill when rows have been read.
+        #: Classes to refill after rows have been read.
         self._classes_to_read: dict[JobClass, None] = {}
         self._read_task: asyncio.Task[None] | None = None
 
     @property
     def _size(self) -> int:
-        """How many jobs of a class may be in the plan's view."""
+        """The size of a window: how many jobs of a class may be in the planner's state."""
         bounds = self._bounds
         return (
             bounds.window_jobs
@@ -54,13 +54,14 @@ class PlanWindows:
         )
 
     def accepts_next(self, job_class: JobClass) -> bool:
-        """Whether the class's next job goes straight into the window: it is not full, and none is behind."""
+        """Whether the class's next job goes straight into the window: there is space and no job is behind
+        it."""
         return self._scheduler_state.backlog.count(job_class) < self._size and not self._index.count_ready(
             job_class
         )
 
     def add(self, live: LiveJob, job_class: JobClass, *, at_front: bool = False) -> None:
-        """Put a job into the window of its class; `first`: before those in it."""
+        """Put a job into the window of its class; `at_front`: before the jobs in it."""
         live.phase = "waiting"
         live.job_class = admission.adjust_class(live.job, job_class, self._scheduler_state)
         self._scheduler_state.add_waiting(
@@ -69,12 +70,12 @@ class PlanWindows:
         self._request_plan()
 
     def on_dispatched(self, job_class: JobClass) -> None:
-        """Jobs of this class have left its window."""
+        """Note that jobs of this class have left its window."""
         if self._index.count_ready(job_class):
             self.request_refill(job_class)
 
     def request_refill(self, job_class: JobClass) -> None:
-        """Jobs of this class are behind its window: refill that before the next plan if it is short."""
+        """Refill the window of this class before the next plan if it is short: jobs wait behind it."""
         if (
             job_class not in self._short_classes
             and self._scheduler_state.backlog.count(job_class) <= self._size // 2
@@ -83,7 +84,7 @@ class PlanWindows:
             self._request_plan()
 
     def refill(self) -> None:
-        """Refill the windows that are short; once before each plan."""
+        """Refill the windows that are short; called once before each plan."""
         if not self._short_classes:
             return
         short_classes, self._short_classes = self._short_classes, {}
@@ -91,7 +92,7 @@ class PlanWindows:
             self._refill_class(job_class)
 
     def _refill_class(self, job_class: JobClass) -> None:
-        """Move the first ones behind into the window, as far as memory holds them."""
+        """Move the first jobs behind the window into it, as far as they are in memory."""
         waiting_count = self._scheduler_state.backlog.count(job_class)
         if waiting_count > self._size // 2:
             return
@@ -109,7 +110,7 @@ class PlanWindows:
                 self._read_task = asyncio.get_running_loop().create_task(self._load_and_refill())
 
     async def _load_and_refill(self) -> None:
-        """Take in rows until no window is short; those of high priority first."""
+        """Read rows until no window is short, high priorities first."""
         try:
             while self._classes_to_read:
                 numbers: list[int] = []

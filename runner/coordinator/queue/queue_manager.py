@@ -1,4 +1,4 @@
-"""Effect: where a queued job waits: for its handler, its time or its device."""
+"""Effect: queued jobs, waiting for their handler, for their start time or for a device."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from runner.stores.queued_groups import StoredGroup, group_key
 
 
 class QueueManager:
-    """The queued jobs: where each of them waits.
+    """Keeps every queued job in the place where it waits.
 
-    The first jobs of each class are in the plan's view. Behind them, and where a time has to come first,
-    only numbers are kept for sure (`Lots`); the jobs themselves may be in memory or asleep in the store.
+    The first jobs of each class are in the planner's `SchedulerState`. Jobs behind them, and jobs whose start
+    time has not come, are kept as numbers in the `QueuedIndex`; the job itself may be in memory or spilled to
+    the store.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class QueueManager:
     # Handlers.
 
     def set_handlers(self, specs: Mapping[str, HandlerSpec]) -> None:
-        """The handlers are known anew: who waited for one may go on, and the jobs of a handler that is
-        another now wait for that one, in the order in which they waited."""
+        """Replace the handler specs. Jobs that waited for a handler become ready if it now exists; jobs of a
+        changed handler wait for its new version in their old order."""
         previous, self.handlers.specs = self.handlers.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
@@ -98,7 +99,7 @@ class QueueManager:
         self.windows.refill()
 
     def _remove_changed(self, previous: Mapping[str, HandlerSpec]) -> list[int]:
-        """The jobs in view of handlers that are not what they were `before`, taken out of their lines."""
+        """Remove the jobs of changed handlers from the planner; return their numbers in queue order."""
         numbers_by_class: list[list[int]] = []
         for job_class in self._scheduler_state.backlog.classes():
             if not job_class.is_prewarm and self.handlers.specs.get(job_class.handler) != previous.get(
@@ -111,13 +112,13 @@ class QueueManager:
                 )
                 for number in numbers_by_class[-1]:
                     self._scheduler_state.remove_waiting(job_class, number)
-        # Two lines may become one: the older job goes first then.
+        # Two classes may become one: the older job goes first then.
         return list(merge(*numbers_by_class))
 
-    # Coming and going.
+    # Enqueue and dequeue.
 
     def load_stored(self, stored: Sequence[StoredGroup]) -> None:
-        """Take in all that waits in the store."""
+        """Load all jobs that are queued in the store."""
         for stored_group in stored:
             self._index.load_group(stored_group)
         for group in list(self._index):
@@ -127,8 +128,8 @@ class QueueManager:
     def enqueue(self, live: LiveJob, job_class: JobClass | None = None, *, at_front: bool = False) -> None:
         """Put a queued job where it has to wait: for its handler, its time or its device.
 
-        `cls` is its class where that is at hand. `first`: before those that wait already; it has waited its
-        turn once.
+        `job_class` is the job's class if the caller knows it. `at_front` puts the job before those that wait
+        already, because it has reached the front once.
         """
         job = live.job
         if job.start_by is not None:
@@ -149,7 +150,7 @@ class QueueManager:
         self.spill_pool.maybe_spill(live)
 
     def dequeue(self, live: LiveJob) -> None:
-        """The job waits no more: it is about to start or to end, or was never accepted."""
+        """Remove a job from its queue: it is about to start or to end, or it was never accepted."""
         job = live.job
         if job.start_by is not None:
             self._deadlines.remove(job.number, job.start_by)
@@ -159,14 +160,14 @@ class QueueManager:
         elif live.phase in ("behind", "delayed", "spilled"):
             self._index.remove(job)
 
-    # What is said of a job.
+    # Reports on queued jobs.
 
     def stored_phase(self, job: Job) -> Literal["behind", "delayed"] | None:
-        """How a job waits that is not in memory; None where it does not."""
+        """How a job that is not in memory waits; None if it is not queued."""
         return self._index.phase_of(job)
 
     def counts_by_reason(self) -> Iterator[tuple[str, str, int, float | None]]:
-        """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
+        """Yield (queue, reason, number of jobs, time at which the first became ready) for all queued jobs."""
         for job_class, backlog in self._scheduler_state.backlog.by_class.items():
             if job_class.is_prewarm:
                 continue
@@ -191,11 +192,11 @@ class QueueManager:
                     yield queue, reason, len(pairs), None
 
     def unplanned_by_tenant(self) -> Counter[str]:
-        """How many jobs of each tenant wait outside the plan's view."""
+        """Count the jobs of each tenant that wait outside the planner's state."""
         return self._index.count_by_tenant()
 
     def jobs_ahead(self, job_class: JobClass, number: int) -> int:
-        """How many wait outside the plan's view and go before job `n` of this class."""
+        """Count the jobs outside the planner's state that go before job `number` of this class."""
         pool = self._scheduler_state.residency.device_pool(job_class)
         count = 0
         for group in self._index:
@@ -213,10 +214,10 @@ class QueueManager:
             )
         return count
 
-    # Moments.
+    # Due times.
 
     def _arm_timer(self, group: QueuedGroup) -> None:
-        """Set the timer for the first of a lot's delayed jobs."""
+        """Set the timer for the first delayed job of a group."""
         due_ms = group.next_due_ms
         if due_ms is not None and due_ms < group.timer_due_ms:
             group.timer_due_ms = due_ms

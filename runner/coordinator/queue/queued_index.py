@@ -1,4 +1,4 @@
-"""Pure: queued jobs of which memory holds no more than the number, in lots of jobs that are alike."""
+"""Pure: queued jobs kept as numbers only, in groups of jobs that are alike."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_mil
 
 
 class QueuedGroup:
-    """Jobs of one queue, handler, priority, need and traits. They go in the order of their acceptance."""
+    """Jobs of one queue, handler, priority, need and traits, in the order of their acceptance."""
 
     __slots__ = ("delayed", "job_class", "key", "ready", "ready_since", "timer_due_ms")
 
     def __init__(self, key: GroupKey, job_class: JobClass | None) -> None:
         self.key = key
-        #: Their class in the plan's view; None while their handler is not known. Several lots may have one.
+        #: Class of the jobs in the planner's state, shared by groups; None while their handler is unknown.
         self.job_class = job_class
-        #: Those behind their class's window.
+        #: Ready jobs behind the window of their class.
         self.ready = SortedPairs()
-        #: Those that are to start at a moment, by their reason.
+        #: Jobs with a later start time, by reason.
         self.delayed: dict[str, SortedPairs] = {}
-        #: About since when the first of the ready ones waits (UTC epoch seconds).
+        #: Approximate time since when the first ready job waits (UTC epoch seconds).
         self.ready_since = math.inf
-        #: The moment for which a timer is set.
+        #: Due time for which a timer is set.
         self.timer_due_ms = math.inf
 
     @property
     def next_due_ms(self) -> int | None:
-        """When the first of the delayed ones is due."""
+        """Due time of the first delayed job; None if no job is delayed."""
         first_pairs = [pairs.first_pair for pairs in self.delayed.values()]
         return min((pair[0] for pair in first_pairs if pair is not None), default=None)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is left."""
+        """Whether the group holds no job."""
         return not self.ready and not any(self.delayed.values())
 
 
 class QueuedIndex:
-    """All lots, and which of them make up a class."""
+    """All groups, and the groups that make up each class."""
 
     def __init__(self, class_of: Callable[[GroupKey], JobClass | None]) -> None:
         self._class_of = class_of
@@ -56,7 +56,7 @@ class QueuedIndex:
         return iter(self._groups.values())
 
     def load_group(self, stored: StoredGroup) -> None:
-        """Take in what the store holds of a lot."""
+        """Load a group as the store holds it."""
         group = self._get_or_create(stored.key)
         group.ready = SortedPairs.from_numbers(stored.ready)
         for reason, due_times in stored.delayed.items():
@@ -67,14 +67,14 @@ class QueuedIndex:
             group.ready_since = stored.oldest_ready_at
 
     def add_ready(self, job: Job) -> QueuedGroup:
-        """A job whose time has come waits behind the window of its class."""
+        """Add a job whose start time has come, behind the window of its class."""
         group = self._get_or_create(group_key(job))
         group.ready.add(0, job.number)
         group.ready_since = min(group.ready_since, job.ready_at)
         return group
 
     def add_delayed(self, job: Job) -> QueuedGroup:
-        """A job waits for its time."""
+        """Add a job that waits for its start time."""
         group = self._get_or_create(group_key(job))
         group.delayed.setdefault(job.reason or "scheduled", SortedPairs()).add(
             to_millis(job.ready_at), job.number
@@ -82,7 +82,7 @@ class QueuedIndex:
         return group
 
     def phase_of(self, job: Job) -> Literal["behind", "delayed"] | None:
-        """How a job waits here; None where it does not."""
+        """How a job waits here; None if it does not."""
         group = self._groups.get(group_key(job))
         if group is None:
             return None
@@ -92,7 +92,7 @@ class QueuedIndex:
         return "delayed" if any(pair in pairs for pairs in group.delayed.values()) else None
 
     def remove(self, job: Job) -> bool:
-        """Take a job out; False where it was not in its lot."""
+        """Remove a job; False if its group does not hold it."""
         group = self._groups.get(group_key(job))
         if group is None:
             return False
@@ -104,19 +104,19 @@ class QueuedIndex:
         return found
 
     def discard_number(self, number: int) -> None:
-        """Take out a number of which nothing else is known."""
+        """Remove a number of which nothing else is known."""
         for group in list(self._groups.values()):
             if group.ready.discard(0, number):
                 self._remove_if_empty(group)
 
     def take_due(self, group: QueuedGroup, until_ms: int, count: int) -> list[int]:
-        """Take out the delayed ones whose moment has come, at most `count` of each reason."""
+        """Remove and return the delayed jobs that are due, at most `count` of each reason."""
         taken = [number for pairs in group.delayed.values() for number in pairs.remove_until(until_ms, count)]
         self._remove_if_empty(group)
         return taken
 
     def make_ready(self, key: GroupKey, number: int) -> QueuedGroup:
-        """A job that was delayed is ready; memory knows no more of it than this."""
+        """Make a delayed job ready; memory knows no more of it than its key and number."""
         group = self._get_or_create(key)
         group.ready.add(0, number)
         return group
@@ -124,21 +124,21 @@ class QueuedIndex:
     # Classes.
 
     def reclassify(self) -> None:
-        """The handlers are known anew: look up every lot's class again."""
+        """Look up the class of every group again after the handlers have changed."""
         self._groups_by_class.clear()
         for group in self._groups.values():
             self._add_to_class(group)
 
     def classes(self) -> list[JobClass]:
-        """Those of which somebody is here."""
+        """The classes that have a job here."""
         return list(self._groups_by_class)
 
     def count_ready(self, job_class: JobClass) -> int:
-        """How many of a class are behind its window."""
+        """Count the jobs of a class that are behind its window."""
         return sum(len(group.ready) for group in self._groups_by_class.get(job_class, ()))
 
     def count_by_tenant(self) -> Counter[str]:
-        """How many jobs of each tenant are here."""
+        """Count the jobs of each tenant."""
         counts: Counter[str] = Counter()
         for group in self:
             counts[decode_traits(group.key.traits).tenant] += len(group.ready) + sum(
@@ -147,13 +147,13 @@ class QueuedIndex:
         return counts
 
     def first_numbers(self, job_class: JobClass, count: int) -> list[int]:
-        """The first ones of a class."""
+        """Return the numbers of the first jobs of a class."""
         groups = self._groups_by_class.get(job_class, ())
         numbers = [number for group in groups for _, number in group.ready.first_pairs(count)]
         return numbers if len(groups) == 1 else sorted(numbers)[:count]
 
     def remove_first(self, job_class: JobClass, numbers: list[int], since: float) -> None:
-        """Take out these, the first ones of a class; who is left is ready since then at the earliest."""
+        """Remove the first jobs of a class; those that stay have been ready since `since` at the earliest."""
         groups = list(self._groups_by_class.get(job_class, ()))
         for group in groups:
             if len(groups) == 1:
@@ -188,6 +188,6 @@ class QueuedIndex:
 
 
 def due_until_ms(now: float) -> int:
-    """The moment until which all is due at `now` (UTC epoch seconds)."""
-    # A little more: a timer for a moment must find that it has come.
+    """The moment up to which everything is due at `now` (UTC epoch seconds)."""
+    # Rounded up a little: a timer that fires for a moment must find that moment reached.
     return int(now * 1000 + 0.01)

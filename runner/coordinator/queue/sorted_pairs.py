@@ -1,4 +1,4 @@
-"""Pure: a long sorted line of (moment, number) pairs in 16 bytes each."""
+"""Pure: a long sorted sequence of (moment, number) pairs in 16 bytes each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from itertools import islice
 from operator import ge
 from typing import Self
 
-#: A part of the column holds at most so many pairs: a change in the middle moves 64 KiB.
+#: The largest number of pairs in a part: a change in the middle moves 64 KiB.
 PART_PAIRS_MAX = 4096
 
 Pair = tuple[int, int]
 
 
 class SortedPairs:
-    """Pairs of whole numbers of 64 bits in order, moments as `stores.queued.moment` bounds them. A million
-    take 16 MB, where objects of Python would take 100; adding, removing and looking one up cost the same
-    however many there are."""
+    """Pairs of 64-bit integers in order; `stores.queued_groups.to_millis` bounds the moments. A million pairs
+    take 16 MB, where Python objects would take 100. The cost of adding, removing and looking up does not
+    depend on the size."""
 
     __slots__ = ("_last_pairs", "_part_max", "_parts", "_size")
 
@@ -34,7 +34,7 @@ class SortedPairs:
 
     @classmethod
     def from_numbers(cls, numbers: array[int], *, part_max: int = PART_PAIRS_MAX) -> Self:
-        """These numbers, all at moment 0; in order, as an index gives them, they are taken in by parts."""
+        """Build from numbers, all at moment 0; sorted numbers (as from an index) are added by parts."""
         made = cls(part_max=part_max)
         if any(map(ge, numbers, islice(numbers, 1, None))):
             numbers = array("q", sorted(set(numbers)))
@@ -61,7 +61,7 @@ class SortedPairs:
         return moments[0], numbers[0]
 
     def add(self, at: int, number: int) -> bool:
-        """Put a pair in its place; False where it is there already."""
+        """Insert a pair; False if it is there already."""
         if not self._last_pairs or (at, number) > self._last_pairs[-1]:
             self._append(at, number)
             return True
@@ -77,7 +77,7 @@ class SortedPairs:
         return True
 
     def discard(self, at: int, number: int) -> bool:
-        """Take a pair out; False where it was not there."""
+        """Remove a pair; False if it is not there."""
         part, index = self._find_position(at, number)
         if not self._has_at(part, index, at, number):
             return False
@@ -101,7 +101,7 @@ class SortedPairs:
         return found
 
     def remove_until(self, at: int, count: int) -> list[int]:
-        """Take out the numbers of the first pairs up to this moment, at most `count`."""
+        """Remove the first pairs up to this moment, at most `count`; return their numbers."""
         taken = [number for moment, number in self.first_pairs(count) if moment <= at]
         remaining = len(taken)
         while remaining:
@@ -116,7 +116,7 @@ class SortedPairs:
         return taken
 
     def count_before(self, at: int, number: int) -> int:
-        """How many pairs come before this one."""
+        """Count the pairs that come before this one."""
         part, index = self._find_position(at, number)
         return sum(len(numbers) for _, numbers in self._parts[:part]) + index
 
@@ -131,7 +131,7 @@ class SortedPairs:
         self._size += 1
 
     def _find_position(self, at: int, number: int) -> tuple[int, int]:
-        """The part and the index in it where the pair is, or would be."""
+        """The part, and the index in it, at which the pair is or would be."""
         part = bisect_left(self._last_pairs, (at, number))
         if part == len(self._parts):
             return part, 0
@@ -142,7 +142,7 @@ class SortedPairs:
     def _has_at(self, part: int, index: int, at: int, number: int) -> bool:
         if part == len(self._parts):
             return False
-        # Its part ends at or after the pair, so there is something at this index.
+        # The part ends at or after the pair, so there is a pair at this index.
         moments, numbers = self._parts[part]
         return moments[index] == at and numbers[index] == number
 

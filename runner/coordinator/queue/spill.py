@@ -1,4 +1,4 @@
-"""Effect: jobs that wait in the store alone: memory lets go of them and takes them in again."""
+"""Effect: spills queued jobs to the store when there are too many, and loads them back."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-#: Inputs of waiting jobs stay in memory up to this sum; beyond it they are read when needed.
+#: Inputs of queued jobs stay in memory up to this sum; the others are read when they are needed.
 INPUTS_MAX_BYTES = 64 * 1024 * 1024
-#: A read that failed is tried again after so long.
+#: A failed read is tried again after this time.
 READ_RETRY_S = 1.0
-#: So often a job that changes while its row is read is looked for.
+#: The number of lookups of a job that changes while its row is read.
 LOAD_TRIES = 10
 
-#: Reads rows by their numbers; inputs that are small come with them.
+#: Reads rows by their numbers, together with small inputs.
 RowReader = Callable[[Sequence[int]], Awaitable[list[tuple[Job, bytes | None]]]]
 #: Reads a row by its id.
 JobFinder = Callable[[str], Awaitable[Job | None]]
@@ -34,36 +34,37 @@ JobFinder = Callable[[str], Awaitable[Job | None]]
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """How much of what waits is in memory."""
+    """Bounds on the queued jobs that are kept in memory."""
 
-    #: Live jobs up to this number stay wherever they wait; a quiet house never lets go of one.
+    #: Below this number of live jobs none is spilled.
     kept_jobs_max: int = 20_000  # guard: spill-kept
-    #: So many jobs of a class are in the plan's view; those behind follow when half of them are gone.
+    #: Window of a class in the planner's state; it is refilled when half of it is used up.
     window_jobs: int = 2_000  # guard: spill-window
-    #: With so many live jobs classes get the small window.
+    #: From this number of live jobs on, classes get the small window.
     large_backlog_jobs: int = 50_000  # guard: spill-live
     small_window_jobs: int = 32  # guard: spill-small-window
-    #: Rows read in one go.
+    #: Rows in one read.
     rows_per_read: int = 1_000  # guard: spill-read-rows
-    #: What is due at one moment goes in portions of so many, a portion a turn of the loop.
+    #: Jobs due at one moment are handled in portions of this size, one per iteration of the event loop.
     due_per_turn: int = 1_000  # guard: spill-due
 
 
 async def read_with_retry(
     read: Callable[[Sequence[int]], Awaitable[Result]], numbers: Sequence[int], what: str
 ) -> Result:
-    """What `read` finds of these job numbers; a read that fails is tried again until one does not."""
+    """Return what `read` finds for these job numbers, trying again until a read succeeds."""
     while True:
         try:
             return await read(numbers)
         except Exception:
-            # Given up, these would wait or hold an executor for ever; the store may be better in a moment.
+            # Without a retry these would wait, or hold an executor, for ever; the store may recover in a
+            # moment.
             log.exception("%s could not be read (%d of them); it is tried again", what, len(numbers))
         await asyncio.sleep(READ_RETRY_S)
 
 
 class SpillPool:
-    """What memory holds of jobs that wait: themselves up to a number, their inputs up to a sum."""
+    """Keeps queued jobs in memory up to a number, and their inputs up to a sum of bytes."""
 
     def __init__(
         self,
@@ -81,23 +82,24 @@ class SpillPool:
         self._read_rows = read_rows
         self._find_job = find_job
         self._bounds = bounds
-        #: Bytes of the inputs that are in memory.
+        #: Bytes of the inputs in memory.
         self.input_bytes = 0
-        #: Reads under way.
+        #: Reads in progress.
         self._reads_in_progress = 0
-        #: Counts who was let go of.
+        #: Counts spilled jobs.
         self._spill_count = 0
-        #: Who was let go of while reads were under way, with the count: an older row must not be believed.
+        #: Jobs spilled while reads were in progress, with the count at that time: a row read before is
+        #: outdated.
         self._spilled_during_reads: dict[int, int] = {}
 
     def maybe_spill(self, live: LiveJob) -> None:
-        """The job waits behind others or for its time: where memory holds enough, let go of it as soon
-        as it is durable."""
+        """Spill a job that waits behind others or for its start time, as soon as it is durable, if memory
+        holds enough jobs."""
         if len(self._registry) > self._bounds.kept_jobs_max:
             self._journal.call_when_durable(lambda _: self._spill(live), is_urgent=False, is_patient=True)
 
     async def load(self, numbers: Sequence[int]) -> None:
-        """Take these in again, as far as they still wait behind others or for their time."""
+        """Load these jobs back, as far as they still wait behind others or for their start time."""
         with self._track_read() as count_before:
             rows = await read_with_retry(self._read_rows, numbers, "jobs that wait")
             for job, input_ in rows:
@@ -113,7 +115,7 @@ class SpillPool:
                     self._index.discard_number(number)
 
     async def load_job(self, job_id: str) -> LiveJob | None:
-        """The job as a live one; None where it has ended, or there is none.
+        """Return the job as a live one; None if it has ended or does not exist.
 
         Raises:
             StoreUnavailable: its row can't be read.
@@ -131,14 +133,14 @@ class SpillPool:
         raise RunnerError(f"job {job_id} is neither in memory nor where the store says that it waits")
 
     def keep_input(self, live: LiveJob, text: bytes) -> None:
-        """An input was read from the store; it stays in memory from now on."""
+        """Keep an input in memory that was read from the store."""
         if live.input is None:
             live.input = text
-            # Who was let go of while it was read is not in memory for long.
+            # A job that was spilled during the read does not stay in memory.
             self.input_bytes += live.job.input_bytes if live.phase != "spilled" else 0
 
     def drop_input(self, live: LiveJob, failure: StoreUnavailable | None = None) -> None:
-        """The input of a waiting job is durable, or not wanted any more: it leaves memory."""
+        """Drop the input of a queued job from memory: it is durable, or not wanted any more."""
         if failure is None and live.phase in ("waiting", "delayed", "behind") and live.input is not None:
             live.input = None
             self.input_bytes -= live.job.input_bytes
@@ -146,11 +148,11 @@ class SpillPool:
     def _spill(self, live: LiveJob) -> None:
         if live.phase not in ("behind", "delayed") or live.end_callbacks or live.has_unused_attempt:
             return
-        # It has changed since: its row is not up to date yet.
+        # The job has changed since: its row is not up to date yet.
         if not self._journal.is_written(live.job):
             return
         if live.input is not None:
-            # The input itself stays with the object: whoever submitted it is about to be answered.
+            # The input itself stays with the object: its submitter is about to be answered.
             self.input_bytes -= live.job.input_bytes
         live.phase = "spilled"
         self._registry.remove(live)
@@ -160,7 +162,7 @@ class SpillPool:
 
     @contextmanager
     def _track_read(self) -> Iterator[int]:
-        """Rows are read and taken in; gives the count before, which tells who was let go of meanwhile."""
+        """Track a read; yield the spill count before it, which shows the jobs that are spilled meanwhile."""
         self._reads_in_progress += 1
         try:
             yield self._spill_count
@@ -170,7 +172,7 @@ class SpillPool:
                 self._spilled_during_reads.clear()
 
     def _restore(self, job: Job, input_: bytes | None, count_before: int) -> None:
-        """Believe a row that was read since `began`, unless memory knows better."""
+        """Restore a job from a row that was read after `count_before`, unless memory has a newer state."""
         if (
             job.number in self._registry.by_number
             or self._spilled_during_reads.get(job.number, 0) > count_before

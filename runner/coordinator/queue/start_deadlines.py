@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class StartDeadlines:
-    """Until when jobs have to start that never did."""
+    """Deadlines for the first start of queued jobs."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class StartDeadlines:
         self._reasons = reasons
         self._timers = timers
         self._now = now
-        #: Ends a job that waited for too long.
+        #: Fails a job that waited for too long.
         self._fail_job = fail_job
-        #: So many are handled in one turn of the loop.
+        #: Jobs handled in one iteration of the event loop.
         self._due_per_turn = due_per_turn
         self._deadlines = SortedPairs()
         self._timer_due_ms = math.inf
@@ -50,19 +50,19 @@ class StartDeadlines:
         return len(self._deadlines)
 
     def load(self, stored: Iterable[DueTimes]) -> None:
-        """Take in the deadlines of all jobs in the store."""
+        """Load the deadlines of all jobs in the store."""
         for due_times in stored:
             for time_ms, number in zip(due_times.times_ms, due_times.numbers, strict=True):
                 self._deadlines.add(time_ms, number)
         self._arm_timer()
 
     def add(self, number: int, start_by: float) -> None:
-        """Job `n` has to start until then (UTC epoch seconds)."""
+        """Set the deadline of job `number` (UTC epoch seconds)."""
         self._deadlines.add(to_millis(start_by), number)
         self._arm_timer()
 
     def remove(self, number: int, start_by: float) -> None:
-        """Job `n` has started, or ends."""
+        """Remove the deadline of a job that has started or ends."""
         self._deadlines.discard(to_millis(start_by), number)
 
     def _arm_timer(self) -> None:
@@ -72,7 +72,7 @@ class StartDeadlines:
             self._timers.call_at(first_pair[0] / 1000, self._on_due)
 
     def _on_due(self) -> None:
-        """The longest wait of some jobs is over. Those not in memory have to be read before they end."""
+        """Expire jobs whose deadline has passed. Jobs that are not in memory have to be loaded first."""
         self._timer_due_ms = math.inf
         spilled: list[int] = []
         for number in self._deadlines.remove_until(due_until_ms(self._now()), self._due_per_turn):
@@ -101,7 +101,7 @@ class StartDeadlines:
 
     def _expire(self, live: LiveJob) -> None:
         start_by = live.job.start_by
-        # One that is about to start gets its deadline again if it comes back.
+        # A job that is about to start gets its deadline again if it comes back.
         if live.phase not in ("waiting", "behind", "delayed") or start_by is None:
             return
         if self._now() < start_by:

@@ -1,4 +1,4 @@
-"""Effect: everything that is to happen at a later moment, on one timer of the loop."""
+"""Effect: timed callbacks, all on one timer of the event loop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-#: The moments are looked at this often at least: while the machine sleeps, the loop's own clock stands still.
+#: Due times are checked at least this often: the loop's own clock stops while the machine is suspended.
 CHECK_INTERVAL_S = 10.0
 
 
 class Timers:
-    """A heap of moments. An entry is not cancelled: what it calls looks whether it still matters."""
+    """A heap of due times. Entries are not cancelled: a callback checks whether it is still needed."""
 
     def __init__(self, now: Callable[[], float], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
         self._now = now
@@ -26,13 +26,13 @@ class Timers:
         self._armed_at = float("inf")
 
     def call_at(self, at: float, callback: Callable[[], None]) -> None:
-        """Call at `when` (UTC epoch seconds as `now` tells them), or at once where that is past."""
+        """Call at `at` (UTC epoch seconds, on the clock of `now`), or at once if that is past."""
         heapq.heappush(self._heap, (at, next(self._tie_breakers), callback))
         if at < self._armed_at:
             self._arm_timer()
 
     def close(self) -> None:
-        """Forget everything that was to happen."""
+        """Drop all callbacks."""
         if self._handle is not None:
             self._handle.cancel()
         self._heap.clear()
@@ -52,7 +52,7 @@ class Timers:
     def _run_due(self) -> None:
         self._handle = None
         now = self._now()
-        # A bounded share of a turn: a million jobs that become ready at once must not stop the loop.
+        # A bounded number per iteration: a million jobs that become ready at once must not block the loop.
         for _ in range(1_000):
             if not self._heap or self._heap[0][0] > now:
                 break

@@ -1,4 +1,4 @@
-"""Effect: the reason beside a job's state, as of now."""
+"""Effect: the reasons why jobs wait, as of now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.stores.queued_groups import group_key
 
 
 class WaitReasons:
-    """Why each job is where it is: by its handler, its time, its queue, and the last plan."""
+    """Finds why each job waits: its handler, its start time, its queue, or the last plan."""
 
     def __init__(
         self, *, scheduler_state: SchedulerState, handlers: ActiveHandlers, now: Callable[[], float]
@@ -21,7 +21,7 @@ class WaitReasons:
         self._scheduler_state = scheduler_state
         self._handlers = handlers
         self._now = now
-        #: Why the head of a class waits, by the last plan.
+        #: Why the first job of a class waits, by the last plan.
         self.planned_reasons: Mapping[JobClass, str] = {}
 
     def for_live_job(self, live: LiveJob) -> str | None:
@@ -49,7 +49,7 @@ class WaitReasons:
         return "waiting_for_handler" if job_class is None else self.for_class(job_class, job.queue)
 
     def for_class(self, job_class: JobClass | None, queue: str) -> str:
-        """The reason of a class's ready jobs in a queue; None: of a job without a class."""
+        """The reason of a class's ready jobs in a queue; `job_class` is None for jobs without a class."""
         if queue in self._scheduler_state.backlog.paused:
             return "paused"
         return self.planned_reasons.get(job_class, "ready") if job_class is not None else "ready"

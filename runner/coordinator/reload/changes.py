@@ -1,4 +1,4 @@
-"""Pure: what a reload has made of the handlers."""
+"""Pure: compares the handlers before and after a reload."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from runner.handlers.spec import HandlerSpec
 
-#: A log line names so many of a kind.
+#: The number of names of each kind in a log line.
 NAMES_SHOWN_MAX = 10
 
 
@@ -16,17 +16,17 @@ class ReloadResult(msgspec.Struct, frozen=True):
     """Names of handlers, each in one list, sorted."""
 
     added: list[str] = []
-    #: Their code, or the operator's options for them, are others than before, or they were broken.
+    #: Their code or the operator's overrides have changed, or they were broken.
     changed: list[str] = []
     removed: list[str] = []
-    #: All that can't be used now.
+    #: All handlers that can't be used now.
     broken: list[str] = []
     unchanged: list[str] = []
-    #: It takes long: what became of them is not known yet.
+    #: Describing takes long: the result is not known yet.
     describing: bool = False
 
     def summary(self) -> str:
-        """All but the unchanged ones, for a line of the log."""
+        """Summarize all but the unchanged handlers, for a log line."""
         lists = {
             "added": self.added,
             "changed": self.changed,
@@ -40,7 +40,7 @@ class ReloadResult(msgspec.Struct, frozen=True):
 def compare_handlers(
     before: Mapping[str, HandlerSpec], after: Mapping[str, HandlerSpec], touched: Set[str]
 ) -> ReloadResult:
-    """What became of each handler; `touched` are those whose files are not what they were."""
+    """Compare each handler; `touched` are those whose files have changed."""
     changes = ReloadResult([], [], sorted(before.keys() - after.keys()), [], [])
     for name in sorted(after):
         spec, old = after[name], before.get(name)

@@ -1,4 +1,4 @@
-"""Effect: for development: looks at the files of the handlers and has them reloaded when they change."""
+"""Effect: for development: watches the files of the handlers and reloads them when they change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.errors import RunnerError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-#: Editors write in steps: nothing is read before the files have been quiet for so long.
+#: Editors write in steps: nothing is read before the files have been unchanged for this time.
 QUIET_S = 0.15
 
 #: Path -> (time of the change in ns, size, inode).
@@ -21,7 +21,7 @@ FileStamps = dict[str, tuple[int, int, int]]
 
 
 class FileWatcher:
-    """Reloads when what `look` gives is not what it was."""
+    """Reloads when the result of `read_stamps` changes."""
 
     def __init__(
         self, read_stamps: Callable[[], Awaitable[FileStamps]], reload: Callable[[], Awaitable[object]]
@@ -30,20 +30,20 @@ class FileWatcher:
         self._reload = reload
 
     async def run(self) -> None:
-        """Look and reload, until cancelled."""
-        # The first turn reloads in any case: something may have changed while the handlers were described.
+        """Check and reload, until cancelled."""
+        # The first pass reloads in any case: files may have changed while the handlers were described.
         stamps: FileStamps | None = None
         while True:
             try:
                 current = await self._read_stamps()
                 if current != stamps:
-                    # Taken before the reload: what changes meanwhile is found by the next look.
+                    # Taken before the reload: a change during the reload is found by the next check.
                     stamps = await self._wait_until_quiet(current)
                     await self._reload()
             except RunnerError as refused:
                 log.debug("not reloaded: %s", refused.message)
             except Exception:
-                # The boundary of one turn: the next save may fare better.
+                # The boundary of one pass: the next one may succeed.
                 log.exception("the files of the handlers could not be watched")
             await asyncio.sleep(POLL_S)
 
@@ -57,8 +57,8 @@ class FileWatcher:
 
 
 def read_file_stamps(folders: Iterable[str], file: Path | None = None) -> FileStamps:
-    """All Python files of these folders, and one more file, as they are now. Not for the loop: a disk may be
-    far away, and slow."""
+    """Read the stamps of all Python files in these folders, and of one more file. Blocks, so not to be called
+    on the event loop: a disk may be remote and slow."""
     stamps: FileStamps = {}
     for folder in folders:
         try:
@@ -78,6 +78,6 @@ def _add_stamp(stamps: FileStamps, path: str) -> None:
     try:
         stat = os.stat(path)
     except OSError:
-        # It was removed since, or is a link to nothing.
+        # It was removed since, or is a dangling link.
         return
     stamps[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)

@@ -20,7 +20,7 @@ HANDLER_WAIT_S = 30.0
 
 
 class HandlerActivator:
-    """Puts descriptions and overrides in force for the queue and for whoever else is notified."""
+    """Activates descriptions and overrides in the queue, and notifies the callback."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class HandlerActivator:
         )
 
     def apply(self) -> None:
-        """Put in force what is known now."""
+        """Activate the current descriptions."""
         self._queue_manager.set_handlers(self.effective_specs())
         self._on_change(self.handlers_message())
 
@@ -66,27 +66,27 @@ class HandlerActivator:
         self._warn_about_unused()
 
     def replace_overrides(self, overrides: Overrides) -> None:
-        """Put in force what a reload has found."""
+        """Activate overrides that a reload has read."""
         self._overrides = overrides
         self.apply()
         self._store_descriptions()
         self._warn_about_unused()
 
     async def wait_for_handler(self, name: str) -> None:
-        """Wait until it is known whether there is such a handler, 30 s at most."""
+        """Wait until it is known whether the handler exists, 30 s at most."""
         try:
             await asyncio.wait_for(self._handler_registry.wait_for_handler(name), HANDLER_WAIT_S)
         except TimeoutError:
             log.warning("handler %s is still being described after %g s", name, HANDLER_WAIT_S)
 
     def _store_descriptions(self) -> None:
-        """Sources that are described now need no describing process at the next start."""
+        """Store descriptions, so that these sources need no describing process at the next start."""
         for key in self._handler_registry.outdated_keys:
             self._store_value(value_names.DESCRIPTIONS + key, None)
         for key, text in self._handler_registry.cache_entries.items():
             self._store_value(value_names.DESCRIPTIONS + key, text)
 
     def _warn_about_unused(self) -> None:
-        """The operator may have misspelled a name."""
+        """Warn about overrides that match no handler: the operator may have misspelled a name."""
         for name in self._overrides.unused_tables(self._handler_registry.specs):
             log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)

@@ -1,4 +1,4 @@
-"""Effect: takes the handlers in anew while the server runs, one reload at a time."""
+"""Effect: reloads the handlers while the server runs, one reload at a time."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)
 
-#: Who asked is answered after so long, while the descriptions go on.
+#: A request is answered after this time, while the descriptions go on.
 REPLY_WAIT_S = 60.0
 
 
 class RetireExecutors(Protocol):
-    """What is done with the executors of a handler that is another now."""
+    """Retires the executors of a changed handler."""
 
     def __call__(self, handler: str, *, is_replaced: bool) -> None:
-        """They go; where it `is_replaced`, those that still load are not waited for."""
+        """Retire them; with `is_replaced`, executors that are still loading are killed."""
 
 
 class HandlerReloader:
-    """Describes the handlers anew, puts the new ones in force, and replaces the executors of old ones."""
+    """Describes the handlers again, activates the new ones, and replaces the executors of old ones."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class HandlerReloader:
         self._next: asyncio.Task[ReloadResult] | None = None
 
     def request_reload(self) -> asyncio.Task[ReloadResult]:
-        """A reload that begins after this call: one that is under way may have read the files already. All
-        who ask while one is under way share the next."""
+        """Start a reload after the current one, which may have read the files already. All requests during
+        one reload share the next."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._reload_after(self._current))
             self._next.add_done_callback(_log_reload_failure)
         return self._next
 
     async def handle_request(self, requester: Requester, request: front_protocol.ReloadHandlers) -> None:
-        """Reload for who asks, and say what has changed."""
+        """Reload, and reply with the changes."""
         self._gate.check_open()
         task = self.request_reload()
         await asyncio.wait([task], timeout=self._reply_wait_s)
@@ -79,7 +79,7 @@ class HandlerReloader:
         )
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the reloads under way."""
         for task in (self._current, self._next):
             if task is not None:
                 task.cancel()
@@ -95,7 +95,7 @@ class HandlerReloader:
             log.error("the handlers are left as they were: %s", refused.message)
             raise ReloadRefused(refused.message) from refused
         self._gate.check_open()
-        # From here to the end nothing else runs: no plan sees half of it.
+        # From here to the end nothing else runs: no plan sees a half-applied reload.
         before = self._queue_manager.handlers.specs
         self._apply_overrides(overrides)
         changes = compare_handlers(before, self._queue_manager.handlers.specs, touched)
@@ -108,7 +108,7 @@ class HandlerReloader:
 
     def _log_changes(self, changes: ReloadResult, before: Mapping[str, HandlerSpec]) -> None:
         specs = self._queue_manager.handlers.specs
-        # What is as broken as before was told before.
+        # Handlers that are broken in the same way as before were logged before.
         newly_broken = [name for name in changes.broken if specs[name] != before.get(name)]
         has_changes = changes.added or changes.changed or changes.removed
         level = logging.WARNING if newly_broken else logging.INFO if has_changes else logging.DEBUG
@@ -117,7 +117,7 @@ class HandlerReloader:
 
 
 def _log_reload_failure(task: asyncio.Task[ReloadResult]) -> None:
-    """Nobody may wait for it any more: what went wrong is logged all the same."""
+    """Log the failure of a reload, because no request may be waiting for it any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, RunnerError):
         log.error("a reload of the handlers failed", exc_info=error)

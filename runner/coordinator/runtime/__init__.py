@@ -1,1 +1,1 @@
-"""Effect: what every part of the coordinator may use: clock, background tasks, names of stored values."""
+"""Effect: used by all parts of the coordinator: clock, background tasks, names of stored values."""

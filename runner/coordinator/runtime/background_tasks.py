@@ -1,4 +1,4 @@
-"""Effect: tasks that run beside the code that starts them, which awaits none of them."""
+"""Effect: tasks that run in the background, awaited by no other code."""
 
 from __future__ import annotations
 

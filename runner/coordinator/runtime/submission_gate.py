@@ -1,4 +1,4 @@
-"""Pure: whether the server still takes in work; it stops when shutdown begins."""
+"""Pure: whether the server still accepts work; it stops when shutdown begins."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class SubmissionGate:
         self.is_closed = False
 
     def close(self) -> None:
-        """Take in no more work."""
+        """Accept no more work."""
         self.is_closed = True
 
     def check_open(self) -> None:
-        """Raise ShuttingDown where the gate is closed."""
+        """Raise ShuttingDown if the gate is closed."""
         if self.is_closed:
             raise shutting_down_error()
 
 
 def shutting_down_error() -> ShuttingDown:
-    """The refusal of whatever comes too late."""
+    """Make the error of a request that comes after shutdown has begun."""
     return ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)

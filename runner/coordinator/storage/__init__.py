@@ -1,1 +1,1 @@
-"""Effect: the journal of committed changes, and what else the data folder holds."""
+"""Effect: the journal of committed changes, and other files of the data folder."""

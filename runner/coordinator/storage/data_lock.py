@@ -1,4 +1,4 @@
-"""Effect: the lock of a data folder: one coordinator at a time, and who it is."""
+"""Effect: the lock of a data folder, held by one coordinator at a time, and the identity of its holder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runner.errors import RefusedStart
 
 
 class LockHolder(msgspec.Struct):
-    """What the lock file tells people and programs about who holds it."""
+    """The content of the lock file, for people and programs."""
 
     pid: int
     url: str = ""
@@ -21,10 +21,10 @@ class LockHolder(msgspec.Struct):
 
 
 class DataLock:
-    """flock on DATA/lock. The kernel lets go of it when the process ends, however it ends.
+    """flock on DATA/lock. The kernel releases it when the process ends, however it ends.
 
-    The file may be deleted by hand, and a second coordinator may then start: the store's epoch is the
-    fence that stops the first one.
+    If the file is deleted by hand, a second coordinator may start: the store's epoch is the fence that
+    stops the first one.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -32,10 +32,10 @@ class DataLock:
         self._fd = -1
 
     def acquire(self) -> LockHolder | None:
-        """Take the lock; who held it last, if that one ended without a word.
+        """Acquire the lock; return the previous holder if it ended without releasing it.
 
         Raises:
-            RefusedStart: somebody holds it; the message names the holder.
+            RefusedStart: another process holds it; the message names the holder.
         """
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -53,13 +53,13 @@ class DataLock:
         return previous
 
     def write_holder(self, holder: LockHolder) -> None:
-        """Write who holds the lock."""
+        """Write the holder into the lock file."""
         document = msgspec.json.encode(holder)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, document, 0)
 
     def release(self) -> None:
-        """Let go; the file stays, so that nobody locks a name that is about to vanish."""
+        """Release the lock; the file stays, so that no process locks a name that is about to vanish."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)
@@ -67,7 +67,7 @@ class DataLock:
 
 
 def read_holder(data_dir: Path) -> LockHolder | None:
-    """Who holds the folder now; pid 0 if it did not say. None: nobody does."""
+    """The current holder of the folder; pid 0 if it is not known, None if there is none."""
     try:
         fd = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

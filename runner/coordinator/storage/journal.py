@@ -1,4 +1,4 @@
-"""Effect: group commit: gathers what changed, writes it in one transaction, then tells who waited."""
+"""Effect: group commit: gathers changes, writes them in one transaction, then calls the waiting callbacks."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from runner.stores.store import WriteBatch
 
 log = logging.getLogger(__name__)
 
-#: What nobody waits for may gather for so long; measured to need 7 times fewer commits.
+#: Changes that no callback waits for are gathered for this time; measured to need 7 times fewer commits.
 GATHER_WINDOW_S = 0.005
-#: While the store refuses writes it is tried again after so long.
+#: While the store refuses writes, they are tried again after this time.
 WRITE_RETRY_S = 0.25
-#: Who waits for a commit that takes longer is told so, in time for an answer within 2 s.
+#: A commit that takes longer is reported to its waiters, in time for a reply within 2 s.
 SLOW_COMMIT_S = 1.5
-#: A batch may take longer for its size: a store that takes less in a second is in trouble.
+#: A large batch may take longer: a store that writes less than this in a second has a problem.
 ROWS_PER_S_MIN = 5_000
 BYTES_PER_S_MIN = 20_000_000
 
 
 class Committer(Protocol):
-    """Where batches go."""
+    """Commits batches to the store."""
 
     async def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """Raises StoreUnavailable where nothing of it was written."""
+        """Commit a batch. Raises StoreUnavailable if nothing of it was written."""
 
 
 class Journal:
-    """The one way into the store.
+    """The only way to write to the store.
 
-    Everything told to it between two commits goes into the next one, which takes each job's state as
-    it is when the commit starts: the insert and the end of a short job are one row. Callbacks given to
-    `when_durable` run after the commit that holds all that was told before them, in order.
+    All changes between two commits go into the next one, which takes each job's state as it is when the
+    commit starts: the insert and the end of a short job are one row. Callbacks of `call_when_durable` run
+    after the commit that holds all changes made before them, in order.
     """
 
     def __init__(
@@ -59,37 +59,37 @@ class Journal:
         self._encode_event = encode_event
         self._on_events = on_events
         self._on_fenced = on_fenced
-        #: Told the seconds that each commit took.
+        #: Called with the duration of each commit in seconds.
         self._on_commit = on_commit
         self._pending = PendingBatch()
         self._waiters = CommitWaiters()
         self._slow_commit_s = slow_commit_s
-        #: Events of the commit under way, by job.
+        #: Job number -> first event of the job in the commit under way.
         self._committing_first_seq: dict[int, int] = {}
         self._is_committing = False
         self._is_closed = False
-        #: Somebody waits for the next commit.
+        #: The next commit was requested to be soon.
         self._is_commit_requested = False
-        #: A commit is due at the end of this turn.
+        #: A commit starts at the end of this iteration.
         self._is_start_scheduled = False
         self._timer: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        #: Why writes are refused now; None while all is well.
+        #: Why writes are refused now; None if they are not.
         self.failure: StoreUnavailable | None = None
 
     def insert(self, job: Job, input_: bytes) -> None:
-        """A new job."""
+        """Add a new job."""
         self._pending.insert(job, input_)
         self._schedule_commit()
 
     def update(self, job: Job) -> None:
-        """The job has changed."""
+        """Write the changed state of a job."""
         self._pending.update(job)
         self._schedule_commit()
 
     def add_output(self, job: Job, output: bytes) -> None:
-        """The job has succeeded with this JSON text."""
+        """Add the output of a job that has succeeded, a JSON text."""
         self._pending.add_output(job, output)
         self._schedule_commit()
 
@@ -99,18 +99,18 @@ class Journal:
         self._schedule_commit()
 
     def trim(self, job: Job, first_seq: int) -> None:
-        """Retention: events before `first_seq` may go."""
+        """Remove events before `first_seq`, for retention."""
         job.first_seq = first_seq
         self._pending.trim(job, first_seq)
         self._schedule_commit()
 
     def delete(self, job: Job) -> None:
-        """Remove an ended job with all that is its."""
+        """Remove an ended job with all its data."""
         self._pending.delete(job)
         self._schedule_commit()
 
     def set_value(self, name: str, value: bytes | None) -> None:
-        """Remember a named value; None forgets it."""
+        """Store a named value; None removes it."""
         self._pending.set_value(name, value)
         self._schedule_commit()
 
@@ -122,10 +122,10 @@ class Journal:
     def call_when_durable(
         self, callback: DurabilityCallback, *, is_urgent: bool = True, is_patient: bool = False
     ) -> None:
-        """Call after the commit of all that was told until now: with None, or why it failed.
+        """Call after the commit of all changes made until now: with None, or the reason of the failure.
 
-        While the store refuses, or a commit is late, calls are made with the failure at once and the
-        writes are kept; a `patient` call waits until they are durable and is never told of a failure.
+        While the store refuses writes or a commit is late, callbacks get the failure at once and the writes
+        are kept; an `is_patient` callback waits until they are durable and never gets a failure.
         """
         if self.failure is not None and not is_patient:
             callback(self.failure)
@@ -137,7 +137,7 @@ class Journal:
             self._schedule_commit()
 
     def commit_soon(self) -> None:
-        """Somebody waits: commit at the end of this turn of the loop."""
+        """Commit at the end of this iteration of the event loop, because a client waits."""
         self._is_commit_requested = True
         if self._is_start_scheduled or self._is_committing or self._is_closed or self.failure is not None:
             return
@@ -147,7 +147,7 @@ class Journal:
         self._timer = asyncio.get_running_loop().call_soon(self._start_commit)
 
     async def flush(self) -> None:
-        """Wait until all that was told is durable.
+        """Wait until all changes made until now are durable.
 
         Raises:
             StoreUnavailable: the store refuses writes, or a commit is late.
@@ -166,7 +166,7 @@ class Journal:
         await done
 
     def is_written(self, job: Job) -> bool:
-        """Whether nothing new is to be written of the job; for those who are told of a commit."""
+        """Whether all changes of the job are written; for callbacks of a commit."""
         return not self._pending.contains(job)
 
     def durable_seq(self, job: Job) -> int:
@@ -177,7 +177,7 @@ class Journal:
         return job.last_seq if first_seq is None else first_seq - 1
 
     async def close(self) -> None:
-        """Write what is left and stop.
+        """Write the remaining changes and stop.
 
         Raises:
             StoreUnavailable: the store refuses writes, or a commit is late; a late one may still go through.
@@ -211,7 +211,7 @@ class Journal:
         self._waiters.start_commit()
         batch, events = self._pending.take_batch() if self._pending.has_rows() else (None, [])
         self._committing_first_seq = {job.number: new[0].seq for job, new in events}
-        # The loop's own clock stands still during a turn, and counts whole milliseconds.
+        # The loop's own clock does not advance during an iteration, and counts whole milliseconds.
         started_mono = time.monotonic()
         failure = None if batch is None else await self._write(batch)
         self._is_committing = False
@@ -237,7 +237,7 @@ class Journal:
             self._schedule_commit()
 
     async def _write(self, batch: WriteBatch) -> StoreUnavailable | None:
-        """Commit; why it failed, if it did."""
+        """Commit the batch; return the reason of a failure."""
         self._slow_commit_timer = asyncio.get_running_loop().call_later(
             self._slow_commit_s, self._allow_for_size, batch
         )
@@ -250,7 +250,7 @@ class Journal:
         except StoreUnavailable as refused:
             return refused
         except Exception as error:
-            # Dropped, the batch would be lost and who waits for it would wait for ever.
+            # The batch must not be dropped: it would be lost, and its waiters would wait for ever.
             log.exception("a commit failed in a way that nobody foresaw")
             return StoreUnavailable(f"a commit failed: {error!r}; see the server's log")
         finally:
@@ -258,14 +258,14 @@ class Journal:
         return None
 
     def _allow_for_size(self, batch: WriteBatch) -> None:
-        """The commit under way is slow: what may it still take, for what it has to write?"""
+        """Extend the time limit of a slow commit by the size of its batch."""
         rows = len(batch.inserts) + len(batch.updates) + len(batch.outputs) + len(batch.events)
         payloads = [text for _, text in batch.inserts + batch.outputs]
         allowed_s = rows / ROWS_PER_S_MIN + sum(map(len, payloads)) / BYTES_PER_S_MIN
         self._slow_commit_timer = asyncio.get_running_loop().call_later(allowed_s, self._report_slow_commit)
 
     def _report_slow_commit(self) -> None:
-        """The commit under way is late. It goes on, but those who can give up need not wait for it."""
+        """Report a late commit to the waiters that are not patient. The commit itself goes on."""
         failure = StoreUnavailable("the store takes too long to write (locked, or its disk is stuck)")
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
@@ -273,7 +273,7 @@ class Journal:
         self._waiters.report_failure(self.failure)
 
     def _on_refused(self, batch: WriteBatch | None, events: EventsByJob, failure: StoreUnavailable) -> None:
-        """Put the batch back, answer who waited, and try again later."""
+        """Restore the batch, report the failure to its waiters, and try again later."""
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
         self.failure = failure

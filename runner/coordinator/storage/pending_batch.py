@@ -1,4 +1,4 @@
-"""Pure: what changed since the last commit, gathered until the next one takes it as one batch."""
+"""Pure: changes since the last commit, gathered until the next commit takes them as one batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.stores.store import EventChunk, WriteBatch
 
-#: A job's events are cut into rows of about this size where one commit holds more of them than a few: a
+#: The events of a job in one commit are split into rows of about this size if there are more than a few: a
 #: reader of one page of a long log reads whole rows.
 EVENT_ROW_BYTES = 64 * 1024
 SINGLE_ROW_EVENTS_MAX = 32

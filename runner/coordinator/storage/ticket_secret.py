@@ -1,4 +1,4 @@
-"""Effect: the secret of a data folder, with which tickets are sealed: it outlives the server."""
+"""Effect: the secret of a data folder, which signs tickets and outlives the server."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ SECRET_BYTES = 32
 
 
 def load_or_create_secret(data_dir: Path) -> bytes:
-    """Random bytes, made at the folder's first start. Who calls holds the folder's lock.
+    """Random bytes, created at the folder's first start. The caller holds the folder's lock.
 
     Raises:
-        RefusedStart: they can't be read or kept.
+        RefusedStart: they can't be read or stored.
     """
     path = data_dir / "secret"
     try:
         stored = path.read_bytes() if path.exists() else b""
-        # Another length: a disk that was full or a power cut left a part of it.
+        # Another length: a full disk or a power cut left a part of it.
         return stored if len(stored) == SECRET_BYTES else _create_secret(path)
     except OSError as error:
         raise RefusedStart(f"{path} can't be read or written: {error.strerror}") from error
 
 
 def ticket_key(secret: bytes, token_sha256: bytes) -> bytes:
-    """The key of tickets: another token makes those of the old one worthless, and from a ticket nobody
-    can find out a weak token by trying."""
+    """Derive the key of tickets: a new token invalidates the tickets of the old one, and a weak token can't
+    be found from a ticket by trying."""
     return hmac.digest(secret, b"ticket" + token_sha256, "sha256")
 
 

@@ -1,4 +1,4 @@
-"""Effect: what workers report of attempts: starts, events, ends. Late news of old attempts is dropped."""
+"""Effect: handles attempt messages of workers: starts, events, ends. Messages of old attempts are dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class AttemptMessageHandler:
-    """One method a message. A message counts only while its attempt is the one in flight."""
+    """One method per message type. A message counts only while its attempt is the one in flight."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class AttemptMessageHandler:
         self._from_wall_time = from_wall_time
 
     def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
-        """The job, if this attempt is the one in flight; else the message is counted as stale."""
+        """Return the job if this attempt is in flight; otherwise count the message as stale."""
         live = self._lifecycle.registry.by_id.get(job_id)
         if live is None or live.attempt_in_flight != attempt or live.phase == "ended":
             self._lifecycle.statistics.stale_count += 1
@@ -67,9 +67,9 @@ class AttemptMessageHandler:
             executor.spec.options.slots > 1
             or self._scheduler_state.executors[executor.number].long_job_number is not None
         ):
-            # Nothing waits behind it, or was called back because of its mates.
+            # No attempt is staged behind it, or the others were recalled because of its batch.
             return
-        # First the mark: what is recalled must not be staged here again.
+        # The mark comes first: recalled attempts must not be staged here again.
         self._scheduler_state.mark_long_running(executor.number, live.job.number)
         self._dispatcher.control.recall_staged(executor)
 
@@ -99,7 +99,7 @@ class AttemptMessageHandler:
         if message.retry_at is not None:
             message.retry_at = self._from_wall_time(message.retry_at)
         if message.executor_closing:
-            # It is known to be gone a little later; nothing may be handed to it meanwhile.
+            # Its end is reported a little later; no attempt may be assigned to it meanwhile.
             self._dispatcher.control.close(executor)
         elif message.has_memory_grown:
             log.info(
@@ -118,10 +118,10 @@ class AttemptMessageHandler:
         self._lifecycle.end_attempt(live, message, oom=circumstances)
 
     def interrupt_attempts(self, executor: ExecutorHandle, why: str) -> None:
-        """The executor is gone without a word: end the attempts that ran or may have started there."""
+        """End the attempts that ran or may have started on an executor that is gone without a report."""
         for live in list(executor.attempts.values()):
             if live.phase == "staged":
-                # It may have started, untold: its number must not be given to user code again.
+                # It may have started unreported: its number must not be given to user code again.
                 self._start_attempt(executor, live, self._lifecycle.now())
             if live.phase in ("starting", "running"):
                 self._release_attempt(executor, live)
@@ -133,7 +133,7 @@ class AttemptMessageHandler:
                 )
 
     def _start_attempt(self, executor: ExecutorHandle, live: LiveJob, at: float) -> None:
-        """User code of an attempt runs since then, which was not known to have started."""
+        """Record that user code of an attempt has run since `at`; its start was not known."""
         self._lifecycle.start_attempt(
             live,
             at=at,
@@ -147,7 +147,7 @@ class AttemptMessageHandler:
     def _oom_circumstances(
         self, executor: ExecutorHandle, live: LiveJob, message: AttemptEnded
     ) -> OomCircumstances | None:
-        """The circumstances of an attempt that ran out of device memory; None for all others."""
+        """Return the circumstances of an attempt that ran out of device memory; None for all others."""
         if message.is_blame_unknown or live.job_class is None:
             return None
         grant_bytes = executor.grant_bytes if executor.spec.options.gpus else 0
@@ -160,7 +160,7 @@ class AttemptMessageHandler:
         )
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
-        """The attempt does not occupy its executor any more."""
+        """Remove an attempt that no longer occupies its executor."""
         number = live.job.number
         if executor.attempts.pop(number, None) is not None:
             executor.sent_count -= 1
@@ -171,9 +171,9 @@ class AttemptMessageHandler:
             )
 
     def _assume_peak(self, executor: ExecutorHandle, peak_bytes: int) -> None:
-        """Until the next reading the executor may hold what the attempt held: readings come once a second,
-        and an idle executor is charged no more than the last of them."""
+        """Assume until the next reading that the executor holds what the attempt held: readings come once a
+        second, and an idle executor is charged no more than the last of them."""
         is_exact = self._scheduler_state.ledger.usage.level(executor.devices[0]) == "exact"
-        # The peak of those is over all devices together.
+        # An exact peak is the sum over all devices.
         per_device_bytes = peak_bytes // len(executor.devices) if is_exact else peak_bytes
         self._scheduler_state.ledger.usage.assume_usage(executor.number, per_device_bytes)

@@ -1,4 +1,4 @@
-"""Effect: what runs teach: into the plan's estimates at once, into the store after a while."""
+"""Effect: records the results of runs: in the planner's estimates at once, in the store after a while."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from runner.protocol.worker import AttemptEnded, ExecutorLoaded
 
 log = logging.getLogger(__name__)
 
-#: Of attempts shorter than this not each is learned from: they end thousands a second, and are much alike.
-#: After so many of a handler it is one in so many.
+#: Attempts shorter than this are not all recorded: thousands end each second, and they are much alike.
+#: After SHORT_ATTEMPTS of a handler, one run in SHORT_EVERY is recorded.
 SHORT_S = 0.05
 SHORT_ATTEMPTS = 1_024
 SHORT_EVERY = 256
-#: What was learned is written at most so often: it changes with every job, and a crash may forget a little.
+#: Estimates are stored at most this often: they change with every job, and a crash may lose a few seconds.
 STORE_INTERVAL_S = 5.0
-#: What the device said, where all else is what we said of a grant.
+#: The code of errors that the device reported; all other memory errors come from our own grants.
 DEVICE_OUT_OF_MEMORY = "device_out_of_memory"
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class EstimateRecorder:
-    """Told of loads and ends. `keep` writes a named value, or takes it away."""
+    """Records loads and ends of attempts. `store_value` stores a named value; None removes it."""
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class EstimateRecorder:
     ) -> None:
         self._scheduler_state = scheduler_state
         self._statistics = statistics
-        #: Calls after so many seconds.
+        #: Calls back after a number of seconds.
         self._call_later = call_later
         self._store_value = store_value
         self._is_store_scheduled = False
-        #: Values that are of no use any more.
+        #: Names of stored values that are no longer used.
         self._obsolete_names: list[str] = []
         self._load_stored(stored_values)
 
     def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
-        """An executor is ready; the ledger has its figures."""
+        """Record the load of an executor; the ledger has its figures already."""
         spec = executor.spec
         resident_bytes = self._scheduler_state.ledger.usage.observed_bytes(executor.number) or None
         self._scheduler_state.estimator.record_load(
@@ -71,8 +71,8 @@ class EstimateRecorder:
         message: AttemptEnded,
         circumstances: OomCircumstances | None,
     ) -> None:
-        """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
-        where it ran out of device memory."""
+        """Record the end of an attempt, which its executor still holds. `circumstances` is set if it ran out
+        of device memory."""
         if live.job_class is not None and message.batch_size > 1:
             self._record_batch(live.job_class, message)
         if message.code is None:
@@ -80,23 +80,23 @@ class EstimateRecorder:
         elif circumstances is not None and live.job_class is not None:
             largest = circumstances.largest_bytes
             had_all = largest is not None and circumstances.grant_bytes >= largest
-            # Beside others it may have been they who took what it was granted.
+            # Neighbours may have used the memory that this attempt was granted.
             if circumstances.was_alone or message.code != DEVICE_OUT_OF_MEMORY:
-                # One that had all there is tells nothing of what others need.
+                # An attempt that had the whole device shows nothing about the need of others.
                 self._scheduler_state.estimator.record_oom(
                     live.job_class, None if had_all else circumstances.grant_bytes
                 )
                 self._schedule_store()
 
     def _record_batch(self, job_class: JobClass, message: AttemptEnded) -> None:
-        """One that ran out of memory: before anything else is given more, fewer go together."""
+        """Record the outcome of a batch: after an out of memory the batch shrinks before any grant grows."""
         if message.is_blame_unknown and message.code in BATCH_TOO_LARGE_CODES:
             self._scheduler_state.batch_sizing.record_oom(job_class, message.batch_size)
         elif message.code is None:
             self._scheduler_state.batch_sizing.record_run(job_class, message.batch_size)
 
     def store_changes(self) -> None:
-        """Write what is new."""
+        """Store the estimates that have changed."""
         for name in self._obsolete_names:
             self._store_value(name, None)
         self._obsolete_names.clear()
@@ -124,13 +124,13 @@ class EstimateRecorder:
             self._schedule_store()
 
     def _peak_bytes_per_device(self, executor: ExecutorHandle, message: AttemptEnded) -> int | None:
-        """The most that the attempt took of each of its devices."""
+        """The most that the attempt used on each of its devices."""
         ledger, peak_bytes = self._scheduler_state.ledger, message.peak_bytes
         if not peak_bytes:
-            # An attempt shorter than a look of the watchdog has no peak of its own.
+            # An attempt shorter than the watchdog's interval has no peak of its own.
             return ledger.usage.observed_bytes(executor.number) or None
         if ledger.usage.level(executor.devices[0]) == "exact":
-            # Told over all devices together.
+            # An exact peak is the sum over all devices.
             return -(-peak_bytes // len(executor.devices))
         return peak_bytes
 
@@ -144,7 +144,7 @@ class EstimateRecorder:
         self.store_changes()
 
     def _load_stored(self, stored_values: Mapping[str, bytes]) -> None:
-        """Take in what the store remembers. What can't be read is learned anew."""
+        """Load the stored estimates; values that can't be read are dropped and learned again."""
         estimates = self._scheduler_state.estimator
         for name, value in stored_values.items():
             if name == value_names.LEARNED_PEAKS:
@@ -157,7 +157,7 @@ class EstimateRecorder:
                     self._obsolete_names.append(name)
 
     def _load_old_peaks(self, value: bytes) -> None:
-        """An older version kept one peak of each handler."""
+        """Load the single peak of each handler that an older version stored."""
         for handler, models in msgspec.json.decode(value, type=dict[str, dict[str, int]]).items():
             for model, peak_bytes in models.items():
                 self._scheduler_state.record_run(

@@ -1,4 +1,4 @@
-"""Effect: what workers report of executors: loads, recalled attempts, memory in use, ends."""
+"""Effect: handles executor messages of workers: loads, recalled attempts, memory in use, ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runner.protocol.worker import STUCK, AttemptsRecalled, ExecutorGone, Execut
 
 
 class ExecutorMessageHandler:
-    """One method a message."""
+    """One method per message type."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class ExecutorMessageHandler:
         self._memory_monitor = memory_monitor
         self._estimate_recorder = estimate_recorder
         self._attempts = attempts
-        #: Called with an executor that SIGKILL does not end, and its devices; returns those that close.
+        #: Called with an executor that SIGKILL does not end, and its devices; returns the devices that close.
         self._on_stuck = on_stuck
         #: Called when an executor that was given up has ended after all.
         self._on_cleared = on_cleared
 
     def on_executor_loaded(self, _: WorkerHandle, message: ExecutorLoaded) -> None:
-        """The executor has loaded its handler."""
+        """Mark the executor as loaded."""
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
             return
@@ -53,7 +53,7 @@ class ExecutorMessageHandler:
         self._dispatcher.prewarming.on_loaded(executor)
 
     def on_attempts_recalled(self, _: WorkerHandle, message: AttemptsRecalled) -> None:
-        """The executor has given back attempts that it had not started."""
+        """Return recalled attempts, which the executor had not started, to the queue."""
         executor = self._dispatcher.executors.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
             live = self._attempts.find_current(job_id, attempt)
@@ -68,10 +68,10 @@ class ExecutorMessageHandler:
             self._return_unstarted(live)
 
     def on_executor_gone(self, _: WorkerHandle, message: ExecutorGone) -> None:
-        """The executor has ended, or does not end."""
+        """Handle the end of an executor, or a report that it does not end."""
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
-            # It was written off before, or went with its worker.
+            # It was given up before, or its worker has died.
             self._on_cleared(message.executor)
         elif message.code == STUCK:
             self.remove_executor(message.executor, message, has_exited=False)
@@ -85,14 +85,14 @@ class ExecutorMessageHandler:
     def remove_executor(
         self, number: int, message: ExecutorGone | None = None, *, has_exited: bool = True
     ) -> None:
-        """Its processes have ended, or were written off. What it still held has not started and goes back to
-        the queue. `told` is the worker's message about it, if there was one."""
+        """Remove an executor whose processes have ended or were given up. Attempts that it still held have
+        not started and return to the queue. `message` is the worker's report of the end, if there was one."""
         executor = self._dispatcher.executors.pop(number, None)
         if executor is None:
             return
         self._scheduler_state.on_executor_gone(number, self._lifecycle.now() if has_exited else None)
         for live in reversed(executor.attempts.values()):
-            # An assigned one is put back by whoever was about to send it.
+            # The code that was about to send an assigned attempt returns it.
             if live.phase != "assigned":
                 self._return_unstarted(live)
         if message is None:
@@ -103,7 +103,7 @@ class ExecutorMessageHandler:
             )
 
     def on_executor_usage(self, _: WorkerHandle, message: ExecutorUsage) -> None:
-        """The memory that executors use now."""
+        """Record the memory that executors use now."""
         for number, nbytes in message.executors:
             self._scheduler_state.ledger.usage.record_total(number, nbytes)
 

@@ -1,4 +1,4 @@
-"""Effect: answers the calls that handlers make while they run: where a saved file lies."""
+"""Effect: answers requests of running handlers: the path of a saved file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.protocol.worker import AttemptReply, AttemptRequest, encode
 
 
 class AttemptRequestHandler:
-    """Finding a file goes to the disk, so each call is answered in a task of its own."""
+    """Looking up a file needs the disk, so each request is answered in a task of its own."""
 
     def __init__(self, *, job_reader: JobReader, worker_pool: WorkerPool) -> None:
         self._job_reader = job_reader
@@ -19,7 +19,7 @@ class AttemptRequestHandler:
         self._tasks = BackgroundTasks()
 
     def on_request(self, worker: WorkerHandle, request: AttemptRequest) -> None:
-        """Start to answer a call."""
+        """Start a task that answers a request."""
         self._tasks.start(self._answer(worker, request))
 
     async def _answer(self, worker: WorkerHandle, request: AttemptRequest) -> None:
@@ -29,7 +29,7 @@ class AttemptRequestHandler:
         try:
             path = await self._job_reader.find_file(request.argument)
         except OSError as error:
-            # Without an answer the handler would wait to its timeout.
+            # Without an answer the handler would wait until its timeout.
             self._send_reply(worker, request, None, ("unavailable", f"files can't be read: {error}"))
             return
         failure = None if path is not None else ("not_found", f"there is no file {request.argument}")

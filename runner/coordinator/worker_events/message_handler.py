@@ -1,4 +1,4 @@
-"""Effect: takes in what workers say and turns it into changes of jobs, executors and the ledger."""
+"""Effect: decodes the messages of workers and applies them to jobs, executors and the ledger."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerMessageHandler:
-    """Takes frames apart, gives each message to its handler, and acknowledges what is durable."""
+    """Decodes frames, passes each message to its handler, and acknowledges what is durable."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class WorkerMessageHandler:
         }
 
     def handle_frame(self, worker: WorkerHandle, frame: list[bytes]) -> None:
-        """A worker's frame."""
+        """Handle a frame of a worker."""
         number = 0
         for raw in frame:
             message = self._decode(worker, raw, is_numbered=number > 0)
@@ -93,43 +93,43 @@ class WorkerMessageHandler:
         self._dispatcher.wake()
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """A worker's link was cut and stands again."""
+        """Compare the work that a reconnected worker holds with the work sent to it."""
         self._reconnects.on_reconnected(worker, hello)
 
     def _decode(self, worker: WorkerHandle, raw: bytes, *, is_numbered: bool) -> FromWorker | None:
-        """The message; None where it is none. It has its number all the same."""
+        """Decode a message; None if it does not decode. It counts in the numbering all the same."""
         try:
             message: FromWorker = from_worker_decoder.decode(raw)
         except UNDECODABLE as error:
             self._lifecycle.statistics.bad_frame_count += 1
             log.error("a message of %s does not decode: %s", worker.name, error)
             if is_numbered:
-                # It may have told of an attempt's end: see `_failed`.
+                # It may have been the end of an attempt: see `_on_failure`.
                 worker.child.signal(signal.SIGKILL)
             return None
         return message
 
     def _on_failure(self, worker: WorkerHandle, message: Any, *, is_numbered: bool) -> None:
-        """The boundary of one message: the others of its frame are taken in all the same.
+        """The boundary of one message: the other messages of its frame are handled all the same.
 
-        What tells of an attempt is told once, and may be half applied: without it the attempt would seem
-        to run for ever. So its worker is replaced, and what it held goes again.
+        A message about an attempt is sent once and may be half applied: without it the attempt would seem to
+        run for ever. So its worker is replaced, and the jobs that it held are requeued.
         """
-        # What a job gave is in the message, and not for the log.
+        # The message contains the job's data, which does not belong in the log.
         job_text = getattr(message, "job_id", "no job")
         log.exception("%s of %s, from %s, failed", type(message).__name__, job_text, worker.name)
         if is_numbered:
             worker.child.signal(signal.SIGKILL)
 
     def _acknowledge(self, worker: WorkerHandle) -> None:
-        """Tell the worker, after the commit, that it may forget what it has sent."""
+        """Acknowledge to the worker, after the commit, the messages that it may drop."""
         seq = worker.last_applied
         self._lifecycle.journal.call_when_durable(
             lambda _: self._worker_pool.acknowledge(worker, seq), is_urgent=False, is_patient=True
         )
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """A worker's process died, and its executors with it: nobody is to blame for what ran."""
+        """Handle the death of a worker, and of its executors with it: no job is to blame."""
         self._reconnects.forget_worker(worker)
         lost = self._dispatcher.executors.of_worker(worker)
         for executor in lost:

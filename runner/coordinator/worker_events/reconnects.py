@@ -1,8 +1,8 @@
-"""Effect: after a link was cut: what its worker still holds goes on, what was lost on the way is put right.
+"""Effect: finds work that was lost while the connection to a worker was down, and sends commands again.
 
-What was under way when the link broke may be lost, in either direction. A worker sends again what it has to
-tell. So when all of that is in, an attempt that was handed over and is neither held there nor told of never
-arrived; it is given back as if it had been recalled.
+A message under way when the connection broke may be lost, in either direction. A worker sends its own
+messages again. So once all of them are applied, an attempt that was sent but is neither held by the worker
+nor reported never arrived; it returns to the queue as if it had been recalled.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 
 
 class _UnconfirmedWork(NamedTuple):
-    """What the worker did not name when it came back."""
+    """Executors and attempts that a reconnected worker did not name."""
 
-    #: It is known what became of them when this message of the worker is in.
+    #: Once this message of the worker is applied, its reports are complete.
     last_seq: int
     executors: list[int]
     attempts: list[AttemptsRecalled]
 
 
 class Reconnects:
-    """Workers that came back and have not yet told all that they had to tell."""
+    """Workers that have reconnected and whose pending messages are not all applied."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Reconnects:
         self._unconfirmed: dict[str, _UnconfirmedWork] = {}
 
     def on_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """It is back; nothing new is handed to it before `on_back` was told."""
+        """Record work that the worker lacks; nothing new is sent to it until `on_caught_up` is called."""
         own_executors = self._dispatcher.executors.of_worker(worker)
         reported_executors, reported_attempts = set(hello.executors), set(hello.running)
         attempts = [
@@ -68,7 +68,7 @@ class Reconnects:
         self.resolve_if_complete(worker)
 
     def resolve_if_complete(self, worker: WorkerHandle) -> None:
-        """The worker was heard: if that was all, what it did not name is lost."""
+        """If all of the worker's messages are applied, treat the work that it did not name as lost."""
         unconfirmed = self._unconfirmed.get(worker.name)
         if unconfirmed is None or worker.last_applied < unconfirmed.last_seq:
             return
@@ -90,5 +90,5 @@ class Reconnects:
         self._dispatcher.wake()
 
     def forget_worker(self, worker: WorkerHandle) -> None:
-        """It has died."""
+        """Drop a worker that has died."""
         self._unconfirmed.pop(worker.name, None)
