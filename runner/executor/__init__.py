@@ -1,1 +1,1 @@
-"""Effect: the inside of an executor process, which runs one handler's code and nothing else of ours."""
+"""Effect: the executor process, which runs the code of one handler."""

@@ -1,4 +1,4 @@
-"""Effect: entry of the process that runs a handler's code (`python -P -m runner.executor`)."""
+"""Effect: entry point of an executor process (`python -P -m runner.executor`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.executor.shared_page import SharedPage
 
 
 def main() -> None:
-    """Become an executor, or a template of which executors are forked; does not return."""
+    """Run an executor, or a fork server from which executors are forked; does not return."""
     if "JOB_RUNNER_TEMPLATE_FD" in os.environ:
         from runner.executor import fork_server
 
@@ -23,7 +23,7 @@ def main() -> None:
     try:
         executor.run()
     except BaseException as error:
-        # Not to be left to the interpreter, which would wait for threads that user code has started.
+        # Exit here: the interpreter would first wait for threads that user code has started.
         bootstrap.exit_failed(error)
 
 

@@ -1,4 +1,4 @@
-"""Effect: one attempt while it runs: its events, its files and how it is told to stop."""
+"""Effect: one running attempt: its events, its files and its cancellation."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from runner.protocol import worker as worker_protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: At most one progress event in this time; the first and the last always.
+#: Shortest time between two progress events; the first and the last are always sent.
 PROGRESS_S = 0.05
-#: A progress event or metric that is larger is a mistake: it would be sent twenty times a second.
+#: Bound on a progress event or metric; a larger one is a mistake, as up to 20 a second are sent.
 PROGRESS_MAX_BYTES = 64 * 1024
 _json = msgspec.json.Encoder().encode
 
 
 class AttemptRun(AttemptStream):
-    """Shared by the main thread, the handler's own threads and the channel thread."""
+    """State of one attempt, shared by the main thread, the handler's own threads and the channel thread."""
 
     __slots__ = (
         "attempt",
@@ -53,14 +53,14 @@ class AttemptRun(AttemptStream):
         self.attempt = attempt
         self.environment = environment
         self.started_at = 0.0
-        #: The first rung of the ladder: asked to stop.
+        #: First rung of the kill ladder: the attempt was asked to stop.
         self.cancelled = False
-        #: The second: JobCancelled is to be raised in the main thread.
+        #: Second rung: JobCancelled must be raised in the main thread.
         self.raise_requested = False
         self.reason = ""
-        #: User code has returned; whoever still holds the context holds nothing.
+        #: User code has returned; a context that is still referenced no longer works.
         self.closed = False
-        #: How the driver of a coroutine is told.
+        #: Interrupts the coroutine of the attempt, if it runs one.
         self.interrupt: Callable[[], None] | None = None
         self.callbacks: list[Callable[[], object]] | None = None
         self.progress_due = 0.0
@@ -70,24 +70,24 @@ class AttemptRun(AttemptStream):
 
     @property
     def members(self) -> list[AttemptRun]:
-        """A single attempt stands for itself; see `Together`."""
+        """Return this attempt alone; see `BatchRun`."""
         return [self]
 
     def file_owner(self) -> AttemptRun:
-        """The attempt to which a file belongs."""
+        """Return this attempt, which owns its files."""
         return self
 
     def find(self, key: tuple[str, int]) -> AttemptRun | None:
-        """Itself, if it is the attempt that is meant."""
+        """Return this attempt if the key is its own."""
         return self if key == (self.job_id, self.number) else None
 
     @property
     def key(self) -> tuple[str, int]:
-        """What names an attempt everywhere."""
+        """Return the job id and attempt number, which identify the attempt everywhere."""
         return (self.job_id, self.number)
 
     def touch(self) -> None:
-        """The handler is alive and says so."""
+        """Record that the handler is alive."""
         self.environment.page.touch()
 
     def require_open(self) -> None:
@@ -99,7 +99,7 @@ class AttemptRun(AttemptStream):
             raise RuntimeError(f"attempt {self.number} of job {self.job_id} has ended; its context is dead")
 
     def add_log(self, stream: str, level: str | None, text: str) -> None:
-        """A log event; dropped once the attempt's limit of log text is reached."""
+        """Add a log event; drop it once the attempt's limit of log text is reached."""
         if self.is_log_full or self.is_ended:
             return
         fields = {"stream": stream, "level": level, "text": text}
@@ -109,18 +109,18 @@ class AttemptRun(AttemptStream):
             data = _json({**fields, "text": strict_json.replace_surrogates(text)})
         self.environment.sender.add_event(self, "log", data)
         if stream == "stderr":
-            # Unbuffered, as everywhere: these may be the last words before a crash.
+            # Unbuffered, as everywhere: these may be the last lines before a crash.
             self.environment.sender.send()
 
     def add_output(self, data: bytes) -> None:
-        """An output event of a chunk's JSON text."""
+        """Add an output event with the JSON text of a chunk."""
         self.environment.sender.add_event(self, "output", b'{"chunk":%b}' % data)
 
     def add_metric(self, name: str, value: float) -> None:
-        """A metric event.
+        """Add a metric event.
 
         Raises:
-            ValueError: no name, or no finite number.
+                ValueError: an invalid name, or a value that is not a finite number.
         """
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
@@ -128,10 +128,10 @@ class AttemptRun(AttemptStream):
         self.environment.sender.add_event(self, "metric", data)
 
     def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
-        """Told at once if the last one is long enough ago, else held for the next moment.
+        """Send a progress event if the last one is old enough, else keep it until the next one is due.
 
         Raises:
-            ValueError: a number that is none, or more than 64 KiB.
+                ValueError: a value that is not a finite number, or more than 64 KiB.
         """
         data = _encode_progress(done, total, message, details)
         pending = self.pending_progress
@@ -147,29 +147,29 @@ class AttemptRun(AttemptStream):
             self.environment.sender.wake_before(self.progress_due)
 
     def flush_progress(self, now: float | None) -> None:
-        """Send what is held, if it is due by `now` (None: in any case). Called by both threads."""
+        """Send pending progress if it is due by `now` (None: in any case). Called by both threads."""
         pending = self.pending_progress
         if not pending or (now is not None and now < self.progress_due):
             return
-        # Taken and queued as one step: else the end of the attempt could overtake its last progress.
+        # Take and queue it in one step: else the end of the attempt could overtake its last progress.
         with self.environment.progress_lock:
             if pending:
                 self.progress_due = time.monotonic() + PROGRESS_S
                 self.environment.sender.add_event(self, "progress", pending.popleft(), wait=False)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
-        """Call it once the flag comes, or now if it has come."""
+        """Call the function when the attempt is asked to stop, or now if that has happened already."""
         if not callable(function):
             raise TypeError(f"on_cancel needs a function, not {function!r}")
         if self.callbacks is None:
             self.callbacks = []
         self.callbacks.append(function)
-        # The flag may have come between the handler's last look and this line.
+        # The request may have come between the check above and the append.
         if self.cancelled:
             self._start_callbacks()
 
     def request_cancel(self, reason: str) -> None:
-        """The first rung; called by the channel thread."""
+        """Ask the attempt to stop (first rung); called by the channel thread."""
         self.reason = reason
         self.cancelled = True
         interrupt = self.interrupt
@@ -178,11 +178,11 @@ class AttemptRun(AttemptStream):
         self._start_callbacks()
 
     def close(self) -> None:
-        """User code has returned: send what is held, take the private folder away."""
+        """Disable the context once user code has returned: send pending events, remove the private folder."""
         self.closed = True
         if self.pending_progress is not None:
             with self.environment.progress_lock:
-                # Whatever the channel thread had taken is queued now.
+                # Progress that the channel thread had taken is queued by now.
                 pass
             self.flush_progress(None)
         self.callbacks = None
@@ -194,7 +194,7 @@ class AttemptRun(AttemptStream):
             self.tmpdir = None
 
     def complete_ended(self, ended: worker_protocol.AttemptEnded, *, executor_closing: bool) -> None:
-        """What is known of its end besides what the handler gave: it was asked to stop, it saved files."""
+        """Add to `ended` a cancellation that took effect and the files that were saved."""
         if self.cancelled:
             ended.code, ended.message = "cancelled", self.reason or "cancelled"
             ended.retryable, ended.output, ended.retry_at = False, None, None
@@ -204,7 +204,7 @@ class AttemptRun(AttemptStream):
         ended.executor_closing = executor_closing
 
     def file_records(self) -> list[FileRecord]:
-        """The files saved so far."""
+        """Return the files saved so far."""
         return list(self.files.values()) if self.files else []
 
     def _start_callbacks(self) -> None:
@@ -214,7 +214,7 @@ class AttemptRun(AttemptStream):
 
 
 def run_callbacks(callbacks: list[Callable[[], object]], report: Callable[[str], None]) -> None:
-    """Call all of them, not in the channel thread: one that hangs must not hold up the next rung."""
+    """Call all callbacks outside the channel thread: one that hangs must not delay the next rung."""
 
     def call() -> None:
         for function in callbacks:
@@ -229,7 +229,7 @@ def run_callbacks(callbacks: list[Callable[[], object]], report: Callable[[str],
 def _check_number(name: str, value: object) -> int | float:
     """
     Raises:
-        ValueError: not a finite number of at most 64 bits.
+            ValueError: the value is not a finite number of at most 64 bits.
     """
     if type(value) is int and -(2**63) <= value < 2**63:
         return value

@@ -1,4 +1,4 @@
-"""Effect: runs attempts and batches one after another in the main thread, each to its `Ended`."""
+"""Effect: runs attempts and batches one after another in the main thread, each to its `AttemptEnded`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from runner.protocol import worker as worker_protocol
 if TYPE_CHECKING:
     from runner.executor.batch_run import BatchRun
 
-#: Longest wait for the worker to take the last messages.
+#: Longest wait until the worker has read the last messages.
 FLUSH_TIMEOUT_S = 5.0
-#: Flags kept for attempts that are neither staged nor running at that instant.
+#: Bound on cancel requests kept for attempts that are neither staged nor running at that instant.
 UNMATCHED_MAX = 64
 
 
 class AttemptRunner:
-    """`run_attempt` and `run_batch` belong to the main thread."""
+    """Runs attempts and batches; `run_attempt` and `run_batch` belong to the main thread."""
 
     def __init__(
         self, page: SharedPage, sender: Sender, cancel_signal: CancelSignal, staged: deque[Any]
     ) -> None:
         self._page, self._sender, self._cancel_signal = page, sender, cancel_signal
-        #: Attempts, or batches, that wait behind the current one.
+        #: Attempts and batches staged behind the current one.
         self._staged = staged
-        #: What runs; while the handler loads, the attempt or batch for which it does.
+        #: What runs now; while the handler loads, the attempt or batch that caused the load.
         self.current: AttemptRun | BatchRun | None = None
         self.capture = OutputCapture(lambda: self.current)
         self.invocation = Invocation()
@@ -47,15 +47,15 @@ class AttemptRunner:
         self._main = threading.get_ident()
         self._pid = os.getpid()
 
-    # What follows, up to `tick`, is called by the channel thread.
+    # The methods up to `flush_due_progress` are called by the channel thread.
 
     def find(self, key: tuple[str, int]) -> AttemptRun | None:
-        """The attempt with this key, if it runs."""
+        """Return the attempt with this key, if it runs."""
         run = self.current
         return None if run is None else run.find(key)
 
     def keep_flag(self, flag: worker_protocol.RequestCancel) -> None:
-        """Keep a flag for an attempt that may be on its way from the queue to its start."""
+        """Keep a cancel request for an attempt that may be between the queue and its start."""
         self._unmatched_flags.append(flag)
 
     def raise_cancelled(self, key: tuple[str, int]) -> None:
@@ -66,7 +66,7 @@ class AttemptRunner:
             signal.pthread_kill(self._main, signal.SIGUSR1)
 
     def flush_due_progress(self, now: float) -> float | None:
-        """Send progress that is due; when to look again."""
+        """Send progress that is due; return when the next is due."""
         run = self.current
         if run is None:
             return now + DEFER_S if self._staged else None
@@ -75,15 +75,15 @@ class AttemptRunner:
             return now + DEFER_S
         return min(now + POLL_S, run.progress_due) if run.pending_progress else now + POLL_S
 
-    # What follows runs in the main thread.
+    # The methods below run in the main thread.
 
     def attribute_load(self, run: AttemptRun | BatchRun) -> None:
-        """Make import and load part of the attempt or batch for which they are done."""
+        """Attribute import and load to the attempt or batch that caused them."""
         self.current = run
         self.capture.emit_early(run)
 
     def run_attempt(self, run: AttemptRun, handler: LoadedHandler) -> None:
-        """Run one attempt, from its start to its `Ended`."""
+        """Run one attempt from its start to its `AttemptEnded`."""
         self._prepare(run)
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
         memory = run.environment.torch_memory
@@ -93,7 +93,7 @@ class AttemptRunner:
         begin_ns = self._page.start()
         is_fatal = self._call_handler(run, handler, ended)
         if os.getpid() != self._pid:
-            # A child that the handler forked came back through it; it must not speak for us.
+            # A child that the handler forked returned through here; it must not send as this executor.
             os._exit(0)
         self._page.finish()
         ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
@@ -109,7 +109,7 @@ class AttemptRunner:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
     def run_batch(self, batch: BatchRun, handler: LoadedHandler) -> None:
-        """Run one batch, from its start to the `Ended` of its last item."""
+        """Run one batch from its start to the `AttemptEnded` of its last item."""
         self._prepare(batch)
         try:
             is_fatal = batch.run(handler, self.invocation, self.capture, self._staged)
@@ -120,7 +120,7 @@ class AttemptRunner:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
     def apply_kept_flags(self, run: AttemptRun | BatchRun) -> None:
-        """Apply flags that came while the attempt was on its way from the queue to its start."""
+        """Apply cancel requests that came while the attempt was between the queue and its start."""
         for flag in list(self._unmatched_flags):
             found = run.find((flag.job_id, flag.attempt))
             if found is not None and not found.cancelled:
@@ -128,7 +128,7 @@ class AttemptRunner:
         self._unmatched_flags.clear()
 
     def exit(self, code: int) -> NoReturn:
-        """Send what is not sent yet, and end the process."""
+        """Send unsent messages and end the process."""
         self._sender.flush_until(FLUSH_TIMEOUT_S)
         os._exit(code)
 
@@ -142,7 +142,7 @@ class AttemptRunner:
     def _call_handler(
         self, run: AttemptRun, handler: LoadedHandler, ended: worker_protocol.AttemptEnded
     ) -> bool:
-        """Call user code and write its result into `ended`; True where this process must end."""
+        """Call user code and write its result into `ended`; return True if this process must exit."""
         found: failures.AttemptFailure
         try:
             try:
@@ -166,7 +166,7 @@ class AttemptRunner:
         return found.is_fatal
 
     def _exit_with(self, run: AttemptRun | BatchRun, code: int) -> NoReturn:
-        """The handler ended the process: a crash, which the worker reports; its last output still counts."""
+        """Exit as the handler asked: the worker reports it as a crash; output up to here still counts."""
         if os.getpid() != self._pid:
             os._exit(code)
         run.close()

@@ -1,4 +1,4 @@
-"""Effect: a batch while it runs: its items, what is said to all of them, and the outcome that each gets."""
+"""Effect: one running batch: its items, their common events and the outcome of each item."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class BatchRun:
-    """Stands where a single `Running` stands: for the context of the whole, the capture, and the shield."""
+    """Takes the place of a single `AttemptRun` for the batch context, output capture and cancel signal."""
 
     __slots__ = (
         "attempt",
@@ -42,7 +42,7 @@ class BatchRun:
     )
 
     def __init__(self, attempts: list[worker_protocol.AttemptSpec], environment: ExecutorEnvironment) -> None:
-        #: All that were handed over, and those that the handler is given.
+        #: All items of the batch; `members` leaves out those that the handler does not receive.
         self.items = [AttemptRun(attempt, environment) for attempt in attempts]
         self.members = self.items
         self.environment = environment
@@ -61,36 +61,36 @@ class BatchRun:
         for item in self.items:
             item.interrupt = self._on_item_cancelled
 
-    # As `Running` has them.
+    # The interface of `ActiveRun`.
 
     @property
     def cancelled(self) -> bool:
-        """Every one that the handler works for was asked to stop."""
+        """Return True once every member was asked to stop."""
         return all(item.cancelled for item in self.members)
 
     @property
     def reason(self) -> str:
-        """Of the one that was asked first."""
+        """Return the reason of the member that was asked first."""
         return next((item.reason for item in self.items if item.cancelled), "")
 
     @property
     def pending_progress(self) -> bool:
-        """Whether one of them holds progress back."""
+        """Return True while the progress of a member is pending."""
         return any(item.pending_progress for item in self.items)
 
     @property
     def progress_due(self) -> float:
-        """When the first held-back progress is due."""
+        """Return when the first pending progress is due; monotonic seconds."""
         return min((item.progress_due for item in self.items if item.pending_progress), default=0.0)
 
     def find(self, key: tuple[str, int]) -> AttemptRun | None:
-        """The item of an attempt."""
+        """Return the item of an attempt."""
         return next((item for item in self.items if item.key == key), None)
 
     def file_owner(self) -> AttemptRun:
         """
         Raises:
-            RuntimeError: always: what is asked for belongs to one job.
+                RuntimeError: always, as a file belongs to one job.
         """
         raise RuntimeError("a file belongs to one job: in a batch, use ctx.items[i].save_file(...)")
 
@@ -103,42 +103,42 @@ class BatchRun:
             raise RuntimeError("the batch has ended; its context is dead")
 
     def touch(self) -> None:
-        """The handler is alive and says so."""
+        """Record that the handler is alive."""
         self.environment.page.touch()
 
     def add_log(self, stream: str, level: str | None, text: str) -> None:
-        """A log event of every one: nobody knows for whom a line was printed."""
+        """Add a log event to every member: which of them a line was printed for is unknown."""
         for item in self.members:
             item.add_log(stream, level, text)
 
     def add_output(self, data: bytes) -> None:
-        """A chunk for every one."""
+        """Add an output event to every member."""
         for item in self.members:
             item.add_output(data)
 
     def add_metric(self, name: str, value: float) -> None:
-        """A metric of every one."""
+        """Add a metric event to every member."""
         for item in self.members:
             item.add_metric(name, value)
 
     def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
-        """The progress of every one."""
+        """Add a progress event to every member."""
         for item in self.members:
             item.add_progress(done, total, message, details)
 
     def flush_progress(self, now: float | None) -> None:
-        """Send what is held, if it is due."""
+        """Send pending progress of every member, if it is due."""
         for item in self.items:
             item.flush_progress(now)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
-        """Call it once every one was asked to stop."""
+        """Call the function once every member was asked to stop."""
         self.callbacks.append(function)
         if self.cancelled:
             self._on_item_cancelled()
 
     def close(self) -> None:
-        """User code has returned."""
+        """Disable the context once user code has returned."""
         self.closed = True
         self.interrupt = None
         self.callbacks = []
@@ -151,7 +151,7 @@ class BatchRun:
             self.tmpdir = None
 
     def _on_item_cancelled(self) -> None:
-        """One more was asked to stop; called by the channel thread."""
+        """Record that one more item was asked to stop; called by the channel thread."""
         if not self.cancelled:
             return
         interrupt, callbacks = self.interrupt, self.callbacks
@@ -161,12 +161,15 @@ class BatchRun:
         if callbacks:
             run_callbacks(callbacks, partial(self.add_log, "logging", "error"))
 
-    # Its run.
+    # Running the batch.
 
     def run(
         self, handler: LoadedHandler, invocation: Invocation, capture: OutputCapture, staged: Sequence[object]
     ) -> bool:
-        """From its start to the last word of each; `more` waits behind it. True where this process must end.
+        """Run the batch to the end of each item; `staged` is the work behind it.
+
+        Returns:
+            True if this process must exit.
 
         Raises:
             SystemExit: the handler ends the process.
@@ -178,7 +181,7 @@ class BatchRun:
         begin_ns = environment.page.start(len(endings))
         must_exit = _call_handler(self, handler, endings, invocation) or self.raise_requested
         if os.getpid() != pid:
-            # A child that the handler forked came back through it; it must not speak for us.
+            # A child that the handler forked returned through here; it must not send as this executor.
             os._exit(0)
         environment.page.finish(len(endings))
         run_s = (time.monotonic_ns() - begin_ns) / 1e9
@@ -207,8 +210,10 @@ class BatchRun:
         return endings
 
     def read_inputs(self, handler: LoadedHandler, endings: list[worker_protocol.AttemptEnded]) -> list[Any]:
-        """The inputs that the handler is given. Who was asked to stop and whose input is not what the handler
-        takes are not among them."""
+        """Return the inputs that the handler receives.
+
+        Items that were asked to stop and items with an invalid input are left out.
+        """
         assert handler.read_input is not None
         values: list[Any] = []
         members: list[AttemptRun] = []
@@ -226,7 +231,7 @@ class BatchRun:
         return values
 
     def assign_outcomes(self, endings: list[worker_protocol.AttemptEnded], outcomes: list[Any]) -> bool:
-        """Each member gets its own; True where this process must end."""
+        """Give each member its own outcome; return True if this process must exit."""
         is_fatal = False
         by_key = {(ended.job_id, ended.attempt): ended for ended in endings}
         for item, outcome in zip(self.members, outcomes, strict=True):
@@ -243,7 +248,7 @@ class BatchRun:
         return is_fatal
 
     def fail_all(self, endings: list[worker_protocol.AttemptEnded], found: failures.AttemptFailure) -> None:
-        """The call failed, which is every member's end."""
+        """Fail every member, as the call failed."""
         keys = {item.key for item in self.members}
         for ended in endings:
             if (ended.job_id, ended.attempt) in keys:
@@ -257,7 +262,7 @@ def _call_handler(
     endings: list[worker_protocol.AttemptEnded],
     invocation: Invocation,
 ) -> bool:
-    """Call user code and write what came of it into `endings`; True where this process must end.
+    """Call user code and write its outcomes into `endings`; return True if this process must exit.
 
     Raises:
         SystemExit: the handler ends the process.
@@ -290,7 +295,7 @@ def _call_handler(
 def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
     """
     Raises:
-        TypeError: not one outcome for each.
+            TypeError: the outcomes are not one for each input.
     """
     if not isinstance(outcomes, list | tuple):
         raise TypeError(f"a batch returns a list with an outcome for each input, not {type(outcomes)!r}")

@@ -1,4 +1,4 @@
-"""Effect: makes a fresh interpreter an executor: bound to its worker, its descriptors out of reach."""
+"""Effect: turns a fresh interpreter into an executor: bound to its worker, its descriptors protected."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CHANNEL_FD = "JOB_RUNNER_CHANNEL_FD"
 PAGE_FD = "JOB_RUNNER_PAGE_FD"
 PARENT_PID = "JOB_RUNNER_PARENT_PID"
 
-#: Exit codes. An executor that could not go on for want of its worker.
+#: Exit code of an executor that has lost its worker.
 EXIT_LOST = 71
-#: One that must not be used again, after it has said why.
+#: Exit code of an executor that must not be used again; its last message says why.
 EXIT_UNUSABLE = 72
-#: One whose handler could not be loaded.
+#: Exit code of an executor whose handler could not be loaded.
 EXIT_NOT_LOADED = 73
-#: One that was brought down by a mistake in our own code.
+#: Exit code after a bug in the runner's own code.
 EXIT_FAILED = 74
 
 _PR_SET_PDEATHSIG = 1
@@ -31,25 +31,27 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 class Descriptors(NamedTuple):
-    """Both high, both closed in programs that user code executes."""
+    """Both have high numbers and close on exec, so programs that user code starts do not inherit them."""
 
     channel: int
     wake: int
 
 
 def bind_to_parent() -> None:
-    """Die with the worker, whatever user code is doing then."""
+    """Have the kernel kill this process when the worker dies, whatever user code is doing then."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # It may have died between our start and the line above.
+    # The worker may have died between the start of this process and the line above.
     if os.getppid() != int(os.environ.pop(PARENT_PID, os.getppid())):
         exit_lost()
 
 
 def take_descriptors() -> Descriptors:
-    """The channel, moved where no handler that closes or overwrites low descriptors will hit it, and a
-    descriptor by which the main thread wakes the channel thread."""
+    """Take the channel and a descriptor by which the main thread wakes the channel thread.
+
+    The channel moves to a high number, out of reach of handlers that close or overwrite low descriptors.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = max(100, min(soft, 1024) - 24)
     channel = _move_above(int(os.environ.pop(CHANNEL_FD)), lowest)
@@ -58,7 +60,7 @@ def take_descriptors() -> Descriptors:
 
 
 def map_page() -> mmap.mmap:
-    """The memory shared with the worker; needs no descriptor once it is mapped."""
+    """Map the memory shared with the worker; no descriptor is needed once it is mapped."""
     fd = int(os.environ.pop(PAGE_FD))
     memory = mmap.mmap(fd, shared_page.SIZE)
     os.close(fd)
@@ -66,19 +68,19 @@ def map_page() -> mmap.mmap:
 
 
 def set_signals() -> None:
-    """Ctrl-C is the coordinator's business; a crash leaves its stack on standard error."""
+    """Ignore Ctrl-C, which the coordinator handles, and have a crash print its stack on standard error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.enable()
 
 
 def exit_lost() -> NoReturn:
-    """The channel is gone, so nothing that we do could be told to anybody."""
+    """Exit because the channel is gone and no result could be reported."""
     os._exit(EXIT_LOST)
 
 
 def exit_failed(error: BaseException) -> NoReturn:
-    """An error of our own, not of user code: leave its stack on standard error and end."""
+    """Exit after an error outside user code, with its stack on standard error."""
     import traceback
 
     os.write(2, "".join(traceback.format_exception(error)).encode("utf-8", "replace"))
@@ -86,7 +88,7 @@ def exit_failed(error: BaseException) -> NoReturn:
 
 
 def exit_code(error: SystemExit) -> int:
-    """The status that a `sys.exit` asks for."""
+    """Return the exit status that a `sys.exit` asks for."""
     if error.code is None:
         return 0
     return error.code & 0xFF if isinstance(error.code, int) else 1

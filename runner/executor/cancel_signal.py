@@ -1,4 +1,4 @@
-"""Effect: raises JobCancelled in the main thread, in user code only, never in the middle of our own."""
+"""Effect: raises JobCancelled in the main thread while it runs user code, and only then."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Protocol
 from runner.handlers.exceptions import JobCancelled
 
 SIGNAL = signal.SIGUSR1
-#: Asking who has the signal costs a quarter of an attempt that does nothing: not more often than this.
+#: Shortest time between two checks of the installed signal handler, which cost a quarter of an empty attempt.
 CHECK_NS = 1_000_000
 
 
 class Cancellable(Protocol):
-    """The attempt, or the batch, that may be interrupted."""
+    """An attempt or a batch that can be interrupted."""
 
     raise_requested: bool
 
     @property
     def reason(self) -> str:
-        """Why, in words."""
+        """Return why it was cancelled."""
 
 
 class CancelSignal:
-    """Armed while user code runs; `with shield:` are stretches that must not be cut in two.
+    """Armed while user code runs; `with cancel_signal:` marks sections that must not be interrupted.
 
-    A stretch entered in another thread costs nothing: signal handlers run in the main thread alone.
+    A section entered in another thread costs nothing: signal handlers run in the main thread only.
     """
 
     __slots__ = ("_armed", "_checked_ns", "_depth", "_main", "_pending")
@@ -41,7 +41,7 @@ class CancelSignal:
         self._checked_ns = -CHECK_NS
 
     def install(self) -> None:
-        """Take the signal; called again before each attempt, because a handler may have changed it."""
+        """Install the signal handler; called before each attempt, because a handler may have replaced it."""
         now_ns = time.monotonic_ns()
         if now_ns - self._checked_ns >= CHECK_NS:
             self._checked_ns = now_ns
@@ -49,15 +49,15 @@ class CancelSignal:
                 signal.signal(SIGNAL, self._on_signal)
 
     def arm(self, run: Cancellable) -> None:
-        """User code of this attempt follows."""
+        """Allow interruption: user code of this run follows."""
         self._pending = False
         self._armed = run
-        # The request may have come while nothing was armed; its signal is spent.
+        # The request may have come while nothing was armed; its signal had no effect.
         if run.raise_requested:
             self._fire()
 
     def disarm(self) -> None:
-        """User code has ended."""
+        """Forbid interruption: user code has ended."""
         self._armed = None
 
     def __enter__(self) -> None:

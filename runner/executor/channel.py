@@ -1,4 +1,4 @@
-"""Effect: the executor's second thread: reads what the worker says, and sends what has waited long enough."""
+"""Effect: the executor's second thread: reads the worker's commands and sends messages that are due."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from runner.executor.sender import Sender
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 
-#: A larger buffer is mapped and unmapped by the allocator for every read.
+#: Size of a read; the allocator maps and unmaps a larger buffer for every read.
 READ_BYTES = 64 * 1024
-#: While user code runs, a channel that it has closed is noticed within this time.
+#: Time within which a channel that user code has closed is noticed.
 POLL_S = 0.25
 
 
 class ChannelThread(threading.Thread):
-    """Never blocks on anything but its poll, so that a cancel always gets through."""
+    """Never blocks on anything but its poll, so that a cancel request always gets through."""
 
     def __init__(
         self,
@@ -34,8 +34,11 @@ class ChannelThread(threading.Thread):
         do_due: Callable[[float], float | None],
         on_lost: Callable[[], NoReturn],
     ) -> None:
-        """`tick(now)` does what is due by now and gives the moment of its next duty; it is asked after every
-        wake-up. `on` maps each message type to what is done about it."""
+        """Create the thread.
+
+        `do_due(now)` does everything due by now and returns when it must run again; it is called after every
+        wake-up. `handlers` maps each message type to its function.
+        """
         super().__init__(name="runner-channel", daemon=True)
         self._fd = fd
         self._wake_fd = wake_fd
@@ -46,7 +49,7 @@ class ChannelThread(threading.Thread):
         self._buffer = framing.FrameBuffer()
 
     def run(self) -> None:
-        """Until the process ends; a mistake of ours here ends it, for nobody could reach it any more."""
+        """Serve until the process ends; an internal error ends it, as it could no longer be reached."""
         try:
             self._serve_forever()
         except BaseException as error:
@@ -60,7 +63,7 @@ class ChannelThread(threading.Thread):
             sender.wakes_at = math.inf
             due_mono = self._send_due(time.monotonic())
             sender.wakes_at = due_mono
-            # What became due between the two lines above was told by nobody: look once more.
+            # Nothing wakes this thread for work that became due between the two lines above: check again.
             due_mono = min(due_mono, self._send_due(time.monotonic()))
             wait_ms = (
                 None if due_mono == math.inf else max(0, math.ceil((due_mono - time.monotonic()) * 1000))
@@ -106,7 +109,7 @@ class ChannelThread(threading.Thread):
                         message = worker_protocol.to_executor_decoder.decode(encoded)
                         self._handlers[type(message)](message)
             except worker_protocol.UNDECODABLE:
-                # Nothing that follows could be trusted.
+                # Nothing after an invalid frame can be trusted.
                 self._on_lost()
             if len(chunk) < READ_BYTES:
                 return

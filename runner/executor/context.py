@@ -1,4 +1,4 @@
-"""Effect: the context of an attempt: all that a handler can tell us and ask of us."""
+"""Effect: the context of an attempt, through which a handler uses the runner."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class ChunkTooLarge(ValueError):
-    """A chunk of output that is larger than an output may be."""
+    """A chunk of output exceeds the limit of an output."""
 
 
 class Context:
-    """Given to `load` and as second parameter to a handler; may be used from any thread of it.
+    """Passed to `load`, and to a handler as its second parameter; any thread of it may use it.
 
-    That of a batch speaks to all its items at once, and is cancelled when all of them are.
-    After the attempt has ended it is dead: `progress` and `metric` are dropped, the rest raises RuntimeError.
+    The context of a batch acts on all its items at once and is cancelled when all of them are.
+    After the attempt has ended, `progress` and `metric` do nothing; the rest raises RuntimeError.
     """
 
     __slots__ = ("_items", "_run")
@@ -36,24 +36,24 @@ class Context:
 
     @property
     def items(self) -> list[Context]:
-        """In a batch the contexts of its items, in the order of the inputs; else this one alone."""
+        """The contexts of a batch's items, in the order of the inputs; otherwise this context alone."""
         if not hasattr(self, "_items"):
             self._items = [Context(run) for run in self._run.members]
         return self._items
 
     @property
     def job_id(self) -> str:
-        """The job's id; empty for a batch as a whole, and in `load` where no job waits for it."""
+        """The job's id; empty for a batch as a whole, and in a `load` that no job caused."""
         return self._run.job_id
 
     @property
     def attempt(self) -> int:
-        """Which start of the job this is, from 1."""
+        """Number of this attempt of the job, from 1."""
         return self._run.number
 
     @property
     def device(self) -> str:
-        """Where to put tensors: "cuda:0" or "cpu"."""
+        """Device to put tensors on: "cuda:0" or "cpu"."""
         return self._run.environment.config.device
 
     @property
@@ -63,17 +63,17 @@ class Context:
 
     @property
     def model(self) -> str:
-        """The model that this process is loaded for, as the field says that `model_by` names; "" without."""
+        """The model that this process is loaded for, from the input field that `model_by` names; else ""."""
         return self._run.environment.config.model
 
     @property
     def vram_bytes(self) -> int | None:
-        """Device memory promised to this process; None: none was promised."""
+        """Device memory granted to this process; None: no grant."""
         return self._run.environment.config.grant_bytes or None
 
     @property
     def deadline(self) -> datetime | None:
-        """When the run timeout strikes (UTC); None: never."""
+        """When the run timeout ends the attempt (UTC); None: never."""
         from datetime import UTC, datetime
 
         timeout_s = self._run.attempt.timeout_s
@@ -82,12 +82,12 @@ class Context:
         try:
             return datetime.fromtimestamp(self._run.started_at + timeout_s, UTC)
         except (OverflowError, ValueError):
-            # A timeout beyond the year 9999 never strikes.
+            # A timeout beyond the year 9999 never ends it.
             return None
 
     @property
     def tmpdir(self) -> Path:
-        """A private folder, made when first asked for and removed when the attempt ends."""
+        """A private folder, created at first use and removed when the attempt ends."""
         run = self._run
         run.require_open()
         run.touch()
@@ -100,7 +100,7 @@ class Context:
 
     @property
     def log(self) -> logging.Logger:
-        """A logger whose records become log events, like those of every other logger."""
+        """A logger whose records become log events, as those of every other logger do."""
         import logging
 
         if not self._run.closed:
@@ -109,7 +109,7 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """The job has been asked to stop."""
+        """Whether the job has been asked to stop."""
         if not self._run.closed:
             self._run.touch()
         return self._run.cancelled
@@ -124,7 +124,7 @@ class Context:
             raise JobCancelled(self._run.reason)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
-        """Call this, in a thread of its own, when the job is asked to stop (at once if it was already)."""
+        """Call the function in its own thread when the job is asked to stop, or now if it already was."""
         self._run.require_open()
         self._run.touch()
         self._run.on_cancel(function)
@@ -132,8 +132,9 @@ class Context:
     def progress(
         self, done: float, total: float | None = 100, message: str | None = None, **details: Any
     ) -> None:
-        """How far it is; `details` are JSON values. May be called as often as you like: at most one in 50 ms
-        is passed on, the first and the last always.
+        """Report progress; `details` are JSON values.
+
+        May be called at any rate: at most one event in 50 ms is passed on, the first and the last always.
 
         Raises:
             ValueError: a number that is not finite, or details that are not JSON.
@@ -143,10 +144,10 @@ class Context:
             self._run.add_progress(done, total, message, details)
 
     def output(self, chunk: Any) -> None:
-        """Stream a chunk (a JSON value or pydantic model) to whoever listens.
+        """Stream a chunk (a JSON value or pydantic model) to the job's subscribers.
 
         Raises:
-            ValueError: not JSON, or larger than an output may be.
+                ValueError: the chunk is not JSON, or larger than an output may be.
         """
         run = self._run
         run.require_open()
@@ -159,22 +160,23 @@ class Context:
         run.add_output(data)
 
     def metric(self, name: str, value: float) -> None:
-        """A figure over time, such as a loss.
+        """Record a value over time, such as a loss.
 
         Raises:
-            ValueError: not a finite number.
+                ValueError: the value is not a finite number.
         """
         if not self._run.closed:
             self._run.touch()
             self._run.add_metric(name, value)
 
     def save_file(self, name: str, data: FileData, content_type: str | None = None) -> dict[str, Any]:
-        """Keep a file with the job: bytes, a path, or an open file. Gives its reference, which may go into
-        the output. The same name again replaces the earlier file.
+        """Save a file with the job from bytes, a path or an open file.
+
+        Returns its reference, which may be part of the output. Saving a name again replaces the earlier file.
 
         Raises:
-            ValueError: not the name of a file.
-            OSError: the disk does not take it.
+                ValueError: the name is not a file name.
+                OSError: the disk refused the write.
         """
         from runner.executor import files
 

@@ -1,7 +1,7 @@
-"""Effect: the process that tries a device out: opens a context, allocates and computes, then ends.
+"""Effect: the process that checks a device: opens a context, allocates, computes and exits.
 
-It is started with the device mask of an executor and says one line. Exit status 0: the device works;
-1: it does not; 3: nothing here can tell, since there is no torch, or one without CUDA.
+It starts with the device mask of an executor and prints one line. Exit status 0: the device works;
+1: it does not; 3: it can't be checked, because torch is missing or has no CUDA.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import signal
 import sys
 
-#: Nobody waits longer; should its parent have died, it must not stay.
+#: Longest run of the check; its parent waits no longer, and without a parent the process must end.
 LIMIT_S = 60
 WORKS, FAILS, CANNOT_TELL = 0, 1, 3
 _ELEMENTS = 1 << 20
 
 
 def main() -> int:
-    """Try the first device that is visible."""
+    """Check the first visible device."""
     signal.alarm(LIMIT_S)
     try:
         import torch
@@ -31,7 +31,7 @@ def main() -> int:
         torch.cuda.synchronize()
     except Exception as error:
         if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
-            # It is full, and says so as a healthy one does.
+            # A full device that reports it as a healthy one does.
             print("it works, and is full")
             return WORKS
         print(f"{type(error).__name__}: {str(error)[:500]}".replace("\n", " "))

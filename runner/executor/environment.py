@@ -1,4 +1,4 @@
-"""Effect: what all attempts of one executor share: its configuration, page, outbox and questions upward."""
+"""Effect: what all attempts of an executor share: configuration, page, sender and pending requests."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from runner.executor.shared_page import SharedPage
 from runner.executor.torch_memory import TorchMemory
 from runner.protocol import worker as worker_protocol
 
-#: Longest wait for the coordinator's answer to a question.
+#: Longest wait for the coordinator's reply to a request.
 REPLY_TIMEOUT_S = 30.0
 
 
 class ExecutorEnvironment:
-    """Set up once the executor knows what it is."""
+    """Created once the executor has its configuration."""
 
     def __init__(
         self,
@@ -28,21 +28,21 @@ class ExecutorEnvironment:
         self.config = config
         self.page = page
         self.sender = sender
-        #: On a GPU alone.
+        #: On a GPU only.
         self.torch_memory = TorchMemory(config) if config.device.startswith("cuda") else None
         self.cancel_signal = cancel_signal
-        #: Held while a held-back progress is taken and queued; nothing in it blocks.
+        #: Held while pending progress is taken and queued; nothing done under it blocks.
         self.progress_lock = threading.Lock()
         self._pending: dict[int, _PendingRequest] = {}
         self._last_request_id = 0
         self._lock = threading.Lock()
 
     def request(self, job_id: str, attempt: int, op: str, argument: Any) -> Any:
-        """The coordinator's answer.
+        """Send a request to the coordinator and return its reply.
 
         Raises:
-            LookupError: it refuses; (code, message).
-            TimeoutError: no answer within 30 s.
+                LookupError: the coordinator refuses; (code, message).
+                TimeoutError: no reply within 30 s.
         """
         pending = _PendingRequest()
         with self._lock:
@@ -54,7 +54,7 @@ class ExecutorEnvironment:
                 request_id, self.config.executor, job_id, attempt, op, argument
             )
             self.sender.send_message(worker_protocol.encode(message))
-            # A lock's wait is cut short by a signal handler that raises, so a cancel gets through.
+            # A signal handler that raises interrupts the wait for a lock, so a cancel gets through.
             if not pending.replied.acquire(timeout=REPLY_TIMEOUT_S):
                 raise TimeoutError(f"the coordinator did not answer {op!r} within {REPLY_TIMEOUT_S:.0f} s")
         finally:
@@ -66,7 +66,7 @@ class ExecutorEnvironment:
         return reply.result
 
     def on_reply(self, reply: worker_protocol.AttemptReply) -> None:
-        """Called by the channel thread."""
+        """Deliver a reply; called by the channel thread."""
         pending = self._pending.get(reply.request_id)
         if pending is not None:
             pending.reply = reply

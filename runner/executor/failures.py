@@ -1,4 +1,4 @@
-"""Effect: tells what an exception of user code means for its attempt, by its frames and the clock."""
+"""Effect: classifies exceptions of user code by their frames and the clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.jobs.job import CONTEXT_LOST
 
 TRACEBACK_MAX_BYTES = 16 * 1024
 MESSAGE_MAX = 4 * 1024
-#: After one of these the CUDA context of the process is gone for good, by NVIDIA's word.
+#: Texts of errors after which, as NVIDIA documents, the CUDA context of the process is lost.
 CONTEXT_LOST_TEXTS = (
     "an illegal memory access",
     "illegal instruction",
@@ -25,7 +25,7 @@ CONTEXT_LOST_TEXTS = (
     "uncorrectable ecc",
     "hardware stack error",
     "invalid program counter",
-    # What programs see of a device that hangs or is gone.
+    # Errors that programs get from a device that hangs or is gone.
     "launch timed out",
     "hardware error",
     "busy or unavailable",
@@ -36,7 +36,7 @@ _OWN_CODE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class InvalidInput(Exception):
-    """The input does not have the form that the handler's parameter asks for."""
+    """The input does not match the annotation of the handler's parameter."""
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
         super().__init__("; ".join(f"{one['pointer'] or '/'}: {one['message']}" for one in errors[:3]))
@@ -44,11 +44,11 @@ class InvalidInput(Exception):
 
 
 class ResultTooLarge(Exception):
-    """The output, or what a generator has yielded so far, is over the limit."""
+    """The output, or the chunks that a generator has yielded so far, exceed the limit."""
 
 
 class AttemptFailure(NamedTuple):
-    """How an attempt ends that did not succeed; the fields are those of `wire.Ended`."""
+    """The end of an attempt that did not succeed; its fields are those of `worker_protocol.AttemptEnded`."""
 
     code: str
     message: str
@@ -56,12 +56,12 @@ class AttemptFailure(NamedTuple):
     retryable: bool = True
     #: UTC epoch seconds, from `Retry`.
     retry_at: float | None = None
-    #: The process must not run anything any more.
+    #: The process must not run another attempt.
     is_fatal: bool = False
 
 
 def classify(error: BaseException) -> AttemptFailure:
-    """The failure that an exception stands for. SystemExit is none: the process really ends."""
+    """Return the failure for an exception. SystemExit has none: it ends the process."""
     if isinstance(error, JobCancelled) and not isinstance(error, Exception):
         return AttemptFailure("cancelled", _text_of(error) or "cancelled", retryable=False)
     if isinstance(error, Retry):
@@ -87,32 +87,34 @@ def classify(error: BaseException) -> AttemptFailure:
 
 
 def _classify_retry(error: Retry) -> AttemptFailure:
-    """The failure of a handler that asks for a retry. One that asks for what can't be is a mistake in its
-    code like any other: it is told so, and its backoff decides."""
+    """Return the failure for a `Retry`.
+
+    An invalid delay or time is a bug in the handler: the message says so, and the handler's backoff decides.
+    """
     message = _text_of(error) or "the handler asks for a retry"
     try:
         return AttemptFailure("handler_error", message, retry_at=error.earliest(time.time()))
     except Exception as mistake:
-        # A time's zone and a subclass of Retry are user code.
+        # The time zone of the value and subclasses of Retry are user code.
         why = f"{type(mistake).__name__}: {_text_of(mistake)}"
         return AttemptFailure("handler_error", f"{message} ({why})", _detail_of(error))
 
 
 def is_out_of_device_memory(error: BaseException) -> bool:
-    """Whether a device ran out of memory, told without importing torch."""
+    """Return whether a device ran out of memory, without importing torch."""
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(sign in _text_of(error) for sign in _OUT_OF_MEMORY)
 
 
 def is_context_lost(error: BaseException) -> bool:
-    """Whether the process can't use its GPU any more."""
+    """Return whether the process can't use its GPU any more."""
     text = _text_of(error).lower()
     return "cuda" in text and any(sign in text for sign in CONTEXT_LOST_TEXTS)
 
 
 def classify_load_error(error: BaseException) -> AttemptFailure:
-    """What a failed import or load means."""
+    """Return the failure for an exception of import or load."""
     code = "device_out_of_memory" if is_out_of_device_memory(error) else "load_error"
     message = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
     detail = _detail_of(error)
@@ -120,21 +122,21 @@ def classify_load_error(error: BaseException) -> AttemptFailure:
 
 
 def format_traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, without our own frames at its top; its last 16 KiB."""
+    """Return the last 16 KiB of the traceback as Python prints it, without the runner's frames at its top."""
     at = error.__traceback__
     while at is not None and at.tb_frame.f_code.co_filename.startswith((_OWN_CODE, "<frozen importlib")):
         at = at.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, at))
     except Exception as second:
-        # An exception whose own text can't be made.
+        # The exception's own text can't be built.
         text = f"{type(error).__name__} (its traceback can't be printed: {type(second).__name__})\n"
     data = text.encode("utf-8", "replace")
     return data[-TRACEBACK_MAX_BYTES:].decode("utf-8", "ignore")
 
 
 def clear_frames(error: BaseException) -> None:
-    """Drop the frames that an exception holds, and with them whatever the user's locals hold."""
+    """Clear the frames that an exception references, and with them the objects in the user's locals."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -149,7 +151,7 @@ def clear_frames(error: BaseException) -> None:
 
 
 def empty_device_cache() -> None:
-    """Give unused blocks back to the device, if torch is there at all."""
+    """Return unused blocks to the device, if torch is imported."""
     import gc
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""Effect: the files an attempt saves, and those it opens."""
+"""Effect: saves and opens the files of an attempt."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NAME_MAX_BYTES = 255
 
 
 class Readable(Protocol):
-    """An open file, or anything like it."""
+    """An open file, or any object with such a `read`."""
 
     def read(self, size: int, /) -> bytes | str:
-        """At most so many; empty at the end."""
+        """Return at most `size` bytes or characters; empty at the end."""
         ...
 
 
@@ -28,13 +28,13 @@ FileData = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable
 
 
 def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | None) -> dict[str, Any]:
-    """Write a file durably under the attempt's folder; the file reference that goes into an output.
+    """Write a file durably into the attempt's folder; return its reference, which may be part of an output.
 
-    The same name again replaces the earlier file.
+    Saving a name again replaces the earlier file.
 
     Raises:
-        ValueError: a name that could not be a file's.
-        OSError: the disk does not take it, or the given path can't be read.
+            ValueError: the name is not a file name.
+            OSError: the disk refused the write, or the given path can't be read.
     """
     check_name(name)
     from runner.jobs.ids import new_id
@@ -54,7 +54,7 @@ def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | No
 
 
 def make_reference(job_id: str, record: FileRecord) -> dict[str, Any]:
-    """What stands for the file in inputs and outputs."""
+    """Return the reference that stands for the file in inputs and outputs."""
     from urllib.parse import quote
 
     return {
@@ -69,10 +69,10 @@ def make_reference(job_id: str, record: FileRecord) -> dict[str, Any]:
 
 
 def open_file(run: AttemptRun, reference: Any) -> IO[bytes]:
-    """Open a file for reading by its reference (or its id).
+    """Open a file for reading by its reference or id.
 
     Raises:
-        TypeError: not a file reference.
+            TypeError: the value is not a file reference.
         FileNotFoundError: no such file.
     """
     file_id = reference
@@ -93,7 +93,7 @@ def open_file(run: AttemptRun, reference: Any) -> IO[bytes]:
 def check_name(name: object) -> None:
     """
     Raises:
-        ValueError: not the name of a file.
+            ValueError: the name is not a file name.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"a file's name is a text, not {name!r}")
@@ -114,7 +114,7 @@ def _guess_content_type(name: str) -> str:
 
 
 def _make_folder(folder: Path, root: Path) -> None:
-    """Make the folder and see to it that its entries on the way up survive a power cut."""
+    """Create the folder so that its directory entries up to `root` survive a power cut."""
     missing = []
     at = folder
     while at != root and not at.is_dir():

@@ -1,8 +1,8 @@
-"""Effect: a process that has imported heavy libraries once, and of which executors are forked on demand.
+"""Effect: a process that imports heavy libraries once and forks executors on demand.
 
-It never was near CUDA and has one thread, which is checked before every fork: what is forked is as good as
-a fresh interpreter that has imported the same. An executor is forked twice over, so that the one in between
-ends and the worker, as the subreaper, becomes the parent: it reaps the executor as if it had started it.
+It never initialises CUDA and has a single thread, which is checked before every fork: a forked process equals
+a fresh interpreter with the same imports. Each executor is forked twice and the process in between exits, so
+the worker, as the subreaper, becomes the executor's parent and reaps it like one that it started itself.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import time
 from runner.executor import bootstrap
 from runner.processes.orphans import MARKER, marker_of
 
-#: In the environment of a template: the stream to its worker, and what it imports.
+#: In the environment of a fork server: the stream to its worker, and the modules to import.
 CONTROL_FD = "JOB_RUNNER_TEMPLATE_FD"
 MODULES = "JOB_RUNNER_TEMPLATE_MODULES"
-#: Fills up the marker of a template: those of executors are written over it.
+#: Pads the marker of a fork server, so that executors' markers can be written over it.
 PADDING = "."
 READY = b"ready"
 #: Longest wait of an executor until its worker is its parent.
@@ -30,7 +30,7 @@ ADOPTION_S = 2.0
 
 
 def serve() -> None:
-    """Fork executors until the worker is gone. Returns in each of them, as after a start."""
+    """Fork executors until the worker is gone. Return in each of them, as after a start."""
     control = socket.socket(fileno=int(os.environ.pop(CONTROL_FD)))
     modules = os.environ.pop(MODULES).split(",")
     worker = os.getppid()
@@ -49,7 +49,7 @@ def serve() -> None:
 
 
 def find_fork_obstacle() -> str:
-    """Why nothing may be forked of this process; "" where nothing speaks against it."""
+    """Return why this process can't be forked; "" if it can."""
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         return f"it has {threads} threads: one of the modules has started some"
@@ -69,27 +69,27 @@ def _import_modules(modules: list[str]) -> str:
             importlib.import_module(name)
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
-    # Libraries that keep threads in waiting (OpenBLAS) end them for a fork, and start them again when they
-    # are needed: after this one there are none, unless they are of another kind.
+    # Libraries that keep idle threads (OpenBLAS) end them at a fork and start them again when needed:
+    # after this fork none is left, unless it belongs to another library.
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
     gc.collect()
-    # What lives now is not walked by executors' collections: its pages stay shared.
+    # Executors' collections do not traverse objects that exist now: their pages stay shared.
     gc.freeze()
     return ""
 
 
 def _fork_executor(control: socket.socket, worker: int, marker: str, fds: list[int]) -> bool:
-    """Fork an executor and tell its pid; True in the executor itself."""
+    """Fork an executor and send its pid; return True in the executor itself."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     pid_reader, pid_writer = os.pipe()
     child = os.fork()
     if child:
         os.close(pid_writer)
-        # Left open here, its pipes would not end with it.
+        # A pipe that stays open here would not end with the executor.
         for fd in fds:
             os.close(fd)
         with open(pid_reader, "rb") as pipe:
@@ -113,7 +113,7 @@ def _fork_executor(control: socket.socket, worker: int, marker: str, fds: list[i
 
 
 def _become_executor(worker: int, marker: str, fds: list[int]) -> None:
-    """Be what the worker would have started."""
+    """Set up this process as the worker would have started it."""
     until = time.monotonic() + ADOPTION_S
     while os.getppid() != worker:
         if time.monotonic() > until:
@@ -132,13 +132,15 @@ def _become_executor(worker: int, marker: str, fds: list[int]) -> None:
     _write_marker(marker)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        # Else all that are forked would draw the same ones. Python's own are seeded anew by the fork.
+        # Else all forked executors would draw the same numbers. Python reseeds its own generator at a fork.
         numpy_random.seed()
 
 
 def _write_marker(marker: str) -> None:
-    """Carry this marker, as what it starts will, also where the kernel shows the environment: it shows the
-    memory in which that lay at the start, so it is written there."""
+    """Set the marker, which child processes inherit, where the kernel shows the environment too.
+
+    The kernel shows the memory in which the environment lay at the start, so the marker is written there.
+    """
     getenv = ctypes.CDLL(None).getenv
     getenv.argtypes, getenv.restype = [ctypes.c_char_p], ctypes.c_void_p
     address = getenv(MARKER.encode())
@@ -146,5 +148,5 @@ def _write_marker(marker: str) -> None:
     ctypes.memmove(address, marker.encode().ljust(size, b"\0"), size)
     os.environ[MARKER] = marker
     if marker_of(os.getpid()) != marker:
-        # Not to be found by its worker, it must not run anything.
+        # Its worker could not find it, so it must not run anything.
         bootstrap.exit_lost()

@@ -1,4 +1,4 @@
-"""Effect: turns whatever a handler's function gave back into the JSON text of the job's output."""
+"""Effect: converts the return value of a handler's function to the JSON text of the job's output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Invocation:
-    """Knows the kinds of results, not of functions, so a decorated or wrapped handler is no special case.
+    """Distinguishes kinds of results, not of functions, so a decorated or wrapped handler is no special case.
 
     Coroutines of one executor share one event loop, so that what `load` opened in it can be used.
     """
@@ -27,11 +27,11 @@ class Invocation:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def encode_result(self, run: AttemptRun, value: Any) -> bytes:
-        """The output's JSON text.
+        """Return the JSON text of the output.
 
         Raises:
-            NotSerialisable: the value, or a chunk, is not JSON.
-            ResultTooLarge: it is larger than an output may be.
+                NotSerialisable: the value or a chunk is not JSON.
+                ResultTooLarge: the text exceeds the limit of an output.
             JobCancelled: the job was asked to stop between two chunks.
         """
         if isinstance(value, CoroutineType):
@@ -46,11 +46,11 @@ class Invocation:
         return output
 
     def resolve_batch_result(self, run: ActiveRun, value: Any) -> Any:
-        """What the function of a batch gave; of a coroutine function, what that returned."""
+        """Return the result of a batch call; await it if the function is a coroutine function."""
         return self.run_coroutine(run, value) if isinstance(value, CoroutineType) else value
 
     async def encode_result_in_loop(self, run: AttemptRun, value: Any) -> bytes:
-        """As `output`, in the loop itself."""
+        """Do the same as `encode_result`, inside the event loop."""
         if isinstance(value, CoroutineType):
             value = await value
         if isinstance(value, AsyncGeneratorType):
@@ -60,11 +60,11 @@ class Invocation:
         return output
 
     def run_coroutine(self, run: ActiveRun, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine to its end in the executor's loop; a cancel of the job cancels it."""
+        """Run a coroutine to its end in the executor's loop; cancelling the job cancels it."""
         loop = self.event_loop()
         task = loop.create_task(coroutine)
         run.interrupt = lambda: _cancel_soon(loop, task)
-        # The flag may have come before there was anything to interrupt.
+        # The cancel request may have come before there was a task to interrupt.
         if run.cancelled:
             task.cancel()
         try:
@@ -73,7 +73,7 @@ class Invocation:
             run.interrupt = None
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
-        """The executor's event loop, made when it is first needed: asyncio is slow to import."""
+        """Return the executor's event loop, created at first use: asyncio is slow to import."""
         if self._loop is None:
             import asyncio
 
@@ -91,7 +91,7 @@ class Invocation:
                     return chunks.encode_result(stop.value)
                 chunks.add(chunk)
         finally:
-            # Its `finally` blocks run now, not when somebody collects garbage.
+            # Its `finally` blocks run now, not when the garbage collector finds it.
             generator.close()
 
     async def _collect_async(self, run: AttemptRun, generator: AsyncGenerator[Any, Any]) -> bytes:
@@ -105,7 +105,7 @@ class Invocation:
 
 
 class _ChunkCollector:
-    """What a generator has yielded: streamed, and kept as long as it may become the output."""
+    """Streams the chunks that a generator yields, and keeps them as long as they may become the output."""
 
     def __init__(self, run: AttemptRun) -> None:
         self._run = run
@@ -119,7 +119,7 @@ class _ChunkCollector:
             raise JobCancelled(run.reason)
         data = strict_json.encode(chunk)
         self._size += len(data) + 1
-        # Counted before it is streamed: a generator without end ends here, not in the store.
+        # Count before streaming: an endless generator stops here, not in the store.
         _check_size(self._size - 1, run)
         self._kept.append(data)
         run.add_output(data)
@@ -139,6 +139,6 @@ def _check_size(size: int, run: AttemptRun) -> None:
 
 
 def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-    """Called by the channel thread."""
+    """Cancel the task from the channel thread."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(task.cancel)

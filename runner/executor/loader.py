@@ -1,4 +1,4 @@
-"""Effect: imports user code and makes something of it that can be called with an attempt's input."""
+"""Effect: imports user code and wraps it in a callable that takes an attempt's input."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from runner.handlers.spec import Source
 
 
 def import_source(source: Source) -> ModuleType:
-    """Import the module of a source, with its folders first on the path.
+    """Import the module of a source, with its folders first in `sys.path`.
 
     Raises:
-        ImportError: there is no such module or file; and whatever the module raises.
+            ImportError: no such module or file; also everything that the module raises.
     """
     for folder in reversed(source.path):
         if folder not in sys.path[:1]:
@@ -34,10 +34,10 @@ def import_source(source: Source) -> ModuleType:
 
 
 def find_target(module: ModuleType, attr: str) -> Any:
-    """The object at an attribute path.
+    """Return the object at an attribute path.
 
     Raises:
-        AttributeError: there is none.
+            AttributeError: there is no such attribute.
     """
     found: Any = module
     for part in attr.split("."):
@@ -46,8 +46,10 @@ def find_target(module: ModuleType, attr: str) -> Any:
 
 
 def module_name(path: str) -> str:
-    """The name under which a file is imported: its own, so that its functions can be pickled for children,
-    unless that would hide another module."""
+    """Return the name under which a file is imported.
+
+    It is the file's own, so that children can unpickle its functions, unless that would hide another module.
+    """
     stem = os.path.splitext(os.path.basename(path))[0]
     if stem.isidentifier() and stem not in sys.stdlib_module_names and stem not in sys.modules:
         return stem
@@ -55,25 +57,25 @@ def module_name(path: str) -> str:
 
 
 class LoadedHandler:
-    """A handler ready to run."""
+    """A handler that is ready to run."""
 
     def __init__(self, target: Any, *, is_batched: bool = False) -> None:
         self._instance = target() if isinstance(target, type) else None
         self.call: Callable[..., Any] = target if self._instance is None else self._instance.run
         self.parameter_count = count_positional(self.call)
-        #: Reads an input; of a handler that takes batches, one of its list.
+        #: Reads an input; for a handler that takes batches, one element of its list.
         self.read_input = _make_reader(self.call, is_batched) if self.parameter_count else None
 
     def find_hook(self, name: str) -> Callable[..., Any] | None:
-        """`load` or `unload` of a class."""
+        """Return the `load` or `unload` method of a class."""
         found = getattr(self._instance, name, None)
         return found if callable(found) else None
 
     def build_arguments(self, data: bytes, context: Context) -> tuple[Any, ...]:
-        """What to call it with.
+        """Return the arguments of the call.
 
         Raises:
-            InvalidInput: the input is not what the parameter's annotation asks for.
+                InvalidInput: the input does not match the parameter's annotation.
         """
         if self.read_input is None:
             return ()

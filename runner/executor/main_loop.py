@@ -1,4 +1,4 @@
-"""Effect: the main thread's work: load the handler once, then run attempt after attempt until told to end."""
+"""Effect: the main thread: loads the handler once, then runs attempts until it is unloaded."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class MainLoop:
-    """Built from its descriptors; `run` does not return."""
+    """Created from the process's descriptors; `run` does not return."""
 
     def __init__(self, descriptors: bootstrap.Descriptors, page: SharedPage) -> None:
         self._cancel_signal = CancelSignal()
         self._sender = Sender(
             descriptors.channel, descriptors.wake, page, self._cancel_signal, bootstrap.exit_lost
         )
-        #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
+        #: Assigned and not started, in order, a batch as one item. Both ends are popped atomically.
         self._staged: deque[worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec]] = deque()
         self._attempt_runner = AttemptRunner(page, self._sender, self._cancel_signal, self._staged)
         self._commands = WorkerCommands(
@@ -53,7 +53,7 @@ class MainLoop:
         self._slot_runner: SlotRunner | None = None
 
     def run(self) -> NoReturn:
-        """Do what the worker says until it says to end."""
+        """Carry out the worker's commands until it unloads the executor."""
         commands = self._commands
         self._attempt_runner.capture.install()
         self._cancel_signal.install()
@@ -102,7 +102,7 @@ class MainLoop:
             self._attempt_runner.run_batch(run, handler)
 
     def _load(self, environment: ExecutorEnvironment) -> tuple[LoadedHandler, AttemptRun | BatchRun | None]:
-        """Import and load; with the first attempt, if it is there, taken as the one all this is done for."""
+        """Import and load; return the handler and the first attempt, if it is there, which owns the load."""
         begin = time.monotonic()
         owner: AttemptRun | BatchRun | None = None
         try:
@@ -146,7 +146,7 @@ class MainLoop:
         return owner
 
     def _finish_hook(self, result: Any, context: Context) -> None:
-        """Hooks may be coroutines too."""
+        """Await the result of a hook that is a coroutine function."""
         if hasattr(result, "__await__"):
             self._attempt_runner.invocation.run_coroutine(context._run, result)
 
@@ -166,15 +166,15 @@ class MainLoop:
             try:
                 self._finish_hook(unload(), Context(_placeholder_run(environment)))
             except BaseException as error:
-                # Nobody waits for this executor any more; its worker's log gets the trace.
+                # No attempt waits for this executor any more; the trace goes to the worker's log.
                 os.write(2, failures.format_traceback(error).encode())
                 code = 1
-        # Users' own exit hooks may have something to save; threads that never end may not hold us up.
+        # Run the users' own exit hooks, which may save something, without waiting for threads that never end.
         atexit._run_exitfuncs()
         self._attempt_runner.exit(code)
 
     def _after_fork_in_child(self) -> None:
-        """In a child that the handler forked: it is not us, so it must not speak or listen for us."""
+        """Mute a child that the handler forked: it must not use the channel as this executor."""
         self._sender.mute()
         self._attempt_runner.capture.restore_streams()
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
@@ -182,5 +182,5 @@ class MainLoop:
 
 
 def _placeholder_run(environment: ExecutorEnvironment) -> AttemptRun:
-    """Stands for the attempt of a hook that no job waits for."""
+    """Return a stand-in for the attempt of a hook that no job caused."""
     return AttemptRun(worker_protocol.AttemptSpec("", 0, environment.config.name, b"null"), environment)

@@ -1,4 +1,4 @@
-"""Effect: what a handler prints and logs becomes log events of the attempt that runs, in order."""
+"""Effect: turns a handler's printed text and log records into log events of the running attempt, in order."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from runner.executor.active_run import ActiveRun
     from runner.executor.attempt_run import AttemptRun
 
-#: A longer line is cut into pieces of this size.
+#: Longest log line; a longer one is cut into pieces of this size.
 LINE_MAX = 8 * 1024
-#: What is kept of the text printed while no attempt is there (import, load).
+#: Bound on kept text that was printed while no attempt runs (import, load).
 EARLY_MAX = 64 * 1024
 
 CurrentRun = Callable[[], "ActiveRun | None"]
 
 
 class LineWriter(io.TextIOBase):
-    """Stands for sys.stdout or sys.stderr; one event a line, each thread's lines kept apart."""
+    """Replaces sys.stdout or sys.stderr; makes one event a line and keeps each thread's lines apart."""
 
     def __init__(self, name: str, fd: int, emit: Callable[[str, str | None, str], None]) -> None:
         self._name = name
         self._fd = fd
         self._emit = emit
-        #: What tells lines apart that are written piece by piece: threads, or attempts side by side.
+        #: Tells the owners of partial lines apart: threads, or concurrent attempts.
         self.line_owner: Callable[[], Hashable] = threading.get_ident
         self._partial: dict[Hashable, list[str]] = {}
         #: For `sys.stdout.buffer.write(b"...")`.
@@ -49,41 +49,41 @@ class LineWriter(io.TextIOBase):
 
     @property
     def name(self) -> str:
-        """As other text files have one."""
+        """Return a name, as other text files do."""
         return f"<{self._name}>"
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Always UTF-8."""
+        """Return UTF-8, always."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What can't be encoded becomes a question mark."""
+        """Return the error mode: characters that can't be encoded become a question mark."""
         return "replace"
 
     @property
     def line_buffering(self) -> bool:
-        """A line goes out when it is complete."""
+        """Return True: each line is emitted when it is complete."""
         return True
 
     def fileno(self) -> int:
-        """The real descriptor, for children that are given it."""
+        """Return the real descriptor, for children that inherit it."""
         return self._fd
 
     def writable(self) -> bool:
-        """As every output file."""
+        """Return True, as every output file does."""
         return True
 
     def isatty(self) -> bool:
-        """Never a terminal."""
+        """Return False: this is never a terminal."""
         return False
 
     def reconfigure(self, **_: object) -> None:
-        """Encoding and buffering are fixed; programs that set them expect no error."""
+        """Do nothing: encoding and buffering are fixed, but programs that set them expect no error."""
 
     def write(self, text: str) -> int:
-        """Give out the lines that are complete now."""
+        """Emit the lines that are complete now."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         owner = self.line_owner()
@@ -102,13 +102,13 @@ class LineWriter(io.TextIOBase):
         return len(text)
 
     def flush_lines(self) -> None:
-        """Give out what has no line end yet; called at an attempt's end."""
+        """Emit unfinished lines; called at an attempt's end."""
         while self._partial:
             _, pieces = self._partial.popitem()
             self._emit_rest(pieces)
 
     def flush_owner(self, owner: Hashable) -> None:
-        """Give out what has no line end yet of one of several."""
+        """Emit the unfinished line of one owner."""
         self._emit_rest(self._partial.pop(owner, []))
 
     def _emit_rest(self, pieces: list[str]) -> None:
@@ -117,7 +117,7 @@ class LineWriter(io.TextIOBase):
             self._emit_line(rest)
 
     def _emit_line(self, line: str) -> None:
-        # A progress bar redraws its line after each return: what it showed last is the line.
+        # A progress bar redraws its line after each return: keep only the last state.
         line = line.rstrip("\r").rpartition("\r")[2]
         for at in range(0, max(1, len(line)), LINE_MAX):
             self._emit(self._name, None, line[at : at + LINE_MAX])
@@ -140,7 +140,7 @@ class _ByteWriter(io.RawIOBase):
 
 
 class LogEventHandler(logging.Handler):
-    """Root handler: records of all loggers."""
+    """Handler of the root logger: gets the records of all loggers."""
 
     def __init__(self, emit: Callable[[str, str | None, str], None], current: CurrentRun) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class LogEventHandler(logging.Handler):
         self.current = current
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record, one event, its traceback included."""
+        """Make one event of one record, its traceback included."""
         try:
             text = self.format(record)
         except Exception:
@@ -156,13 +156,13 @@ class LogEventHandler(logging.Handler):
             return
         run = self.current()
         if run is not None and record.name == LOGGER:
-            # A use of the context, also where a handler keeps `ctx.log` in a variable.
+            # Logging counts as a use of the context, even if the handler keeps `ctx.log` in a variable.
             run.touch()
         self._emit_event("logging", record.levelname.lower(), text)
 
 
 class OutputCapture:
-    """Installed once in an executor."""
+    """Captures output; installed once in an executor."""
 
     def __init__(self, current: CurrentRun) -> None:
         self._current = current
@@ -171,12 +171,12 @@ class OutputCapture:
         self.stdout = LineWriter("stdout", 1, self._emit)
         self.stderr = LineWriter("stderr", 2, self._emit)
         self._handler = LogEventHandler(self._emit, current)
-        # CDLL gives the GIL back during the call: a full pipe must not freeze the channel thread.
+        # CDLL releases the GIL during the call: a full pipe must not block the channel thread.
         self._fflush = ctypes.CDLL(None).fflush
         self._pipes = {fd: _file_identity(fd) for fd in (1, 2)}
 
     def install(self) -> None:
-        """Take over sys.stdout, sys.stderr and logging."""
+        """Replace sys.stdout and sys.stderr and configure logging."""
         sys.stdout = self.stdout
         sys.stderr = self.stderr
         root = logging.getLogger()
@@ -185,12 +185,12 @@ class OutputCapture:
         logging.getLogger(LOGGER).setLevel(logging.DEBUG)
 
     def follow_runs(self, current_run: Callable[[], AttemptRun | None]) -> None:
-        """From now on attempts run side by side, and this tells which of them prints."""
+        """Attribute output by `current_run` from now on, as attempts run concurrently."""
         self._current = self._handler.current = current_run
         self.stdout.line_owner = self.stderr.line_owner = lambda: _run_key(current_run())
 
     def restore_streams(self) -> None:
-        """In a forked child: print straight into the pipes, which the worker reads."""
+        """Print straight into the pipes, which the worker reads; called in a forked child."""
         sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
         root = logging.getLogger()
@@ -198,22 +198,22 @@ class OutputCapture:
         root.addHandler(logging.StreamHandler(sys.stderr))
 
     def emit_early(self, run: ActiveRun) -> None:
-        """The first attempt gets what was printed before there was any."""
+        """Emit text that was printed before any attempt as log events of the first one."""
         early, self._early = self._early, None
         for stream, level, text in early or ():
             run.add_log(stream, level, text)
 
     def early_tail(self) -> list[str]:
-        """The last of it, for the report of a failed load."""
+        """Return the last early lines, for the report of a failed load."""
         return [strict_json.replace_surrogates(text) for _, _, text in list(self._early or ())[-50:]]
 
     def flush_run(self, run: AttemptRun) -> None:
-        """What one of several attempts printed is on its way when this returns."""
+        """Queue everything that one of several attempts has printed."""
         self.stdout.flush_owner(run.key)
         self.stderr.flush_owner(run.key)
 
     def flush(self) -> None:
-        """All that was printed is on its way when this returns."""
+        """Queue everything that was printed."""
         self.stdout.flush_lines()
         self.stderr.flush_lines()
         for stream in (sys.__stdout__, sys.__stderr__):
@@ -222,8 +222,10 @@ class OutputCapture:
         self._fflush(None)
 
     def write_markers(self, run: AttemptRun) -> bytes | None:
-        """The `Marked` that must go before the attempt's `Ended`, if C code or a child has left bytes in a
-        pipe that the worker has not read."""
+        """Return the `OutputMark` to send before the attempt's `AttemptEnded`.
+
+        None unless C code or a child has left bytes in a pipe that the worker has not read.
+        """
         unread = [_unread_bytes(fd) for fd in (1, 2)]
         if not any(unread):
             return None
@@ -238,7 +240,7 @@ class OutputCapture:
         )
 
     def _write_marker(self, fd: int, marker: bytes) -> bool:
-        # The handler may have put a file of its own at the descriptor; that is not ours to write to.
+        # The handler may have opened a file of its own at this descriptor; never write into that.
         if self._pipes[fd] is None or _file_identity(fd) != self._pipes[fd]:
             return False
         try:

@@ -1,8 +1,8 @@
-"""Effect: everything an executor says, from whatever thread, in order, over one non-blocking socket.
+"""Effect: sends all messages of an executor, from any thread, in order, over one non-blocking socket.
 
-Producers append to a deque, which needs no lock, and whoever gets the lock sends for all. So neither a
-signal handler nor a finaliser that prints in the middle of a send can dead-lock with itself, and a thread
-that was suspended with nothing half-done holds up nobody.
+Producers append to a deque, which needs no lock, and the thread that gets the lock sends for all. So a signal
+handler or finaliser that prints in the middle of a send can't deadlock with itself, and a suspended thread
+with nothing half-done delays no other.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from runner.executor.shared_page import SharedPage
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 
-#: Above this the producer waits for the worker to read.
+#: Above this size of unsent data a producer waits for the worker to read.
 HIGH_BYTES = 1024 * 1024
-#: Frames that one call to the kernel takes.
+#: Frames passed to the kernel in one call.
 PARTS_MAX = 64
-#: A Note is closed when its events are this large.
+#: An `AttemptEvents` message is closed when its events reach this size.
 EVENTS_BYTES = 256 * 1024
-#: Events that follow a send within this time are gathered.
+#: Events that follow a send within this time are gathered into one.
 GATHER_S = 0.002
-#: Gathered messages wait at most so long where nothing more comes from the main thread.
+#: Longest wait of gathered messages while the main thread sends nothing more.
 DEFER_S = 0.005
 
 
 class AttemptStream:
-    """The one attempt that a message belongs to: its name, its message count and its limits."""
+    """The attempt that a message belongs to: its name, its message count and its limits."""
 
     __slots__ = ("events", "is_ended", "is_limit_reported", "job_id", "limits", "log_bytes", "number", "seq")
 
@@ -44,7 +44,7 @@ class AttemptStream:
         self.job_id = job_id
         self.number = number
         self.seq = 0
-        #: Its Ended was sent; nothing may follow.
+        #: Its `AttemptEnded` was sent; nothing may follow.
         self.is_ended = False
         #: (log_max_bytes, events_max)
         self.limits = limits
@@ -53,7 +53,7 @@ class AttemptStream:
         self.is_limit_reported = False
 
     def admit(self, kind: str, size: int) -> bool:
-        """Count an event of `size` bytes in; False where the attempt's limits are used up."""
+        """Count an event of `size` bytes; return False if the attempt's limits are used up."""
         log_max, events_max = self.limits
         if self.events >= events_max or (kind == "log" and self.log_bytes >= log_max):
             return False
@@ -64,11 +64,11 @@ class AttemptStream:
 
     @property
     def is_log_full(self) -> bool:
-        """No more log text is taken, and that was said."""
+        """Return True once no more log text is taken and the notice about it was sent."""
         return self.is_limit_reported and self.log_bytes >= self.limits[0]
 
     def encode_limit_notice(self) -> bytes:
-        """The one log event that says so."""
+        """Return the log event that reports the limit."""
         log_max, events_max = self.limits
         what = f"{events_max} events" if self.events >= events_max else f"{log_max} bytes of log"
         self.is_limit_reported = True
@@ -81,7 +81,7 @@ Item = tuple[AttemptStream | None, str, float, bytes | worker_protocol.AttemptEn
 
 
 class Sender:
-    """`due` is when the channel thread must send at the latest what nobody else has sent by then."""
+    """Sends messages; the channel thread sends at `due` what no other thread has sent by then."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class Sender:
         self._sent_mono = 0.0
         self.unsent_bytes = 0
         self.due: float | None = None
-        #: Monotonic moment at which the channel thread wakes by itself.
+        #: Monotonic time at which the channel thread wakes by itself.
         self.wakes_at = 0.0
         #: Set in a forked child, whose parent owns the channel.
         self.is_muted = False
 
     def add_event(self, stream: AttemptStream, kind: str, data: bytes, *, wait: bool = True) -> None:
-        """An event's own fields as JSON text; blocks (with `wait`) while the worker does not read."""
+        """Add an event with the JSON text of its fields; with `wait`, block while the worker does not read."""
         with self._cancel_signal:
             self._items.append((stream, kind, time.time(), data))
             now = time.monotonic()
@@ -121,7 +121,7 @@ class Sender:
             self._wait_for_space(stream)
 
     def send_message(self, encoded: bytes) -> None:
-        """Any other message, at once."""
+        """Send any other message at once."""
         with self._cancel_signal:
             self._items.append((None, "", 0.0, encoded))
             self.send()
@@ -134,10 +134,10 @@ class Sender:
         *,
         may_wait: bool,
     ) -> None:
-        """The last word of an attempt, with the `Marked` that goes before it; its `seq` is set here.
+        """Add the last message of an attempt, after its `OutputMark`; its `seq` is set here.
 
-        With `hold` it may wait a moment for the results of those behind it. It waits in the shared
-        page: a result that was made is not lost with the process, whatever the next attempt does to it.
+        With `may_wait` it may wait briefly for the results of the attempts behind it. It waits in the shared
+        page: a result is not lost with the process, whatever the next attempt does to it.
         """
         with self._cancel_signal:
             if output_mark is not None:
@@ -153,7 +153,7 @@ class Sender:
         *,
         may_wait: bool,
     ) -> None:
-        """As `ended`, for those that ran together."""
+        """Do the same as `add_ended` for the attempts of a batch."""
         with self._cancel_signal:
             if output_mark is not None:
                 self._items.append((None, "", 0.0, output_mark))
@@ -169,9 +169,9 @@ class Sender:
             self.send()
 
     def _hold_in_page(self) -> bool:
-        """Frame what waits and keep it in the page; False where it must be sent instead."""
+        """Frame the pending messages and keep them in the page; return False if they must be sent instead."""
         if not self._lock.acquire(False):
-            # Whoever sends now sends ours as well.
+            # The thread that sends now sends these as well.
             return False
         self._sending_thread = threading.get_ident()
         try:
@@ -183,21 +183,21 @@ class Sender:
             self._lock.release()
 
     def send_by(self, moment: float) -> None:
-        """What waits may wait until this monotonic moment."""
+        """Let pending messages wait until this monotonic time."""
         due = self.due
         if due is None or moment < due:
             self.due = moment
         self.wake_before(moment)
 
     def wake_before(self, moment: float) -> None:
-        """Make sure that the channel thread looks at its clocks by then."""
-        # It publishes `sleeping_until` before it looks at what is due, we set what is due before we look:
-        # one of both always sees the other.
+        """Make sure that the channel thread wakes by then."""
+        # It publishes `wakes_at` before it checks what is due; this thread sets `due` before it reads
+        # `wakes_at`: one of them always sees the other's value.
         if moment < self.wakes_at:
             self.wake()
 
     def wake(self) -> None:
-        """Have the channel thread look at everything now."""
+        """Have the channel thread check everything now."""
         if self.is_muted:
             return
         try:
@@ -208,13 +208,13 @@ class Sender:
             self._on_lost()
 
     def send(self) -> None:
-        """Send all that waits, as far as the socket takes it. Never blocks."""
+        """Send all pending messages as far as the socket accepts them. Never blocks."""
         if self.is_muted:
             self._items.clear()
             return
         with self._cancel_signal:
             while self._items or self._unsent:
-                # Not taken: the holder, which may be this very thread further down its stack, sends ours.
+                # Not acquired: the holder, which may be this very thread further down its stack, sends these.
                 if not self._lock.acquire(False):
                     return
                 self._sending_thread = threading.get_ident()
@@ -226,12 +226,12 @@ class Sender:
                     self._sending_thread = 0
                     self._lock.release()
                 if blocked:
-                    # The channel thread goes on when the socket has room.
+                    # The channel thread continues when the socket is writable.
                     self.wake()
                     return
 
     def flush_until(self, within_s: float) -> None:
-        """Block until all is written, or the time is over."""
+        """Block until everything is written or the time is over."""
         end = time.monotonic() + within_s
         self.send()
         while (self._unsent or self._items) and time.monotonic() < end:
@@ -239,7 +239,7 @@ class Sender:
             self.send()
 
     def mute(self) -> None:
-        """In a forked child: from now on nothing is said, and no lock of the parent's is waited for."""
+        """Stop sending in a forked child, and never wait for a lock of the parent."""
         self.is_muted = True
         self._lock = threading.Lock()
         self._items.clear()
@@ -247,7 +247,7 @@ class Sender:
         self.unsent_bytes = 0
 
     def _wait_for_space(self, stream: AttemptStream) -> None:
-        """Outside the shield: a cancel must get through to a handler that waits here."""
+        """Wait for the worker to read, interruptibly: a cancel must reach a handler that waits here."""
         if self._sending_thread == threading.get_ident():
             return
         while self.unsent_bytes > HIGH_BYTES and not stream.is_ended and not self.is_muted:
@@ -255,7 +255,7 @@ class Sender:
             self.send()
 
     def _build_frames(self) -> None:
-        """Turn what waits into frames."""
+        """Turn pending messages into frames."""
         messages: list[bytes] = []
         size = 0
         stream: AttemptStream | None = None
@@ -308,7 +308,7 @@ class Sender:
             self.unsent_bytes += len(data)
 
     def _write(self) -> bool:
-        """True where all went out."""
+        """Write frames to the socket; return True if all were written."""
         while self._unsent:
             try:
                 count = os.writev(self._fd, list(islice(self._unsent, PARTS_MAX)))

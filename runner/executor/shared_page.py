@@ -1,4 +1,4 @@
-"""Effect: memory shared with the worker: what runs, since when, and the results that are held back."""
+"""Effect: memory shared with the worker: running attempts, their start times and frames not yet sent."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import mmap
 import struct
 import time
 
-#: Bytes of the shared memory, and of its part for held frames.
+#: Bytes of the shared memory, and offset of its part for held frames.
 SIZE = 64 * 1024
 HELD_OFFSET = 64
-#: Where attempts run side by side nothing is held: the bytes from there on tell when each was heard last.
+#: With slots no frames are held: the bytes from that offset on hold the last activity of each slot.
 SLOT_BYTES = 8
 _STARTED, _STARTED_AT, _FINISHED, _ACTIVE_AT, _HELD = 0, 8, 16, 24, 32
 _pack = struct.Struct("<Q").pack_into
 
 
 class SharedPage:
-    """Writer's side. Each number is one aligned 8-byte store; readers see old or new, never half."""
+    """Writer's side. Each number is one aligned 8-byte store; readers see the old or the new, never half."""
 
     __slots__ = ("_finished", "_held", "_memory", "_started")
 
@@ -27,10 +27,12 @@ class SharedPage:
         self._held = 0
 
     def start(self, count: int = 1) -> int:
-        """Called right before user code, with how many attempts it runs at once; gives the monotonic
-        nanoseconds it wrote."""
+        """Record the start of `count` attempts that run at once; return the monotonic nanoseconds written.
+
+        Called right before user code.
+        """
         now_ns = time.monotonic_ns()
-        # The times come first: who sees the new count must not see the old start beside it.
+        # Times are written first: a reader of the new count must not see the old start beside it.
         _pack(self._memory, _STARTED_AT, now_ns)
         _pack(self._memory, _ACTIVE_AT, now_ns)
         self._started += count
@@ -38,34 +40,34 @@ class SharedPage:
         return now_ns
 
     def finish(self, count: int = 1) -> None:
-        """Called right after user code."""
+        """Record the end of user code; called right after it."""
         self._finished += count
         _pack(self._memory, _FINISHED, self._finished)
 
     def touch(self) -> None:
-        """The handler used its context."""
+        """Record that the handler used its context."""
         _pack(self._memory, _ACTIVE_AT, time.monotonic_ns())
 
     def touch_slot(self, slot_index: int) -> None:
-        """The handler used the context of the attempt that has this place."""
+        """Record that the handler used the context of the attempt in this slot."""
         _pack(self._memory, HELD_OFFSET + SLOT_BYTES * slot_index, time.monotonic_ns())
 
     def hold_frame(self, frame: bytes | memoryview) -> bool:
         """Keep a frame that is not sent yet where the worker finds it should this process die.
 
-        False where there is no room left.
+        Returns False if it does not fit.
         """
         end = self._held + len(frame)
         if HELD_OFFSET + end > SIZE:
             return False
         self._memory[HELD_OFFSET + self._held : HELD_OFFSET + end] = bytes(frame)
-        # The length comes last: what it covers is whole.
+        # The length is written last: the bytes that it covers are complete.
         _pack(self._memory, _HELD, end)
         self._held = end
         return True
 
     def release_frames(self) -> None:
-        """All held frames were sent."""
+        """Record that all held frames were sent."""
         if self._held:
             self._held = 0
             _pack(self._memory, _HELD, 0)

@@ -1,4 +1,4 @@
-"""Effect: the device memory that a handler on a simulated device says it holds."""
+"""Effect: the memory on a simulated device that a handler declares as used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _report: Callable[[int], None] | None = None
 
 
 def allocate(nbytes: int | str) -> None:
-    """Say how much simulated device memory this process holds now, all in all (bytes or "6GiB").
+    """Declare the total of simulated device memory that this process uses now (bytes or "6GiB").
 
-    Outside an executor it does nothing, so that handlers can be called from plain tests.
+    Does nothing outside an executor, so that plain tests can call handlers.
 
     Raises:
-        ValueError: not a size.
+            ValueError: the value is not a size.
     """
     size = units.parse_bytes(nbytes)
     if _report is not None:
@@ -23,6 +23,6 @@ def allocate(nbytes: int | str) -> None:
 
 
 def set_reporter(report: Callable[[int], None]) -> None:
-    """Called once by the executor: where figures go."""
+    """Set the function that reports the bytes; called once by the executor."""
     global _report
     _report = report

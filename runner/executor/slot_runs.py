@@ -1,4 +1,4 @@
-"""Effect: attempts side by side: coroutines of one handler on the one event loop of the main thread."""
+"""Effect: runs attempts concurrently: coroutines of one handler on the event loop of the main thread."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from runner.protocol import worker as worker_protocol
 if TYPE_CHECKING:
     import asyncio
 
-#: The attempt whose coroutine runs; tasks and threads that it starts by asyncio have it too.
+#: The attempt whose coroutine runs; tasks and threads that it starts through asyncio inherit it.
 CURRENT_RUN: ContextVar[AttemptRun | None] = ContextVar("runner_attempt", default=None)
 
 
 class SlotRun(AttemptRun):
-    """One of several attempts; it has its own clock of silence."""
+    """One of several concurrent attempts; it has a heartbeat of its own."""
 
     __slots__ = ("slot_index",)
 
     def __init__(self, attempt: worker_protocol.AttemptSpec, environment: ExecutorEnvironment) -> None:
         super().__init__(attempt, environment)
-        #: Where in the shared page it says that it is alive.
+        #: Its index in the shared page, where its last activity is written.
         self.slot_index = 0
 
     def touch(self) -> None:
-        """The handler is alive and says so."""
+        """Record that the handler is alive."""
         self.environment.page.touch_slot(self.slot_index)
 
 
 class SlotRunner:
-    """Takes staged attempts as long as a place is free. All but `wake`, `quit`, `tick`, `runs` and
-    `whose` is for the main thread."""
+    """Starts staged attempts as long as a slot is free.
+
+    All methods but `wake`, `exit_now`, `flush_due_progress` and `current_run` are for the main thread.
+    """
 
     def __init__(
         self, environment: ExecutorEnvironment, staged: deque[Any], attempt_runner: AttemptRunner
@@ -55,34 +57,38 @@ class SlotRunner:
         self._free_slots = list(range(environment.config.slots))[::-1]
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_done: asyncio.Future[None] | None = None
-        #: What runs now, by its key; read by the channel thread.
+        #: Running attempts by their key; read by the channel thread.
         self.runs: dict[tuple[str, int], AttemptRun] = {}
         self.is_unloading = False
-        #: Set once it is loaded.
+        #: Set once the handler is loaded.
         self._handler: LoadedHandler | None = None
         self._pid = os.getpid()
 
     def current_run(self) -> AttemptRun | None:
-        """The attempt to which what is printed now belongs: of a thread that no attempt started by asyncio,
-        the one that runs longest."""
+        """Return the attempt that output printed now belongs to.
+
+        In a thread that no attempt started through asyncio, that is the longest running one.
+        """
         run = CURRENT_RUN.get()
         return run if run is not None and not run.is_ended else next(iter(list(self.runs.values())), None)
 
     def make_run(self, attempt: worker_protocol.AttemptSpec) -> SlotRun:
-        """What runs for an attempt."""
+        """Return the run of an attempt."""
         return SlotRun(attempt, self._environment)
 
     def exit_now(self) -> None:
-        """End at once: where several run, nobody could be told by a raised cancel without hitting another;
-        called by the channel thread."""
+        """Exit at once; called by the channel thread.
+
+        Where several attempts run, a raised cancel could hit another one.
+        """
         self._loop.call_soon_threadsafe(self._attempt_runner.exit, bootstrap.EXIT_UNUSABLE)
 
     def wake(self) -> None:
-        """There is something to take; called by the channel thread."""
+        """Have the loop start staged attempts; called by the channel thread."""
         self._loop.call_soon_threadsafe(self._start_staged)
 
     def flush_due_progress(self, now: float) -> float | None:
-        """Send progress that is due; when to look again. Called by the channel thread."""
+        """Send progress that is due and return when the next is due; called by the channel thread."""
         runs = list(self.runs.values())
         for run in runs:
             run.flush_progress(now)
@@ -90,7 +96,7 @@ class SlotRunner:
         return min([now + POLL_S, *due]) if runs else None
 
     def serve(self, handler: LoadedHandler, first: AttemptRun | None) -> None:
-        """Until it is to be unloaded."""
+        """Run attempts until the executor is unloaded."""
         self._handler = handler
         self._capture.follow_runs(self.current_run)
         self._all_done = self._loop.create_future()
@@ -100,7 +106,7 @@ class SlotRunner:
         try:
             self._loop.run_until_complete(self._all_done)
         except SystemExit as error:
-            # Of a task that an attempt started.
+            # SystemExit of a task that an attempt started.
             self._exit_with(error)
 
     def _start_staged(self) -> None:
@@ -117,7 +123,7 @@ class SlotRunner:
             self._all_done.set_result(None)
 
     def _exit_with(self, error: SystemExit) -> NoReturn:
-        """A handler ended the process: a crash, which the worker will tell; all words still count."""
+        """Exit as a handler asked: the worker reports it as a crash; output up to here still counts."""
         code = bootstrap.exit_code(error)
         if os.getpid() != self._pid:
             os._exit(code)
@@ -133,7 +139,7 @@ class SlotRunner:
         self._capture.emit_early(run)
         self._attempt_runner.apply_kept_flags(run)
         task = self._loop.create_task(self._run_attempt(run))
-        # Set by the time that a flag may look: it finds the run from the line above on.
+        # Set before a cancel request may check it: the request finds the run from the line above on.
         run.interrupt = lambda: self._cancel(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -143,7 +149,7 @@ class SlotRunner:
             self._loop.call_soon_threadsafe(task.cancel)
 
     async def _run_attempt(self, run: SlotRun) -> None:
-        """One attempt, from its start to its last word."""
+        """Run one attempt from its start to its last message."""
         CURRENT_RUN.set(run)
         environment = self._environment
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
@@ -178,7 +184,7 @@ class SlotRunner:
         self, run: SlotRun, ended: worker_protocol.AttemptEnded, begin_ns: int, *, is_fatal: bool
     ) -> None:
         if os.getpid() != self._pid:
-            # A child that the handler forked came back through it; it must not speak for us.
+            # A child that the handler forked returned through here; it must not send as this executor.
             os._exit(0)
         self._environment.page.finish()
         ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9

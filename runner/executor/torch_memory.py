@@ -1,6 +1,6 @@
-"""Effect: this process's device memory as torch counts it, and its cap; only where user code has torch.
+"""Effect: this process's device memory as torch counts it, and its cap; active only if user code uses torch.
 
-Nothing here imports torch or wakes the GPU: a handler that does not use either pays nothing.
+Nothing here imports torch or initialises the GPU: a handler that uses neither pays nothing.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from runner.protocol.worker import AttemptEnded, ConfigureExecutor, ExecutorLoad
 
 
 class TorchMemory:
-    """Used by the main thread alone, between attempts; `config.cap_bytes` may be set by another one."""
+    """Used by the main thread between attempts; another thread may set `config.cap_bytes`."""
 
     def __init__(self, config: ConfigureExecutor) -> None:
         self._config = config
         self._count = len(config.devices)
         self._enforced_cap_bytes: int | None = None
         self._is_queued = False
-        #: Device -> the fraction that others set, which ours never exceeds, and the one that we set.
+        #: By device: the fraction that user code has set, which ours never exceeds, and the one that we set.
         self._user_fractions: dict[int, float] = {}
         self._own_fractions: dict[int, float] = {}
 
     def enforce_cap(self) -> None:
-        """Hold torch's allocator to the cap that was told last: now, or when user code wakes the GPU."""
+        """Apply the latest cap to torch's allocator: now, or when user code initialises the GPU."""
         if self._config.cap_bytes == self._enforced_cap_bytes:
             return
         cuda = getattr(sys.modules.get("torch"), "cuda", None)
@@ -33,12 +33,12 @@ class TorchMemory:
         if _is_initialized(cuda):
             self._set_cap(cuda)
         elif not self._is_queued and hasattr(cuda, "_lazy_call"):
-            # torch calls what is queued here as the first thing after it has made the context.
+            # torch calls functions queued here first thing after it has created the context.
             self._is_queued = True
             cuda._lazy_call(lambda: self._set_cap(cuda))
 
     def add_reserved(self, message: ExecutorLoaded) -> None:
-        """Add what torch has reserved to the word that the handler is loaded."""
+        """Add the bytes that torch has reserved to the message that the handler is loaded."""
         torch = sys.modules.get("torch")
         if torch is None:
             return
@@ -48,7 +48,7 @@ class TorchMemory:
             message.reserved_bytes = self._max_bytes(cuda, "memory_reserved")
 
     def add_peak(self, message: AttemptEnded) -> None:
-        """Add what torch has reserved, and the most that it had, to the word of an attempt's end."""
+        """Add the reserved bytes and their peak to the message of an attempt's end."""
         cuda = _initialized_cuda()
         if cuda is None:
             return
@@ -61,7 +61,7 @@ class TorchMemory:
             _print_error("its peak could not be reset", error)
 
     def _max_bytes(self, cuda: Any, statistic: str) -> int | None:
-        """Bytes on the device where they are most."""
+        """Return the bytes on the device that has most."""
         try:
             return max(int(getattr(cuda, statistic)(index)) for index in range(self._count))
         except Exception as error:
@@ -74,7 +74,7 @@ class TorchMemory:
             for index in range(self._count):
                 self._limit_device(cuda, index, cap)
         except Exception as error:
-            # A torch that can't, or a context that is lost: the watchdog sees what it takes.
+            # This torch can't, or the context is lost: the memory watchdog sees the actual use.
             _print_error("torch could not be held to its grant", error)
         self._enforced_cap_bytes = cap
 
@@ -92,13 +92,13 @@ class TorchMemory:
 
 
 def _initialized_cuda() -> Any:
-    """`torch.cuda` if user code has imported torch and used a GPU, else None."""
+    """Return `torch.cuda` if user code has imported torch and used a GPU, else None."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     return cuda if cuda is not None and _is_initialized(cuda) else None
 
 
 def _is_initialized(cuda: Any) -> bool:
-    # While it is still being imported by another thread, it may lack anything.
+    # Attributes may be missing while another thread still imports it.
     asked = getattr(cuda, "is_initialized", None)
     return asked is not None and bool(asked())
 

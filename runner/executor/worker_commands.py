@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class WorkerCommands:
-    """The main thread reads `site` and `is_unloading`, sets `slots`, and waits in `wait`."""
+    """The main thread reads `environment` and `is_unloading`, sets `slot_runner`, waits in `wait_for_work`."""
 
     def __init__(
         self,
@@ -33,21 +33,21 @@ class WorkerCommands:
     ) -> None:
         self._page, self._sender, self._cancel_signal = page, sender, cancel_signal
         self._staged, self._attempt_runner = staged, attempt_runner
-        #: None until the first command.
+        #: None until the first command arrives.
         self.environment: ExecutorEnvironment | None = None
-        #: Where attempts run side by side.
+        #: Set where attempts run concurrently.
         self.slot_runner: SlotRunner | None = None
         self.is_unloading = False
-        #: Locked while the main thread has nothing to do.
+        #: Locked while the main thread is idle.
         self._idle_lock = threading.Lock()
         self._idle_lock.acquire()
 
     def wait_for_work(self) -> None:
-        """Block the main thread until a command has given it something to do."""
+        """Block the main thread until a command has given it work."""
         self._idle_lock.acquire()
 
     def handlers_by_type(self) -> dict[type, Callable[[Any], None]]:
-        """What carries out each type of command."""
+        """Return the function for each type of command."""
         return {
             worker_protocol.ConfigureExecutor: self._on_configure,
             worker_protocol.RunAttempts: self._on_run,
@@ -60,7 +60,7 @@ class WorkerCommands:
         }
 
     def flush_due_progress(self, now: float) -> float | None:
-        """Send progress that is due; when to look again."""
+        """Send progress that is due; return when the next is due."""
         return (
             self._attempt_runner.flush_due_progress(now)
             if self.slot_runner is None
@@ -100,13 +100,13 @@ class WorkerCommands:
     def _on_flag(self, flag: worker_protocol.RequestCancel) -> None:
         key = (flag.job_id, flag.attempt)
         for attempt in list(self._staged):
-            # One of a batch that waits is left out when that starts.
+            # A cancelled item of a staged batch is left out when the batch starts.
             if not isinstance(attempt, list) and (attempt.job_id, attempt.attempt) == key:
                 if self._withdraw(attempt, flag.reason):
                     return
                 break
-        # Kept first, then looked at: the main thread sets its current run first and then looks here, so one
-        # of both finds it, also where the attempt is just being taken from the queue.
+        # Keep it first, then check: the main thread sets its current run first and then reads kept requests,
+        # so one of them finds it, even while the attempt is being taken from the queue.
         self._attempt_runner.keep_flag(flag)
         run = self._attempt_runner.find(key) if self.slot_runner is None else self.slot_runner.runs.get(key)
         if run is not None and not run.cancelled:
@@ -126,7 +126,7 @@ class WorkerCommands:
 
     def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:
         if self.slot_runner is not None:
-            # Where several run there is nobody to raise it in: it would hit another one.
+            # Where several attempts run, an exception in the main thread could hit another one.
             self.slot_runner.exit_now()
         else:
             self._attempt_runner.raise_cancelled((message.job_id, message.attempt))
