@@ -109,7 +109,7 @@ class Sender:
         self.is_muted = False
 
     def add_event(self, stream: AttemptStream, kind: str, data: bytes, *, wait: bool = True) -> None:
-        """Add an event with the JSON text of its fields; with `wait`, block while the worker does not read."""
+        """Add an event with the JSON text of its fields; `wait`: block while the worker does not read."""
         with self._cancel_signal:
             self._items.append((stream, kind, time.time(), data))
             now = time.monotonic()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class WorkerCommands:
-    """The main thread reads `environment` and `is_unloading`, sets `slot_runner`, waits in `wait_for_work`."""
+    """The main thread reads `environment` and `is_unloading`, sets `slot_runner`, calls `wait_for_work`."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Effect: the probe process: finds the node's devices once and tells how full they are, again and again.
+"""Effect: the probe process: finds the node's devices once, then reads their memory and errors periodically.
 
-Calls into a driver may block for ever. They block this process and nobody else: the coordinator sees that
-no reading comes and starts another one.
+Calls into a driver may block for ever. Only this process blocks then: the coordinator misses its readings
+and starts another one.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from runner.protocol.zmq_dealer import ZmqDealer
 
 log = logging.getLogger(__name__)
 
-#: Readings go up at least this often, changed or not.
+#: Longest time without a reading sent, changed or not.
 SILENCE_MAX_S = 2.0
-#: GPUs are read so often: a peak that is shorter may be missed.
+#: Time between two readings of the GPUs: a shorter peak may be missed.
 GPU_INTERVAL_S = 0.25
-#: Errors of cards that are kept for a link that is cut.
+#: Bound on Xid errors kept while the link is cut.
 XIDS_MAX = 256
 
 
 class Probe:
-    """Says `Hello`, `Devices`, and then `Readings`; the first two again on a new link."""
+    """Sends `Hello`, `DevicesFound` and then `DeviceReadings`; the first two again on a new link."""
 
     def __init__(self, config: ProbeConfig, environ: Mapping[str, str]) -> None:
         self._config, self._environ = config, environ
@@ -47,7 +47,7 @@ class Probe:
         self._xids: list[tuple[str, int]] = []
 
     async def run(self) -> int:
-        """Serve until `Stop`; the exit status."""
+        """Serve until `Stop`; return the exit status."""
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._done: asyncio.Future[None] = loop.create_future()
@@ -69,7 +69,7 @@ class Probe:
         )
         self._last_sent = None
         if self._devices is None:
-            # The hello goes first: so a driver that hangs can be told from a probe that did not start.
+            # The hello goes first, so that a hung driver can be told from a probe that did not start.
             self._dealer.send([worker_protocol.encode(hello)])
             self._loop.call_soon(self._find)
         else:
@@ -101,7 +101,7 @@ class Probe:
     def _read(self) -> None:
         assert self._sampler is not None
         sample = self._sampler.read_sample()
-        # The driver tells of an error once: what can't be sent now goes with the next reading.
+        # The driver reports an error once: unsent ones go with the next reading.
         self._xids = (self._xids + sample.xids)[-XIDS_MAX:]
         readings = DeviceReadings(sample.devices, sample.processes, sample.faults, self._xids)
         now = self._loop.time()
@@ -123,7 +123,7 @@ class Probe:
 
 
 def main() -> int:
-    """Be the probe that the lifeline describes."""
+    """Run the probe that the lifeline's config describes."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), ProbeConfig
     )
@@ -134,7 +134,7 @@ def main() -> int:
 
 
 def _exit_with_lifeline(lifeline: socket.socket) -> None:
-    """A thread of its own: the main one may be stuck in a driver."""
+    """Wait in a thread of its own: the main one may be stuck in a driver."""
     try:
         while lifeline.recv(4096):
             continue

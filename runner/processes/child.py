@@ -1,8 +1,8 @@
-"""Effect: starts the project's own processes and tells each what it is by an inherited descriptor.
+"""Effect: starts the project's own processes and passes each its config over an inherited descriptor.
 
 Every child gets a *lifeline*: one end of a socket pair whose first bytes are a length-prefixed msgpack
 document (the config struct of its role), after which nothing is written. End of file on it means that
-the parent is gone: the child ends. Nothing secret ever stands on a command line.
+the parent is gone: the child exits. No secret is ever passed on a command line.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class WorkerConfig(msgspec.Struct, array_like=True):
     epoch: int
     device: str
     device_kind: Literal["nvidia", "cpu", "sim"]
-    #: flock held from start to end: no two workers of one data folder drive a device.
+    #: flock held for the worker's lifetime: no two workers of one data folder drive the same device.
     lock_path: str
     spool_dir: str
     files_dir: str
     tmp_dir: str
-    #: The whole environment of executors, before the device mask of `Load.env` is laid over it.
+    #: Complete environment of executors, before `LoadExecutor.env` adds the device mask.
     executor_env: dict[str, str]
     output_max_bytes: int
     log_max_bytes: int
     events_max: int
     log_format: str = "human"
     log_level: str = "info"
-    #: Modules that a template imports of which executors are forked, and its device mask. Empty: none.
+    #: Modules that the fork server imports, and its device mask. Empty: no fork server.
     template: list[str] = []
     template_env: dict[str, str] = {}
 
@@ -53,7 +53,7 @@ class ProbeConfig(msgspec.Struct, array_like=True):
     node: str
     name: str
     epoch: int
-    #: As given to `--gpus`.
+    #: Value of `--gpus`.
     gpus: str
     interval_s: float = 1.0
     max_executors: int | None = None
@@ -63,15 +63,15 @@ class ProbeConfig(msgspec.Struct, array_like=True):
 
 
 class SurveyConfig(msgspec.Struct, array_like=True):
-    #: As given to `--gpus`.
+    #: Value of `--gpus`.
     gpus: str
-    #: Descriptor on which the answer goes.
+    #: Descriptor for the reply.
     fd: int
 
 
 class WriterConfig(msgspec.Struct, array_like=True):
     url: str
-    #: Descriptor of the stream on which batches come and answers go.
+    #: Descriptor of the stream of batches and replies.
     fd: int
 
 
@@ -83,9 +83,9 @@ class FrontConfig(msgspec.Struct, array_like=True):
     port: int
     allow_hosts: list[str]
     allow_origins: list[str]
-    #: SHA-256 of the token; empty: none is needed.
+    #: SHA-256 of the token; empty: no token is required.
     token_sha256: bytes
-    #: Seals tickets for streams.
+    #: Signs tickets for streams.
     ticket_key: bytes
     body_max_bytes: int
     bulk_max_bytes: int
@@ -112,26 +112,26 @@ class Child:
         self.lifeline = lifeline
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal if the process still lives."""
+        """Send a signal if the process is still alive."""
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return
 
     def reap(self) -> int | None:
-        """Exit status (negative: a signal) if it has ended, else None."""
+        """Return the exit status (negative: a signal) if it has ended, else None."""
         return self.process.poll()
 
     def cut_lifeline(self) -> None:
-        """Tell it by its lifeline that it is on its own."""
+        """Close this end of the lifeline, which tells the child that its parent is gone."""
         try:
             self.lifeline.shutdown(socket.SHUT_RDWR)
         except OSError:
-            # It has ended already.
+            # The process has ended already.
             return
 
     def close(self) -> None:
-        """Let go of the descriptors; cutting the lifeline tells a living child to end."""
+        """Close the descriptors; closing the lifeline tells a living child to exit."""
         self.lifeline.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
@@ -164,7 +164,7 @@ def start_child(
         ours.sendall(LENGTH.pack(len(document)) + document)
         return Child(role, process, ours)
     except BaseException:
-        # Nobody would know of it, nor reap it.
+        # Otherwise nothing would know of the child or reap it.
         ours.close()
         process.kill()
         process.wait()
@@ -172,7 +172,7 @@ def start_child(
 
 
 def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
-    """The child's side: its config, and the lifeline to watch for end of file."""
+    """Return this process's config, and the lifeline to watch for end of file; called in the child."""
     lifeline = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     (length,) = LENGTH.unpack(_read_exactly(lifeline, LENGTH.size))
@@ -180,7 +180,7 @@ def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
 
 
 def ignore_terminal_signals() -> None:
-    """Ctrl-C and a service manager's TERM reach the whole group; only the coordinator heeds them."""
+    """Ignore Ctrl-C and a service manager's TERM: they reach the whole group, the coordinator handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""Effect: how every process of ours writes its log: one line an entry, for people or as JSON."""
+"""Effect: configures the log of every process of the runner: one line a record, as text or JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from runner.formats.printable import printable
 
-#: Loggers of libraries that tell what users send and get.
+#: Loggers of libraries that log what users send and receive.
 NOISY_LOGGERS = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
 
 
@@ -29,7 +29,7 @@ def configure(format: str, level: str, process: str, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # At "debug" these would write out the payload of every stream.
+    # At "debug" these would log the payload of every stream.
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -42,7 +42,7 @@ class _HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = record.levelname.lower()
-        # A handler's error and a client's reason stand here too: a terminal must show them, not obey them.
+        # Handlers' errors and clients' reasons are logged too: a terminal must not interpret them.
         message = printable(_text(self, record))
         text = f"{at}.{int(record.msecs):03d} {level:<7} {self._process}: {message}"
         job = getattr(record, "job", None)
@@ -72,7 +72,7 @@ def _utc(epoch_s: float) -> str:
 
 
 def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """The message with its traceback; lone surrogates would make the line unwritable."""
+    """Return the message with its traceback, without lone surrogates, which can't be written."""
     text = record.getMessage()
     if record.exc_info:
         text = f"{text}\n{formatter.formatException(record.exc_info)}"

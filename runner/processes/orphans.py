@@ -1,6 +1,6 @@
-"""Effect: finds and ends processes that our own left behind, by the marker in their environment.
+"""Effect: finds and kills processes left behind by the runner, by the marker in their environment.
 
-Never by name and never by walking parent ids: a look-alike of somebody else is not ours to end.
+Never by name and never by walking parent ids: a process that only looks alike may belong to another program.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 import signal
 
-#: The environment variable that every executor, and so everything it starts, carries.
+#: Environment variable of every executor, which everything that it starts inherits.
 MARKER = "JOB_RUNNER_EXECUTOR"
 
 
 def marker_of(pid: int) -> str | None:
-    """The executor that a process was started under ("<worker name>/<number>"), if it still says so."""
+    """Return the executor that started a process ("<worker name>/<number>"), if it still has the marker."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environment = file.read()
     except OSError:
-        # It has ended meanwhile, or belongs to somebody else.
+        # It has ended meanwhile, or belongs to another user.
         return None
     prefix = f"{MARKER}=".encode()
     for entry in environment.split(b"\0"):
@@ -28,13 +28,13 @@ def marker_of(pid: int) -> str | None:
 
 
 def find_marked(prefix: str) -> list[int]:
-    """Pids of all living processes whose marker begins with `prefix`."""
+    """Return the pids of all living processes whose marker begins with `prefix`."""
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
     return [pid for pid in pids if _has_marker(pid, prefix)]
 
 
 def kill_marked(prefix: str) -> int:
-    """SIGKILL all of them; the number of signals sent."""
+    """Send SIGKILL to all of them; return the number of signals sent."""
     sent = 0
     for pid in find_marked(prefix):
         try:
@@ -42,7 +42,7 @@ def kill_marked(prefix: str) -> int:
         except ProcessLookupError:
             continue
         try:
-            # Looked at again under the pidfd: the number may belong to another process by now.
+            # Check again under the pidfd: the pid may belong to another process by now.
             if _has_marker(pid, prefix):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 sent += 1

@@ -1,7 +1,7 @@
-"""Effect: the first process of a container, where the server would otherwise be it.
+"""Effect: process 1 of a container, with the server as its child.
 
 Process 1 gets every orphan and must reap it, and a signal that it has no handler for does not reach it. So
-the server is a child there: process 1 passes signals on, reaps, and ends as the server ends.
+the server runs in a child: process 1 forwards signals, reaps, and exits with the server's status.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import os
 import signal
 import sys
 
-#: What a service manager or a user may send.
+#: Signals that a service manager or a user may send.
 FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 
 
 def fork_from_pid1() -> None:
-    """As process 1, go on in a child: only that returns. Any other process returns at once.
+    """Continue in a child if this is process 1; return in the child, or at once in any other process.
 
     Must be called before there are threads.
     """
     if os.getpid() != 1:
         return
     signals = FORWARDED | {signal.SIGCHLD}
-    # Blocked before the fork, so that nothing is missed between it and the first wait.
+    # Blocked before the fork, so that no signal is missed between it and the first wait.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     child = os.fork()
     if child:
@@ -39,12 +39,12 @@ def _forward_and_reap(child: int, signals: set[signal.Signals]) -> int:
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
         elif received.si_code <= 0:
-            # Sent by a process. What a terminal sends has reached the child too: twice would mean "at once".
+            # Sent by a process. Terminal signals have reached the child too, and two would mean "at once".
             os.kill(child, received.si_signo)
 
 
 def _reap(child: int) -> int | None:
-    """Reap all that has ended; the status of `child` if it was among them."""
+    """Reap all ended children; return the status of `child` if it was among them."""
     found = None
     while True:
         try:

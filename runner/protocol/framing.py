@@ -1,4 +1,4 @@
-"""Pure: how messages are put together into a frame, and frames into a byte stream.
+"""Pure: packs messages into a frame, and frames into a byte stream.
 
 A frame is the msgpack list of *encoded* messages (bytes each), so that a worker passes an executor's
 messages on without decoding their bodies. Over a byte stream a frame is preceded by its length as an
@@ -13,13 +13,13 @@ import msgspec
 
 from runner.errors import RunnerError
 
-#: No frame may be larger; above the largest body that is accepted plus overhead.
+#: Bound on a frame: the largest accepted body plus overhead.
 MAX_FRAME_BYTES = 80 * 1024 * 1024
 LENGTH = struct.Struct(">I")
 
 
 class WireError(RunnerError):
-    """A frame, or a message in it, that is not ours."""
+    """A frame, or a message in it, is invalid."""
 
     code, title = "wire_error", "A peer sent a frame that is not ours"
 
@@ -29,15 +29,15 @@ _frame_decoder = msgspec.msgpack.Decoder(list[bytes])
 
 
 def pack(messages: list[bytes]) -> bytes:
-    """A frame of encoded messages."""
+    """Return a frame of encoded messages."""
     return _encoder.encode(messages)
 
 
 def unpack(frame: bytes | memoryview) -> list[bytes]:
-    """The encoded messages of a frame.
+    """Return the encoded messages of a frame.
 
     Raises:
-        WireError: not a frame.
+            WireError: the bytes are not a frame.
     """
     try:
         return _frame_decoder.decode(frame)
@@ -46,7 +46,7 @@ def unpack(frame: bytes | memoryview) -> list[bytes]:
 
 
 def with_length(frame: bytes) -> bytes:
-    """The frame as it goes over a byte stream."""
+    """Return the frame in the form that a byte stream carries."""
     return LENGTH.pack(len(frame)) + frame
 
 
@@ -60,10 +60,10 @@ class FrameBuffer:
         self._max = max_bytes
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """All frames that are complete now.
+        """Add bytes and return all frames that are complete now.
 
         Raises:
-            WireError: a length over the bound; the stream can't be used any more.
+                WireError: a length exceeds the bound; the stream can't be used any more.
         """
         data = self._data
         data += chunk

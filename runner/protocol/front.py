@@ -1,6 +1,6 @@
 """Pure: every message between a front and the coordinator, over one AF_UNIX stream.
 
-Framed as in `wire`: a length-prefixed msgpack list of encoded messages. A `rid` pairs a question
+Framed as in `framing`: a length-prefixed msgpack list of encoded messages. A `request_id` pairs a request
 with its `Reply`. Bodies are JSON text that the front passes on unchanged.
 """
 
@@ -18,9 +18,12 @@ from runner.jobs.job_query import JobQuery
 
 
 class SubmitJobs(msgspec.Struct, array_like=True, tag=1):
-    """Accept these. With `wait_s` (one job only) the reply comes when the job has ended, or with
-    202 when the time is over. Answer to one: the job (202, or 200 when ended). Answer to `bulk`:
-    202 and a JSON list with, per job in order, null (accepted as asked) or a problem object."""
+    """Accept these jobs.
+
+    With `wait_s` (one job only) the reply comes when the job has ended, or with 202 when the time is over.
+    Reply to a single job: the job (202, or 200 when ended). Reply to `bulk`: 202 and a JSON list with, per
+    job in order, null (accepted as requested) or a problem object.
+    """
 
     request_id: int
     jobs: list[Submission]
@@ -29,7 +32,7 @@ class SubmitJobs(msgspec.Struct, array_like=True, tag=1):
 
 
 class GetJob(msgspec.Struct, array_like=True, tag=2):
-    """Answer: 200 and the job; with `wait_s` when it has ended or the time is over."""
+    """Reply: 200 and the job; with `wait_s` once it has ended or the time is over."""
 
     request_id: int
     job_id: str
@@ -37,14 +40,14 @@ class GetJob(msgspec.Struct, array_like=True, tag=2):
 
 
 class ListJobs(msgspec.Struct, array_like=True, tag=3):
-    """Answer: 200 and `{"data": [job], "next_cursor": "..."|null}`."""
+    """Reply: 200 and `{"data": [job], "next_cursor": "..."|null}`."""
 
     request_id: int
     query: JobQuery
 
 
 class JobAction(msgspec.Struct, array_like=True, tag=4):
-    """Answers: cancel 202 (running) or 200 with the job; retry 202 with the job; delete 204."""
+    """Replies: cancel 202 (running) or 200 with the job; retry 202 with the job; delete 204."""
 
     request_id: int
     action: Literal["cancel", "retry", "delete"]
@@ -54,7 +57,7 @@ class JobAction(msgspec.Struct, array_like=True, tag=4):
 
 
 class GetDocument(msgspec.Struct, array_like=True, tag=5):
-    """Answer: 200 and the JSON document that the route of the same name gives.
+    """Reply: 200 and the JSON document that the route of the same name returns.
 
     `output`: the output's JSON text. `file` (name = file name): `{"path", "file": FileRecord as an object}`
     with the absolute path. `metrics`: Prometheus text. `ready`: the document of /readyz (200 or 503).
@@ -76,13 +79,13 @@ class GetDocument(msgspec.Struct, array_like=True, tag=5):
         "metrics",
         "ready",
     ]
-    #: Job id, queue or handler name, where the document is about one.
+    #: Job id, queue or handler name, for a document about one of these.
     subject: str | None = None
     name: str | None = None
 
 
 class SetQueue(msgspec.Struct, array_like=True, tag=6):
-    """Answer: 200 and the queue."""
+    """Reply: 200 and the queue."""
 
     request_id: int
     name: str
@@ -90,15 +93,18 @@ class SetQueue(msgspec.Struct, array_like=True, tag=6):
 
 
 class AwaitHandler(msgspec.Struct, array_like=True, tag=7):
-    """Asked when a submit names a handler that the front does not know. Answered with 200 and no body
-    once the handler was described (its spec went out before in `Handlers`), or the problem."""
+    """Sent when a submit names a handler that the front does not know.
+
+    Reply: 200 without a body once the handler is described (`HandlersUpdate` has brought its spec before), or
+    the problem.
+    """
 
     request_id: int
     name: str
 
 
 class ReadEvents(msgspec.Struct, array_like=True, tag=8):
-    """Answer: a `Page` or a problem in a `Reply`."""
+    """Reply: an `EventPage`, or a problem in a `Reply`."""
 
     request_id: int
     job_id: str
@@ -107,7 +113,7 @@ class ReadEvents(msgspec.Struct, array_like=True, tag=8):
 
 
 class SubscribeEvents(msgspec.Struct, array_like=True, tag=9):
-    """From now on `Feed` brings the job's new events as they become durable."""
+    """From now on `JobEvents` brings new events of the job as they become durable."""
 
     job_id: str
 
@@ -117,26 +123,32 @@ class UnsubscribeEvents(msgspec.Struct, array_like=True, tag=10):
 
 
 class ReloadHandlers(msgspec.Struct, array_like=True, tag=13):
-    """Find and describe the handlers anew. Answer: 200 and `coordinator.changes.Changes` once they are in
-    force (all fronts were told before), 202 where that takes long and goes on."""
+    """Find and describe the handlers again.
+
+    Reply: 200 and `coordinator.reload.changes.HandlerChanges` once they are in force (all fronts have their
+    `HandlersUpdate` before), or 202 while a slow reload continues.
+    """
 
     request_id: int
 
 
 class SetDevice(msgspec.Struct, array_like=True, tag=14):
-    """What the operator wants of a device, which is named by its id or uuid. Answer: 200 and the device."""
+    """Settings of an operator for a device, given by its id or uuid. Reply: 200 and the device."""
 
     request_id: int
     device: str
-    #: Take no new work and let go of what is loaded, or take work again. None: as it is.
+    #: True: accept no new work and unload idle executors; False: accept work again; None: unchanged.
     drained: bool | None = None
-    #: Executors at once. 0: what the settings say. None: as it is.
+    #: Bound on concurrent executors. 0: the configured one. None: unchanged.
     max_executors: int | None = None
 
 
 class LoadHandler(msgspec.Struct, array_like=True, tag=17):
-    """Have an executor ready without a job. Answer: 200 once one is, 202 and what it waits for after
-    `wait_s` at the latest; a problem where it could not be loaded within that time."""
+    """Keep an executor ready without a job.
+
+    Reply: 200 once one is ready, or after `wait_s` at the latest 202 and the reason for the wait; a problem
+    if it could not be loaded within that time.
+    """
 
     request_id: int
     name: str
@@ -146,8 +158,10 @@ class LoadHandler(msgspec.Struct, array_like=True, tag=17):
 
 
 class UnloadHandler(msgspec.Struct, array_like=True, tag=18):
-    """Have executors go, busy ones when they have ended what they run. Answer: 202 and which, 200 where
-    there are none."""
+    """Unload executors; busy ones finish their attempts first.
+
+    Reply: 202 and the executors, or 200 if there are none.
+    """
 
     request_id: int
     name: str
@@ -160,16 +174,18 @@ class FrontHello(msgspec.Struct, array_like=True, tag=11):
 
 
 class Pong(msgspec.Struct, array_like=True, tag=12):
-    """The answer to a `Ping`: this front's loop turns."""
+    """Answer to a `Ping`: this front's event loop is running."""
 
 
 # Coordinator to front.
 
 
 class Reply(msgspec.Struct, array_like=True, tag=20):
-    """`body` is JSON text (or plain text for metrics). With status >= 400 it is
-    `{"code", "title", "detail", ...figures}`, which the front makes a problem+json document;
-    `retry_after_s` becomes the header."""
+    """A reply; `body` is JSON text (or plain text for metrics).
+
+    With status >= 400 it is `{"code", "title", "detail", ...figures}`, which the front makes a problem+json
+    document; `retry_after_s` becomes the header.
+    """
 
     request_id: int
     status: int
@@ -179,11 +195,11 @@ class Reply(msgspec.Struct, array_like=True, tag=20):
 
 class EventPage(msgspec.Struct, array_like=True, tag=21):
     request_id: int
-    #: The job as JSON text, as of this page (for `snapshot`).
+    #: The job as JSON text at the time of this page (with `snapshot`).
     job: bytes
-    #: (seq, type, JSON line), all durable, in order.
+    #: (seq, type, JSON line) of durable events, in order.
     events: list[tuple[int, str, bytes]]
-    #: First event that retention has left and the last durable one.
+    #: First event that retention has kept, and the last durable one.
     first_seq: int
     last_seq: int
     #: The job has ended, and `last_seq` is its last event.
@@ -191,17 +207,20 @@ class EventPage(msgspec.Struct, array_like=True, tag=21):
 
 
 class JobEvents(msgspec.Struct, array_like=True, tag=22):
-    """New durable events of a watched job. Where the first seq is not the one after the last that the
-    front has seen, it missed some (its credit was used up) and reads them by `ReadEvents`."""
+    """New durable events of a subscribed job.
+
+    If the first seq does not follow the last that the front has seen, its credit was used up and it missed
+    some, which it reads by `ReadEvents`.
+    """
 
     job_id: str
     events: list[tuple[int, str, bytes]]
-    #: True where the last of them is the `done` of a job that has ended.
+    #: The last of them is the `done` of a job that has ended.
     is_job_ended: bool
 
 
 class HandlersUpdate(msgspec.Struct, array_like=True, tag=23):
-    """All handlers that are known now; replaces what came before. `describing`: some still are."""
+    """All handlers known now; replaces earlier updates. `describing`: some are still being described."""
 
     specs: list[HandlerSpec]
     describing: bool
@@ -214,17 +233,17 @@ class ShutdownBegun(msgspec.Struct, array_like=True, tag=24):
 
 
 class Exit(msgspec.Struct, array_like=True, tag=25):
-    """Finish what is being answered, close streams and end within 1 s."""
+    """Finish pending responses, close streams and exit within 1 s."""
 
 
 class MemoryLevel(msgspec.Struct, array_like=True, tag=27):
-    """How much is known of who uses the devices' memory, the least of all; replaces what came before."""
+    """Least detail of memory attribution among all devices; replaces earlier updates."""
 
     level: Literal["exact", "processes", "reports", "totals"]
 
 
 class Ping(msgspec.Struct, array_like=True, tag=26):
-    """Say `Pong`. A front that is silent for too long is hung: it is killed and replaced."""
+    """Answer with `Pong`. A front that is silent for too long is hung: it is killed and replaced."""
 
 
 ToCoordinator = (

@@ -1,7 +1,7 @@
-"""Effect: the files in which workers leave what no coordinator has acknowledged, and their reading.
+"""Effect: writes and reads the files in which workers leave messages that no coordinator has acknowledged.
 
-A spool is a byte stream of frames as in `wire`: a frame with the worker's `Hello`, then frames of messages
-in their order, then one empty frame that says nothing is missing.
+A spool is a byte stream of frames as in `framing`: a frame with the worker's `Hello`, then frames of messages
+in their order, then one empty frame that marks the spool as complete.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from runner.protocol.worker import Hello
 log = logging.getLogger(__name__)
 
 SUFFIX = ".spool"
-#: Appended to the name of a file that can't be read; it is kept for people.
+#: Appended to the name of a file that can't be read; it is kept for inspection.
 BAD_SUFFIX = ".bad"
-#: A frame is closed with the message that passes this.
+#: A frame is closed once it exceeds this size.
 FRAME_BYTES = 4 * 1024 * 1024
 
 
 class Spool(NamedTuple):
-    """One whole file."""
+    """One complete spool file."""
 
     path: Path
     hello: Hello
@@ -37,12 +37,12 @@ class Spool(NamedTuple):
 
 
 def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
-    """Write `<hello.name>.spool` so that it is there whole, after a power cut too, or not at all.
+    """Write `<hello.name>.spool` atomically: after a power cut it is there as a whole or not at all.
 
-    The token is left out: the file outlives it.
+    The token is left out, because the file outlives it.
 
     Raises:
-        OSError: the disk took no more.
+            OSError: the disk is full or failed.
     """
     path = folder / f"{hello.name}{SUFFIX}"
     draft = path.with_suffix(".draft")
@@ -64,7 +64,7 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
 
 
 def read_spools(folder: Path) -> list[Spool]:
-    """Every whole spool of a folder, oldest first; one that isn't whole is logged and moved aside."""
+    """Read every complete spool of a folder, oldest first; log an incomplete one and rename it."""
     if not folder.is_dir():
         return []
     spools: list[Spool] = []
@@ -79,7 +79,7 @@ def read_spools(folder: Path) -> list[Spool]:
 
 
 def remove_spool(spool: Spool) -> None:
-    """Its messages are durable elsewhere."""
+    """Remove a spool whose messages are durable elsewhere."""
     spool.path.unlink(missing_ok=True)
 
 

@@ -1,8 +1,8 @@
 """Pure: every message between coordinator and worker, and between worker and executor.
 
-Upward messages that must not be lost travel in a `numbered` frame: the worker keeps them until the
-coordinator answers `Ack(seq)` after the commit that holds them, and sends them again (or leaves them
-in the spool) when the link or the coordinator died. The receiver drops what it has applied already.
+Upward messages that must not be lost travel in a frame headed by `NumberedFrame`: the worker keeps them until
+the coordinator answers `Ack(seq)` after the commit that holds them. It sends them again after a reconnect, or
+leaves them in the spool if the coordinator is gone. The receiver drops messages that it has applied already.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from runner.handlers.spec import HandlerSpec, Source
 from runner.jobs.job import FileRecord
 from runner.protocol.framing import WireError
 
-#: Raised by one when a message changes its meaning; told in `Hello`.
+#: Incremented when a message changes its meaning; sent in `Hello`.
 PROTOCOL = 1  # guard: protocol
 
 
 class AttemptSpec(msgspec.Struct, array_like=True):
-    """One execution that is to be done."""
+    """One attempt to run."""
 
     job_id: str
     attempt: int
@@ -36,34 +36,39 @@ class AttemptSpec(msgspec.Struct, array_like=True):
 
 
 class LoadExecutor(msgspec.Struct, array_like=True, tag=1):
-    """Start an executor. Its first attempts may follow in the same frame, as `Run`."""
+    """Start an executor. Its first attempts may follow in the same frame, as `RunAttempts`."""
 
     executor: int
     handler: HandlerSpec
-    #: Devices it is pinned to: ids ("gpu0") and the environment that makes them the only ones visible.
+    #: Ids of the devices it is pinned to ("gpu0"), and the environment that makes only these visible.
     devices: list[str]
     env: dict[str, str]
-    #: ctx.device: "cuda:0" or "cpu".
+    #: Value of ctx.device: "cuda:0" or "cpu".
     device: str
-    #: Promised device memory (0: none promised) and the cap on host memory (None: no cap).
+    #: Granted device memory (0: no grant) and the cap on host memory (None: no cap).
     grant_bytes: int = 0
     ram_cap_bytes: int | None = None
-    #: What torch may reserve on each device. None: anything.
+    #: Bytes that torch may reserve on each device. None: no bound.
     cap_bytes: int | None = None
     load_timeout_s: float | None = None
     model: str = ""
 
 
 class RunAttempts(msgspec.Struct, array_like=True, tag=2):
-    """Run these one after the other; all but the first are staged (not started) until their turn. Where the
-    handler takes batches they are one batch: one call, and all of them start at once."""
+    """Run these one after the other; all but the first are staged (not started) until the one before ends.
+
+    If the handler takes batches they are one batch: one call, in which all of them start at once.
+    """
 
     executor: int
     attempts: list[AttemptSpec]
 
 
 class CancelAttempt(msgspec.Struct, array_like=True, tag=3):
-    """End one attempt by the kill ladder, with a negative `grace_s` at once. `code` is what it ends with."""
+    """End one attempt by the kill ladder, with a negative `grace_s` immediately.
+
+    `code` is its error code.
+    """
 
     job_id: str
     attempt: int
@@ -73,19 +78,19 @@ class CancelAttempt(msgspec.Struct, array_like=True, tag=3):
 
 
 class RecallAttempts(msgspec.Struct, array_like=True, tag=4):
-    """Give back what is staged at this executor and has not started; answered by `Recalled`."""
+    """Return the attempts staged at this executor that have not started; answered by `AttemptsRecalled`."""
 
     executor: int
 
 
 class UnloadExecutor(msgspec.Struct, array_like=True, tag=5):
-    """End an idle executor: its `unload`, then exit; killed if that takes over 5 s."""
+    """Unload an idle executor: its `unload`, then exit; killed if that takes over 5 s."""
 
     executor: int
 
 
 class KillExecutor(msgspec.Struct, array_like=True, tag=6):
-    """SIGKILL an executor. Where it `spares`, one in which an attempt has begun lives on."""
+    """SIGKILL an executor; with `only_if_idle`, not one in which an attempt has started."""
 
     executor: int
     code: str
@@ -101,7 +106,7 @@ class Ack(msgspec.Struct, array_like=True, tag=7):
 
 
 class AttemptReply(msgspec.Struct, array_like=True, tag=8):
-    """Answer to a `Call`; passed on to the executor. `error` is (code, message)."""
+    """Reply to an `AttemptRequest`; passed on to the executor. `error` is (code, message)."""
 
     request_id: int
     executor: int
@@ -114,8 +119,10 @@ class Stop(msgspec.Struct, array_like=True, tag=9):
 
 
 class SetGrant(msgspec.Struct, array_like=True, tag=11):
-    """From now on the executor may use so much of each of its devices, and torch in it reserve so much;
-    passed on to it."""
+    """Bytes that the executor may use from now on on each of its devices, and that torch may reserve there.
+
+    Passed on to the executor.
+    """
 
     executor: int
     grant_bytes: int
@@ -126,7 +133,7 @@ class SetGrant(msgspec.Struct, array_like=True, tag=11):
 
 
 class Hello(msgspec.Struct, array_like=True, tag=20):
-    """First message on a link, and after every cut: then what is in none of its last three never arrived."""
+    """First message on every connection; work that its last three fields do not name never arrived."""
 
     protocol: int
     token: str
@@ -135,7 +142,7 @@ class Hello(msgspec.Struct, array_like=True, tag=20):
     name: str
     pid: int
     epoch: int
-    #: Attempts whose end is not told yet, executors that are there, number of the last message kept.
+    #: Attempts whose end is not reported yet, executors alive, number of the last message kept.
     running: list[tuple[str, int]] = msgspec.field(default_factory=list)
     executors: list[int] = msgspec.field(default_factory=list)
     last_seq: int = 0
@@ -145,14 +152,14 @@ class ExecutorLoaded(msgspec.Struct, array_like=True, tag=21):
     executor: int
     load_s: float
     resident_bytes: int | None = None
-    #: On a GPU: what torch has reserved on the device where it has most (None: it does not use it yet), and
-    #: its version (None: nobody has imported it).
+    #: On a GPU: bytes that torch has reserved on the device where it has most (None: torch does not use it
+    #: yet), and the version of torch (None: not imported).
     reserved_bytes: int | None = None
     torch: str | None = None
 
 
 class AttemptStarted(msgspec.Struct, array_like=True, tag=22):
-    """The attempt runs; sent when it has taken 20 ms, or at once where nothing is staged."""
+    """The attempt runs; sent after 20 ms of it, or at once if nothing is staged."""
 
     job_id: str
     attempt: int
@@ -160,9 +167,12 @@ class AttemptStarted(msgspec.Struct, array_like=True, tag=22):
 
 
 class AttemptEvents(msgspec.Struct, array_like=True, tag=23):
-    """Events of a running attempt: (type, at, data) with `data` the JSON text of the event's own
-    fields as one object (`{"done":3,"total":10,...}`). `seq` numbers the messages of one attempt
-    from 1, Notes and the Ended together."""
+    """Events of a running attempt.
+
+    Each is (type, at, data), with `data` the JSON text of the event's own fields as one object
+    (`{"done":3,"total":10,...}`). `seq` numbers the messages of one attempt from 1, `AttemptEvents` and the
+    `AttemptEnded` together.
+    """
 
     job_id: str
     attempt: int
@@ -171,7 +181,7 @@ class AttemptEvents(msgspec.Struct, array_like=True, tag=23):
 
 
 class AttemptEnded(msgspec.Struct, array_like=True, tag=24):
-    """The one end of an attempt, whoever tells it: executor or, if that died, its worker."""
+    """The single end of an attempt, reported by its executor or, if that died, by its worker."""
 
     job_id: str
     attempt: int
@@ -180,7 +190,7 @@ class AttemptEnded(msgspec.Struct, array_like=True, tag=24):
     code: str | None
     message: str = ""
     detail: Any = None
-    #: For failures: may it be tried again at all?
+    #: Whether a failed attempt may be retried at all.
     retryable: bool = True
     #: From `raise Retry(...)`: earliest start of the next attempt, UTC epoch seconds.
     retry_at: float | None = None
@@ -191,89 +201,98 @@ class AttemptEnded(msgspec.Struct, array_like=True, tag=24):
     run_s: float | None = None
     load_s: float | None = None
     peak_bytes: int | None = None
-    #: True where the executor died under it.
+    #: The executor died while it ran the attempt.
     executor_died: bool = False
-    #: True where the executor takes no further attempt: it is dead or about to end.
+    #: The executor accepts no further attempt: it is dead or about to exit.
     executor_closing: bool = False
-    #: True where it keeps so much more memory than after its first job that a fresh one should follow.
+    #: It retains far more memory than after its first job, so a fresh executor should replace it.
     has_memory_grown: bool = False
-    #: On a GPU: what torch has reserved now; `peak_bytes` is the most that it had. Both without the context.
+    #: On a GPU: bytes that torch has reserved now, and their peak in `peak_bytes`; both without the context.
     reserved_bytes: int | None = None
-    #: How many attempts ran in its call: 1, or a batch.
+    #: Number of attempts in the same call: 1, or the size of the batch.
     batch_size: int = 1
-    #: The whole batch, or all that ran in an executor, ended so at once: who is to blame is not known.
+    #: All attempts of the batch or of the executor ended this way together: the one to blame is unknown.
     is_blame_unknown: bool = False
 
 
 class AttemptsRecalled(msgspec.Struct, array_like=True, tag=25):
-    """These were given back: they did not start and will not."""
+    """These attempts were returned: they have not started and will not."""
 
     executor: int
     attempts: list[tuple[str, int]]
 
 
-#: `Gone.code` of an executor that does not die and is written off; a second `Gone` tells when it has.
+#: Code of the first `ExecutorGone` of a process that does not die; a second one follows when it has.
 STUCK = "stuck_process"
 
 
 class ExecutorGone(msgspec.Struct, array_like=True, tag=26):
-    """The executor's process tree has ended and was reaped; `Ended` of the attempt that was
-    executing came before. `not_started` did not start and will not."""
+    """The executor's process tree has ended and was reaped.
+
+    The `AttemptEnded` of the attempt that was executing came before. `not_started` attempts will not start.
+    """
 
     executor: int
     code: str
     message: str
     not_started: list[tuple[str, int]] = msgspec.field(default_factory=list)
-    #: For machines, as of an attempt's end: where it loaded without one, nothing else tells.
+    #: Machine-readable cause, as of an attempt's end; the only one for a load that no attempt caused.
     detail: Any = None
 
 
 class ExecutorUsage(msgspec.Struct, array_like=True, tag=27):
-    """Bytes each executor uses now: PSS on cpu, what `testing.allocate` said on sim."""
+    """Bytes that each executor uses now: PSS on cpu, the total of `testing.allocate` on sim."""
 
     executors: list[tuple[int, int]]
 
 
 class OverGrant(msgspec.Struct, array_like=True, tag=33):
-    """The executor uses more than it was granted: so much, on all its devices together. It goes on until
-    `Grant` or `Kill` answers; asked again as long as neither does."""
+    """The executor uses more than its grant: the bytes on all its devices together.
+
+    It continues until `SetGrant` or `KillExecutor` answers; sent again as long as neither does.
+    """
 
     executor: int
     used_bytes: int
 
 
 class DeviceReadings(msgspec.Struct, array_like=True, tag=28):
-    """The probe's figures: (device id, total, used, free) in bytes, and (device id, process, its bytes
-    there), None where the driver does not tell them."""
+    """Readings of the probe.
+
+    (device id, total, used, free) in bytes, and (device id, process, its bytes there), None if the driver
+    does not report them.
+    """
 
     devices: list[tuple[str, int, int, int]]
     processes: list[tuple[str, int, int | None]] = msgspec.field(default_factory=list)
-    #: Device id -> what is wrong with it.
+    #: Device id -> description of its fault.
     faults: dict[str, str] = msgspec.field(default_factory=dict)
-    #: (device id, Xid) of errors that cards reported since the last frame, see `gpu.devices.xid_codes`.
+    #: (device id, Xid) of errors reported by cards since the last frame, see `gpu.devices.xid_codes`.
     xids: list[tuple[str, int]] = msgspec.field(default_factory=list)
 
 
 class ExecutorProcesses(msgspec.Struct, array_like=True, tag=32):
-    """All processes of an executor on a GPU, told when they change: by them its bytes are known."""
+    """All processes of an executor on a GPU, sent when they change: its memory is the sum over them."""
 
     executor: int
     pids: list[int]
 
 
 class DevicesFound(msgspec.Struct, array_like=True, tag=29):
-    """What the probe found at start: one dict per device (fields of `gpu.devices.device.Device`), or an
-    error."""
+    """Devices that the probe found at start, or an error.
+
+    One dict per device, with the fields of `gpu.devices.device.Device`.
+    """
 
     devices: list[dict[str, Any]]
     notes: list[str] = msgspec.field(default_factory=list)
     error: str | None = None
-    #: The driver's version.
+    #: Version of the driver.
     driver: str = ""
 
 
 class AttemptRequest(msgspec.Struct, array_like=True, tag=30):
-    """A handler asks its coordinator for something (`op` "file": where a file id lies)."""
+    """A request of a handler to the coordinator (`op` "file": the path of a file id)."""
 
     request_id: int
     executor: int
@@ -284,12 +303,12 @@ class AttemptRequest(msgspec.Struct, array_like=True, tag=30):
 
 
 class NumberedFrame(msgspec.Struct, array_like=True, tag=31):
-    """Heads an upward frame whose following messages are numbered `first`, `first` + 1, ..."""
+    """Precedes the messages of an upward frame, which are numbered `first`, `first` + 1, ..."""
 
     first: int
 
 
-# Worker to executor (`Run`, `Recall`, `Unload`, `Answer` go down unchanged).
+# Worker to executor; `RunAttempts`, `RecallAttempts`, `UnloadExecutor` and `AttemptReply` pass unchanged.
 
 
 class ConfigureExecutor(msgspec.Struct, array_like=True, tag=40):
@@ -309,7 +328,7 @@ class ConfigureExecutor(msgspec.Struct, array_like=True, tag=40):
     events_max: int
     model: str = ""
     cap_bytes: int | None = None
-    #: A `Run` is one batch; so many attempts run side by side.
+    #: A `RunAttempts` is one batch; otherwise number of attempts that run concurrently.
     is_batched: bool = False
     slots: int = 1
 
@@ -323,14 +342,17 @@ class RequestCancel(msgspec.Struct, array_like=True, tag=41):
 
 
 class RaiseCancelled(msgspec.Struct, array_like=True, tag=42):
-    """Second rung: raise JobCancelled in the main thread; afterwards the executor ends. One with slots ends
-    at once."""
+    """Second rung: raise JobCancelled in the main thread; afterwards the executor exits.
+
+    One with slots exits at once.
+    """
 
     job_id: str
     attempt: int
 
 
-# Executor to worker (`Note`, `Ended`, `Loaded`, `Recalled`, `Call` go up unchanged).
+# Executor to worker; `AttemptEvents`, `AttemptEnded`, `ExecutorLoaded`, `AttemptsRecalled` and
+# `AttemptRequest` pass unchanged.
 
 
 class LoadFailed(msgspec.Struct, array_like=True, tag=50):
@@ -343,15 +365,17 @@ class LoadFailed(msgspec.Struct, array_like=True, tag=50):
 
 
 class SimulatedAllocation(msgspec.Struct, array_like=True, tag=51):
-    """`runner.testing.allocate`: simulated device bytes that the executor holds now."""
+    """Simulated device bytes that the executor uses now, from `runner.testing.allocate`."""
 
     executor: int
     nbytes: int
 
 
 class OutputMark(msgspec.Struct, array_like=True, tag=52):
-    """Precedes the `Ended` of an attempt that left bytes in its output pipes: the worker holds that
-    Ended back until it has read `marker` from the pipes named, 50 ms at most."""
+    """Precedes the `AttemptEnded` of an attempt that left bytes in its output pipes.
+
+    The worker withholds that message until it has read `marker` from the named pipes, 50 ms at most.
+    """
 
     job_id: str
     attempt: int
@@ -361,7 +385,7 @@ class OutputMark(msgspec.Struct, array_like=True, tag=52):
 
 
 class SlotStarted(msgspec.Struct, array_like=True, tag=53):
-    """In an executor with slots: the attempt's code runs since `at_mono`; its place in the shared page."""
+    """In an executor with slots: the attempt's code runs since `at_mono`, at this slot of the shared page."""
 
     job_id: str
     attempt: int
@@ -421,15 +445,15 @@ to_executor_decoder = msgspec.msgpack.Decoder(ToExecutor)
 from_executor_decoder = msgspec.msgpack.Decoder(FromExecutor)
 encode = msgspec.msgpack.Encoder().encode
 
-#: Raised over bytes that are no message: text that is not UTF-8 and endless nesting have their own kinds.
+#: Errors of undecodable bytes: text that is not UTF-8 and excessive nesting raise their own types.
 UNDECODABLE = (WireError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def tag_of(message: bytes) -> int:
-    """The tag of an encoded message, without decoding it; -1 where it cannot be one of ours."""
+    """Return the tag of an encoded message without decoding it; -1 if it can't be of this protocol."""
     if len(message) < 2:
         return -1
-    # A message is an array whose first element is its tag, a small positive integer. Up to 15 fields
-    # the array's head is one byte, above that (`Ended`) it is 0xdc and two bytes of length.
+    # A message is an array whose first element is its tag, a small positive integer. Up to 15 fields the
+    # array header is one byte, above that (`AttemptEnded`) it is 0xdc and two bytes of length.
     tag = message[1] if message[0] != 0xDC else message[3] if len(message) > 3 else 0xFF
     return tag if tag < 0x80 else -1

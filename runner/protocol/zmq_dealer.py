@@ -1,4 +1,4 @@
-"""Effect: a worker's or the probe's end of ZeroMQ, one DEALER that connects to the coordinator."""
+"""Effect: the ZeroMQ end of a worker or the probe: one DEALER that connects to the coordinator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 HIGH_WATER_FRAMES = 10_000
 FRAMES_PER_TURN = 256
 
-# Plain integers and the backend's own methods, as at the other end: the wrappers cost as much as the calls.
+# Plain integers and the backend's own methods, as in `zmq_router`: the wrappers cost as much as the calls.
 _EVENTS = int(zmq.EVENTS)
 _RCVMORE = int(zmq.RCVMORE)
 _POLLIN = int(zmq.POLLIN)
@@ -27,11 +27,11 @@ _NOBLOCK = int(zmq.NOBLOCK)
 
 
 class ZmqDealer:
-    """A link that comes back by itself.
+    """A connection that is restored automatically.
 
-    After a cut the socket is made anew with a fresh random identity, so that the router never mistakes
-    it for the old connection; `on_link` is called each time a link stands, and that is when the caller
-    says `Hello` and sends what was not acknowledged again.
+    After a cut the socket is replaced by one with a fresh random identity, so that the router never mistakes
+    it for the old connection. `on_link` is called at each connect: the caller then sends `Hello` and repeats
+    unacknowledged messages.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class ZmqDealer:
         self.is_linked = False
 
     def open(self) -> None:
-        """Start to connect; call it on the running loop."""
+        """Start to connect; must be called on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context(io_threads=1)
         self._connect()
 
     def close(self) -> None:
-        """What was not taken by the other end yet is dropped."""
+        """Close the socket; messages that the peer has not received yet are dropped."""
         self._disconnect()
         self._context.term()
 
     def send(self, messages: list[bytes]) -> bool:
-        """One frame. False: no link now, or it is full; nothing was sent then."""
+        """Send one frame; return False, with nothing sent, if the link is down or full."""
         if not self.is_linked:
             return False
         try:
@@ -62,7 +62,7 @@ class ZmqDealer:
         except zmq.ZMQError as error:
             log.debug("the link takes nothing now: %s", error)
             return False
-        # A send may eat the edge that told of waiting frames.
+        # A send may consume the edge that signals waiting frames.
         if not self._is_read_due:
             self._is_read_due = True
             self._loop.call_soon(self._read_frames)
@@ -91,7 +91,7 @@ class ZmqDealer:
         self._socket.close(linger=0)
 
     def _on_monitor_event(self) -> None:
-        """Heed the link's own events: it stands, or it is cut."""
+        """Handle events of the connection: connected or disconnected."""
         monitor = self._monitor
         while not monitor.closed and int(monitor.get(_EVENTS)) & _POLLIN:
             event = parse_monitor_message(monitor.recv_multipart(_NOBLOCK))["event"]
@@ -119,7 +119,7 @@ class ZmqDealer:
             except WireError as error:
                 log.error("the coordinator sent what is no frame: %s", error)
             except Exception:
-                # The loop's boundary: one order that fails must not stop the reading of all others.
+                # Boundary of the loop: one command that fails must not stop reading all others.
                 log.exception("an order could not be carried out")
         if not self._is_read_due:
             self._is_read_due = True

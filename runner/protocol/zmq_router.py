@@ -1,4 +1,4 @@
-"""Effect: the coordinator's end of ZeroMQ, one ROUTER to which workers and the probe connect."""
+"""Effect: the coordinator's ZeroMQ end: one ROUTER to which workers and the probe connect."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 #: The kernel's bound on the path of a Unix socket.
 PATH_MAX_BYTES = 107
-#: Frames that may wait in libzmq for one peer, each way; the real bound is the worker's window.
+#: Frames that may wait in libzmq for one peer, each way; the effective bound is the worker's window.
 HIGH_WATER_FRAMES = 10_000  # guard: frames-high-water
-#: Frames taken in one turn of the loop, so that nothing else starves.
+#: Frames read in one iteration of the loop, so that nothing else starves.
 FRAMES_PER_TURN = 256
 
 # Plain integers and the backend's own methods: the enums and wrappers of the outer layer cost as much
-# as the calls themselves, and asking for EVENTS is what the coordinator does most.
+# as the calls themselves, and EVENTS is the coordinator's most frequent query.
 _EVENTS = int(zmq.EVENTS)
 _RCVMORE = int(zmq.RCVMORE)
 _POLLIN = int(zmq.POLLIN)
@@ -39,9 +39,9 @@ _SNDMORE_NOBLOCK = int(zmq.SNDMORE) | _NOBLOCK
 class ZmqRouter:
     """One socket on one loop. Peers are known by the name in their `Hello`.
 
-    A peer's first frame must be a `Hello` with the right token and protocol; a peer that says it again
-    from a new identity has reconnected, and the older identity is forgotten. Everything else is dropped,
-    counted and told to `on_bad`; no frame can raise out of the reader.
+    A peer's first frame must be a `Hello` with the right token and protocol. A peer that repeats it from a
+    new identity has reconnected, and its older identity is forgotten. Everything else is dropped, counted and
+    reported to `on_bad_frame`; no frame can raise out of the reader.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class ZmqRouter:
         self._on_frame, self._on_hello, self._on_bad_frame = on_frame, on_hello, on_bad_frame
         self._names: dict[bytes, str] = {}
         self._identities: dict[str, bytes] = {}
-        #: Peers whose link was cut when something was sent.
+        #: Peers whose connection was found cut by a send.
         self._disconnected: set[str] = set()
         self._is_read_due = False
 
     def open(self) -> None:
-        """Bind and start to read; call it on the running loop.
+        """Bind and start to read; must be called on the running loop.
 
         Raises:
             RefusedStart: the endpoint can't be bound.
@@ -89,7 +89,7 @@ class ZmqRouter:
         self._schedule_read()
 
     def close(self) -> None:
-        """Stop reading; frames not yet taken by a peer are dropped."""
+        """Stop reading; frames that a peer has not received are dropped."""
         self._loop.remove_reader(self._descriptor)
         self._socket.close(linger=0)
         self._context.term()
@@ -97,7 +97,7 @@ class ZmqRouter:
         self._identities.clear()
 
     def send(self, peer: str, messages: list[bytes]) -> bool:
-        """One frame to one peer. False: no such peer, or it doesn't take any more now."""
+        """Send one frame to one peer; return False if the peer is unknown or accepts no more now."""
         identity = self._identities.get(peer)
         if identity is None:
             return False
@@ -109,16 +109,16 @@ class ZmqRouter:
             if error.errno == _UNREACHABLE:
                 self._disconnected.add(peer)
             return False
-        # A send may eat the edge that told of waiting frames.
+        # A send may consume the edge that signals waiting frames.
         self._schedule_read()
         return True
 
     def is_disconnected(self, peer: str) -> bool:
-        """Whether the last send failed because the link is gone; the peer says `Hello` on the next one."""
+        """Return whether the last send failed on a cut connection; a reconnected peer sends `Hello` again."""
         return peer in self._disconnected
 
     def forget_peer(self, peer: str) -> None:
-        """Drop what this peer may still send; a new `Hello` makes it known again."""
+        """Drop further frames of this peer; a new `Hello` registers it again."""
         self._disconnected.discard(peer)
         identity = self._identities.pop(peer, None)
         if identity is not None:
@@ -138,7 +138,7 @@ class ZmqRouter:
             if not int(socket.get(_EVENTS)) & _POLLIN:
                 return
             try:
-                # An identity is never alone.
+                # An identity is always followed by a frame.
                 identity = socket.recv(_NOBLOCK)
                 parts = [socket.recv(_NOBLOCK)]
                 while socket.get(_RCVMORE):
@@ -166,7 +166,7 @@ class ZmqRouter:
             self.bad_frames += 1
             self._on_bad_frame(f"{name or 'unknown peer'}: {error}")
         except Exception:
-            # The loop's boundary: a fault in one peer's news must not stop the reading of all others.
+            # Boundary of the loop: a failure on one peer's messages must not stop reading all others.
             log.exception("news of %s could not be taken in", name)
 
     def _handle_hello(self, identity: bytes, message: bytes) -> str:
@@ -176,7 +176,7 @@ class ZmqRouter:
         if not hmac.compare_digest(hello.token.encode("utf-8", "replace"), self._token):
             raise WireError("a hello with a wrong token")
         if hello.protocol != worker_protocol.PROTOCOL:
-            # A worker is always of this program, unless that was replaced since this process read it.
+            # Workers run this program's version, unless its files were replaced since this process read them.
             raise WireError(
                 f"{hello.name} speaks protocol {hello.protocol}, this is {worker_protocol.PROTOCOL}: "
                 "the program was replaced under this server, which must be restarted"

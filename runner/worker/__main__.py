@@ -1,4 +1,4 @@
-"""Effect: entry of the worker process."""
+"""Effect: entry point of the worker process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Effect: the worker's link to the coordinator: what is sent on it, and what awaits acknowledgement."""
+"""Effect: the worker's connection to the coordinator: sending, acknowledgements and the spool."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from runner.worker.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-#: After a link that was full.
+#: Delay before the next send when the connection was full.
 RETRY_SEND_S = 0.05
 
 
 class CoordinatorLink:
-    """What must not be lost is numbered and kept until it is acknowledged; the rest is lost with the link."""
+    """Numbers reliable messages and keeps them until they are acknowledged; others are lost with the link."""
 
     def __init__(
         self,
@@ -32,19 +32,22 @@ class CoordinatorLink:
         on_connect: Callable[[Hello], list[bytes]],
         on_pause: Callable[[bool], None],
     ) -> None:
-        """`on_connect` completes the hello of a new link and gives the unnumbered messages that follow it;
-        `on_pause` is called when too much waits for an acknowledgement, and when it does no longer."""
+        """Create the link.
+
+        `on_connect` completes the hello of a new connection and returns the unnumbered messages that follow it;
+        `on_pause` is called when too many messages are unacknowledged, and when they no longer are.
+        """
         self._config = config
         self._on_connect, self._on_pause = on_connect, on_pause
         self._dealer = ZmqDealer(config.endpoint, on_frame=on_messages, on_link=self._on_link)
         self._outbox = Outbox()
         self._unnumbered: list[bytes] = []
         self._flush_is_due = False
-        #: Too much waits for an acknowledgement.
+        #: Too many messages are unacknowledged.
         self.is_paused = False
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Connect, and connect again whenever the link is lost."""
+        """Connect, and reconnect whenever the connection is lost."""
         self._loop = loop
         self._dealer.open()
 
@@ -67,17 +70,17 @@ class CoordinatorLink:
             self._loop.call_soon(self._flush)
 
     def acknowledge(self, seq: int) -> None:
-        """Drop everything up to this number: the coordinator has made it durable."""
+        """Drop messages up to this number, which the coordinator has made durable."""
         self._outbox.acknowledge(seq)
         self._update_pause()
 
     @property
     def has_unacknowledged(self) -> bool:
-        """Whether a message that must not be lost still waits."""
+        """Return whether a message that must not be lost is unacknowledged."""
         return len(self._outbox) > 0
 
     def spool_unacknowledged(self) -> None:
-        """Write what still waits to disk, where the next coordinator finds it."""
+        """Write unacknowledged messages to disk, where the next coordinator finds them."""
         unacknowledged = self._outbox.unacknowledged_messages()  # guard: spool-unacknowledged
         if unacknowledged:
             try:
@@ -99,10 +102,10 @@ class CoordinatorLink:
         return Hello(worker_protocol.PROTOCOL, token, config.node, "worker", config.name, pid, config.epoch)
 
     def _flush(self) -> None:
-        """All that this turn of the loop produced goes up, in as few frames as it fits."""
+        """Send all messages of this loop iteration in as few frames as possible."""
         self._flush_is_due = False
         if not self._dealer.is_linked:
-            # What may be lost is lost; the rest waits for the link.
+            # Unnumbered messages may be lost; numbered ones wait for the connection.
             self._unnumbered.clear()
         elif self._unnumbered and self._dealer.send(self._unnumbered):
             self._unnumbered = []

@@ -1,4 +1,4 @@
-"""Effect: the worker process: one loop, one link, one device, and the executors on it."""
+"""Effect: the worker process: one loop, one connection, one device, and the executors on it."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ log = logging.getLogger(__name__)
 
 EXECUTOR_COMMAND = (sys.executable, "-P", "-m", "runner.executor")
 LOCK_WAIT_S = 5.0
-#: After `Stop`: how long the last results may wait for their acknowledgement before they are spooled.
+#: After `Stop`: longest wait for the last acknowledgements before the results are spooled.
 LAST_ACK_S = 2.0
-#: How long the dead of a worker that ends may take to be gone.
+#: Longest wait for killed executors to be gone when the worker exits.
 CLEAR_S = 0.5
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
 class WorkerProcess:
-    """Lives until the coordinator says `Stop` or is gone."""
+    """Runs until the coordinator sends `Stop` or is gone."""
 
     def __init__(
         self, config: WorkerConfig, lifeline: socket.socket, command: Sequence[str] = EXECUTOR_COMMAND
@@ -61,10 +61,10 @@ class WorkerProcess:
         self._link = CoordinatorLink(
             config, on_messages=self._on_messages, on_connect=self._on_connect, on_pause=self._pause
         )
-        #: Sends up a message that must not be lost; what supervisors call for every event costs one call.
+        #: Sends a message that must not be lost; bound once, since supervisors call it for every event.
         self.send_reliably = self._link.send_reliably
         self._fork_client: ForkClient | None = None
-        #: Questions of handlers without an answer yet: they are asked again on a new link.
+        #: Requests of handlers without a reply; they are sent again on a new connection.
         self._pending_requests: dict[tuple[int, int], bytes] = {}
         self._supervisors: dict[int, Supervisor] = {}
         self._watchdog = MemoryWatchdog(config.device_kind)
@@ -74,53 +74,55 @@ class WorkerProcess:
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
-        """Serve; the exit status."""
+        """Serve; return the exit status."""
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._lifeline.setblocking(False)
         self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
         self._link.open(self._loop)
         self._start_fork_client()
-        # What lives now lives to the end: no collection need walk it.
+        # Objects that exist now live to the end: collections need not traverse them.
         gc.freeze()
         await self._done
         self._loop.remove_reader(self._lifeline.fileno())
         self._link.close()
         return 0
 
+    # `WorkerLink`, the interface for supervisors.
+
     def forward_request(self, request: worker_protocol.AttemptRequest, message: bytes) -> None:
-        """Send up a handler's question."""
+        """Send a handler's request to the coordinator."""
         self._pending_requests[request.executor, request.request_id] = message
         self._link.send_unnumbered(message)
 
     def on_allocated(self, executor: int) -> None:
-        """The executor reported a new amount of simulated device memory."""
+        """Record that an executor reported a new amount of simulated device memory."""
         supervisor = self._supervisors.get(executor)
-        # A stuck executor may have been given up while one of its frames was read.
+        # A stuck executor may have been written off while one of its frames was read.
         if supervisor is not None:
             self._watchdog.check_grant(supervisor)
             self._report_over_grant()
 
     def is_alone(self, executor: int) -> bool:
-        """Whether no other executor has processes now."""
+        """Return whether no other executor has processes now."""
         return all(number == executor or other.state.is_dead for number, other in self._supervisors.items())
 
     def own_pids(self) -> set[int]:
-        """Processes of ours that belong to no executor."""
+        """Return processes of the worker that belong to no executor."""
         pid = None if self._fork_client is None else self._fork_client.pid
         return set() if pid is None else {pid}
 
     def wake_at(self, mono: float) -> None:
-        """Have `tick` called then, or earlier."""
+        """Have the periodic check run at this monotonic time, or earlier."""
         if self._timer is None or self._timer_at > mono:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(mono, self._run_due)
-            # Kept apart: of a time that is past, uvloop gives a handle that does not know it.
+            # Kept separately: for a time in the past, uvloop returns a handle that does not know it.
             self._timer_at = mono
 
     def on_executor_gone(self, executor: int) -> None:
-        """No process of the executor is left."""
+        """Forget an executor that has no process left."""
         del self._supervisors[executor]
         self._pending_requests = {
             key: message for key, message in self._pending_requests.items() if key[0] != executor
@@ -128,8 +130,10 @@ class WorkerProcess:
         if self._is_stopping and not self._supervisors:
             self._exit_when_acknowledged()
 
+    # The connection.
+
     def _on_connect(self, hello: Hello) -> list[bytes]:
-        """Say in the hello what runs here; what the coordinator must know again, as it may have been lost."""
+        """Fill in what runs here; return messages to repeat, as they may have been lost."""
         hello.running = [
             key for each in self._supervisors.values() for key in each.attempts.unreported_attempts()
         ]
@@ -154,7 +158,7 @@ class WorkerProcess:
                 if supervisor is not None:
                     supervisor.run_attempts(message, command)
                 else:
-                    # It died while the order was on its way.
+                    # It died while the command was on its way.
                     returned = [(attempt.job_id, attempt.attempt) for attempt in command.attempts]
                     self.send_reliably(worker_protocol.encode(AttemptsRecalled(command.executor, returned)))
             case Ack():
@@ -207,7 +211,7 @@ class WorkerProcess:
             self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _launch(self, env: Mapping[str, str], marker: str) -> ExecutorProcess:
-        """The one place where executors start."""
+        """Start an executor process; the only place that does."""
         return ExecutorProcess(self._command, env, marker, self._fork_client)
 
     def _start_fork_client(self) -> None:
@@ -216,6 +220,8 @@ class WorkerProcess:
             env = {**config.executor_env, **config.template_env}
             self._fork_client = ForkClient(self._command, config.template, env, config.name)
             self._fork_client.start(self._loop)
+
+    # Timers.
 
     def _run_due(self) -> None:
         self._timer = None
@@ -253,6 +259,8 @@ class WorkerProcess:
             for number, pids in process_lists
         ]
 
+    # Shutdown.
+
     def _stop(self) -> None:
         self._is_stopping = True
         for supervisor in list(self._supervisors.values()):
@@ -277,15 +285,15 @@ class WorkerProcess:
         log.warning("the coordinator is gone; all executors are ended")  # guard: ends-with-its-server
         for supervisor in self._supervisors.values():
             supervisor.kill(EndCause("interrupted", "the coordinator is gone"))
-        # What was running is spooled as interrupted: the start of a first attempt may not be stored
-        # yet, and its number must not be given to another one.
+        # Running attempts are spooled as interrupted: the start of a first attempt may not be stored yet, and
+        # its number must not be used for another one.
         until = time.monotonic() + CLEAR_S
         for supervisor in list(self._supervisors.values()):
             supervisor.wait_for_death(until)
         self._exit()
 
     def _exit(self) -> None:
-        """Nothing may outlive the worker, and nothing that was not acknowledged may be lost."""
+        """Exit with no process left behind and no unacknowledged message lost."""
         if self._done.done():
             return
         if self._fork_client is not None:
@@ -300,7 +308,7 @@ class WorkerProcess:
 
 
 def main(command: Sequence[str] = EXECUTOR_COMMAND) -> int:
-    """Be the worker that the lifeline describes."""
+    """Run the worker that the lifeline's config describes."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), WorkerConfig
     )
@@ -318,7 +326,7 @@ def main(command: Sequence[str] = EXECUTOR_COMMAND) -> int:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it can be had: 1.2 MB more, and a job is through sooner."""
+    """Return uvloop's factory if it is installed: 1.2 MB more memory, and lower latency per job."""
     try:
         import uvloop
     except ImportError:
@@ -327,21 +335,21 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _become_subreaper() -> None:
-    """What executors leave behind becomes our child, and is found."""
+    """Become the subreaper, so that processes orphaned by executors become children here and are found."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log.warning("no subreaper here: %s", os.strerror(ctypes.get_errno()))
 
 
 def _is_subreaper() -> bool:
-    """Whether what is orphaned below us becomes our child: else nothing may be forked twice over."""
+    """Return whether orphaned descendants become children here: else no executor may be forked twice over."""
     answer = ctypes.c_int(0)
     libc = ctypes.CDLL(None)
     return libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0 and answer.value == 1
 
 
 def _lock_device(path: str, lifeline: socket.socket) -> int | None:
-    """The device's lock, or None where another worker keeps it, or the coordinator went meanwhile."""
+    """Lock the device; return None if another worker holds it, or the coordinator went meanwhile."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + LOCK_WAIT_S
     while True:

@@ -1,4 +1,4 @@
-"""Pure: the messages that must not be lost, numbered, kept until the coordinator has made them durable."""
+"""Pure: numbers messages that must not be lost and keeps them until the coordinator has made them durable."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import deque
 #: Unacknowledged messages, and their bytes, above which the worker stops reading its executors.
 WINDOW_MESSAGES = 5_000
 WINDOW_BYTES = 8 * 1024 * 1024
-#: A frame is closed with the message that passes this.
+#: A frame is closed once it exceeds this size.
 FRAME_BYTES = 1024 * 1024
 
 
 class Outbox:
-    """Numbers run from 1 and are never given twice."""
+    """Unacknowledged messages; numbers run from 1 and are never reused."""
 
     def __init__(self) -> None:
         self._sent: deque[bytes] = deque()
         self._unsent: deque[bytes] = deque()
-        #: Number of the oldest message that is kept.
+        #: Number of the oldest message kept.
         self._first_seq = 1
         self.nbytes = 0
 
@@ -26,26 +26,26 @@ class Outbox:
 
     @property
     def last_seq(self) -> int:
-        """The number of the newest message; 0: there was none."""
+        """Return the number of the newest message; 0: none yet."""
         return self._first_seq + len(self) - 1
 
     @property
     def is_full(self) -> bool:
-        """Whether the window is passed."""
+        """Return whether the window is exceeded."""
         return self.nbytes > WINDOW_BYTES or len(self) > WINDOW_MESSAGES
 
     @property
     def has_unsent(self) -> bool:
-        """Whether something was not sent yet on this link."""
+        """Return whether a message was not yet sent on this connection."""
         return bool(self._unsent)
 
     def add(self, message: bytes) -> None:
-        """The next number is its."""
+        """Add a message under the next number."""
         self._unsent.append(message)
         self.nbytes += len(message)
 
     def peek(self) -> tuple[int, list[bytes]]:
-        """The next messages to send, as many as go into a frame, and the number of the first."""
+        """Return the number of the next message to send, and the messages from there that fit into a frame."""
         chosen: list[bytes] = []
         size = 0
         for message in self._unsent:
@@ -56,7 +56,7 @@ class Outbox:
         return self._first_seq + len(self._sent), chosen
 
     def mark_sent(self, count: int) -> None:
-        """The first `count` fresh ones went out."""
+        """Mark the first `count` unsent messages as sent."""
         if count == len(self._unsent):
             self._sent.extend(self._unsent)
             self._unsent.clear()
@@ -65,17 +65,17 @@ class Outbox:
             self._sent.append(self._unsent.popleft())
 
     def acknowledge(self, seq: int) -> None:
-        """Everything up to `seq` is durable; also what waits to be sent a second time."""
+        """Drop messages up to `seq`, which are durable, even those waiting to be sent again."""
         while self._first_seq <= seq and (self._sent or self._unsent):
             message = self._sent.popleft() if self._sent else self._unsent.popleft()
             self.nbytes -= len(message)
             self._first_seq += 1
 
     def rewind(self) -> None:
-        """The link is new: all that is not acknowledged goes out again."""
+        """Mark all unacknowledged messages as unsent; called on a new connection."""
         self._sent.extend(self._unsent)
         self._unsent, self._sent = self._sent, deque()
 
     def unacknowledged_messages(self) -> list[bytes]:
-        """What is not acknowledged, oldest first."""
+        """Return the unacknowledged messages, oldest first."""
         return [*self._sent, *self._unsent]

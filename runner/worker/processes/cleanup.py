@@ -1,4 +1,4 @@
-"""Effect: after an executor's death, ends all that it started, until nothing is left of it."""
+"""Effect: kills all descendants of a dead executor until none is left."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from collections.abc import Callable
 from runner.processes.orphans import marker_of
 from runner.worker.processes import process_tree
 
-#: How often is looked again, and after how long a process that doesn't die is written off.
+#: Interval of sweeps, and the time after which a process that does not die is written off.
 SWEEP_INTERVAL_S = 0.01
 STUCK_S = 5.0  # guard: stuck-limit
-#: How often one that was written off is looked at: a driver that comes back may let go of it.
+#: Interval of sweeps once it is written off: a recovered driver may release it.
 STUCK_SWEEP_INTERVAL_S = 1.0  # guard: stuck-look
 
 
 class DescendantCleanup:
-    """What an executor leaves: its group, its session, what carries its marker, and what was seen below it.
+    """The descendants of an executor: its group, its session, carriers of its marker, and pids seen below it.
 
-    The worker is the subreaper, so all of it is found below the worker and nowhere else. A process below it
-    that names no owner is this one's where no other executor lives, else it is left alone.
+    The worker is the subreaper, so all of them are below the worker and nowhere else. A process below it without
+    an owner belongs to this executor if no other one is alive; otherwise it is spared.
     """
 
     def __init__(self, leader: int, marker: str, own_pids: Callable[[], set[int]] = set) -> None:
         self._leader, self._marker, self._own_pids = leader, marker, own_pids
-        #: pid -> birth of what was seen below the leader while it lived: a process that left session, group
-        #: and environment behind is known by this alone.
+        #: pid -> start time of processes seen below the living leader: one that has left session, group and
+        #: environment is known only by this.
         self._seen: dict[int, int] = {}
 
     def track(self, pids: list[int]) -> None:
-        """Keep these as its own."""
+        """Record processes as descendants."""
         for pid in pids:
             if pid not in self._seen and (process := process_tree.read_process(pid)) is not None:
                 self._seen[pid] = process.started_ticks
@@ -45,7 +45,7 @@ class DescendantCleanup:
         is_alone: Callable[[], bool],
         on_done: Callable[[bool], None],
     ) -> None:
-        """Kill until nothing is left, then `done(True)`; `done(False)` if something would not die."""
+        """Kill until none is left, then call `on_done(True)`, or `on_done(False)` if one does not die."""
         until = loop.time() + STUCK_S
 
         def sweep_again() -> None:
@@ -59,14 +59,14 @@ class DescendantCleanup:
         sweep_again()
 
     def sweep_until_gone(self, loop: asyncio.AbstractEventLoop, on_done: Callable[[], None]) -> None:
-        """Go on with what would not die, until nothing is left of it."""
+        """Continue with processes that did not die, until none is left."""
         if self.sweep(is_alone=False):
             loop.call_later(STUCK_SWEEP_INTERVAL_S, self.sweep_until_gone, loop, on_done)
         else:
             on_done()
 
     def sweep(self, *, is_alone: bool) -> int:
-        """Kill and reap once; how many are left."""
+        """Kill and reap once; return how many are left."""
         processes = process_tree.read_processes()
         descendants = process_tree.descendants_among(os.getpid(), processes)
         own_pids = self._own_pids()
@@ -81,7 +81,7 @@ class DescendantCleanup:
         remaining = 0
         for process in doomed.values():
             if process.state == "Z":
-                # Not our child: its own parent is doomed as well, then it comes to us.
+                # Not a child of the worker: its parent is killed as well, then it is re-parented here.
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
                 remaining += process.parent != os.getpid()
@@ -100,7 +100,7 @@ class DescendantCleanup:
 
 
 def kill_descendants() -> None:
-    """SIGKILL and reap everything below this process, as far as it dies at once."""
+    """SIGKILL everything below this process, and reap those that die at once."""
     me = os.getpid()
     for process in process_tree.descendants_among(me, process_tree.read_processes()):
         if process.state != "Z":
@@ -109,7 +109,7 @@ def kill_descendants() -> None:
 
 
 def reap_orphans(leaders: set[int]) -> None:
-    """Reap what was re-parented to us and has ended; the executors themselves are reaped by name."""
+    """Reap processes re-parented to the worker that have ended; executors are reaped by their supervisors."""
     for pid in process_tree.child_pids(os.getpid()):
         if pid in leaders:
             continue

@@ -1,4 +1,4 @@
-"""Effect: one executor process seen from outside: its start, channel, output pipes, page and signals."""
+"""Effect: one executor process from its worker's side: start, channel, output pipes, page and signals."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from runner.worker.processes.fork_client import ForkClient, ForkedProcess
 from runner.worker.processes.page_figures import PageFigures
 
 PAGE_BYTES = 64 * 1024
-#: Bytes read from a channel or pipe in one go, and how often in one turn of the loop. A larger buffer is
-#: mapped and unmapped by the allocator for every read.
+#: Bytes of one read from a channel or pipe, and reads in one iteration of the loop. The allocator maps and
+#: unmaps a larger buffer for every read.
 READ_BYTES = 64 * 1024
 READS_PER_TURN = 8
 #: Added to our own score, so that the kernel ends an executor before it ends the server.
-OOM_SCORE_OFFSET = 500
+#: Added to the worker's own score, so that the kernel kills an executor before the server.
 
 _FIGURES = struct.Struct("<QQQQ")
-#: Where the length of the held frames stands, and where they begin.
+#: Layout of the length of held frames, and the offset where the frames begin.
 _UINT64, _HELD_OFFSET = struct.Struct("<Q"), 64
 
 
 class ExecutorProcess:
-    """A started executor. Everything at our end is non-blocking; nothing here decides anything."""
+    """A started executor. All I/O here is non-blocking; decisions are made elsewhere."""
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class ExecutorProcess:
         marker: str,
         fork_client: ForkClient | None = None,
     ) -> None:
-        """Start it, forked of the template where there is one that serves.
+        """Start the process, forked by the fork server if that is ready.
 
         Raises:
-            OSError: the machine has no memory, process or descriptor left for it.
+                OSError: the machine lacks memory, processes or descriptors for it.
         """
         with contextlib.ExitStack() as undo:
             page_fd = os.memfd_create("runner-page", os.MFD_CLOEXEC)
@@ -88,7 +88,7 @@ class ExecutorProcess:
         on_output: Callable[[str], None],
         on_exit: Callable[[], None],
     ) -> None:
-        """Call back when there is something to read, and when the process has ended."""
+        """Register callbacks for readable data and for the end of the process."""
         self._loop = loop
         self._on_channel = on_channel
         self.set_reading(True)
@@ -97,26 +97,26 @@ class ExecutorProcess:
         loop.add_reader(self.pidfd, on_exit)
 
     def read_page(self) -> PageFigures:
-        """What the shared page says now."""
+        """Return the current figures of the shared page."""
         started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
         return PageFigures(started, started_ns / 1e9, finished, active_ns / 1e9)
 
     def last_active_mono(self, slot_index: int) -> float:
-        """When the attempt at that place last used its context, where attempts run side by side."""
+        """Return when the attempt in that slot last used its context."""
         (active_ns,) = _UINT64.unpack_from(self._page, _HELD_OFFSET + _UINT64.size * slot_index)
         return float(active_ns / 1e9)
 
     def read_held_frames(self) -> tuple[list[bytes], bool]:
-        """As `receive`: the frames that it had made and not sent when it died.
+        """Return, as `receive` does, the frames that were built and not sent when it died.
 
         Raises:
-            WireError: the page holds no frames.
+                WireError: the page holds no valid frames.
         """
         (length,) = _UINT64.unpack_from(self._page, _FIGURES.size)
         return framing.FrameBuffer().feed(self._page[_HELD_OFFSET : _HELD_OFFSET + length]), True
 
     def set_reading(self, enabled: bool) -> None:
-        """Stop or go on reading: what is not read makes the executor wait in its own send."""
+        """Stop or resume reading: while unread, the executor waits in its own send."""
         if self._loop is None or enabled == self._is_reading:
             return
         self._is_reading = enabled
@@ -126,10 +126,10 @@ class ExecutorProcess:
             self._loop.remove_reader(self.channel.fileno())
 
     def receive(self) -> tuple[list[bytes], bool]:
-        """The frames that are there, and whether the other end was closed.
+        """Return the frames received, and whether the other end was closed.
 
         Raises:
-            WireError: what came is no frame.
+                WireError: the bytes are not a frame.
         """
         frames: list[bytes] = []
         for _ in range(READS_PER_TURN):
@@ -147,10 +147,10 @@ class ExecutorProcess:
         return frames, False
 
     def receive_output(self, name: str) -> tuple[bytes, PageFigures] | None:
-        """Bytes of descriptor 1 or 2, and the page as it was after they were written; None: nothing now.
+        """Return bytes of descriptor 1 or 2 and the page as it was after their writing; None: nothing now.
 
-        Only bytes that lay there before the page was read are taken: so whether an attempt had started when
-        they were written is known for certain, however long we are kept from running in between.
+        Only bytes that were in the pipe before the page was read are taken: so it is certain whether an attempt had
+        started when they were written, however long the worker is suspended in between.
         """
         descriptor = self.output_fds.get(name)
         if descriptor is None:
@@ -168,7 +168,7 @@ class ExecutorProcess:
         return None
 
     def send(self, messages: list[bytes]) -> None:
-        """One frame to the executor; kept here as long as its socket is full."""
+        """Send one frame to the executor; keep it here as long as the socket is full."""
         data = framing.with_length(framing.pack(messages))
         if self._unsent:
             self._unsent += data
@@ -178,24 +178,24 @@ class ExecutorProcess:
         except (BlockingIOError, InterruptedError):
             count = 0
         except OSError:
-            # It is gone; its pidfd tells.
+            # The process has ended, which its pidfd reports.
             return
         if count < len(data) and self._loop is not None:
             self._unsent += data[count:]
             self._loop.add_writer(self.channel.fileno(), self._flush)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """To everything in the executor's process group; only while its leader is not reaped."""
+        """Signal everything in the executor's process group; only until its leader is reaped."""
         if self._popen.returncode is None:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, number)  # guard: executor-group-killed
 
     def reap(self) -> int | None:
-        """`Popen.returncode` if it has ended."""
+        """Return `Popen.returncode` if it has ended."""
         return self._popen.poll()
 
     def close(self) -> None:
-        """Let go of every descriptor at our end."""
+        """Close every descriptor on this side."""
         self.set_reading(False)
         if self._loop is not None and self._unsent:
             self._loop.remove_writer(self.channel.fileno())
@@ -250,7 +250,7 @@ def _start_process(
 
 
 def _raise_oom_score(pid: int) -> None:
-    """Best effort: some containers forbid it."""
+    """Try to raise the score; some containers forbid it."""
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/oom_score_adj") as file:
             own = int(file.read())
@@ -265,7 +265,7 @@ def _unread_bytes(descriptor: int) -> int:
 
 
 def _is_hung_up(descriptor: int) -> bool:
-    """Whether no writer and no byte is left."""
+    """Return whether no writer and no unread byte is left."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     return any(not event & select.POLLIN for _, event in poller.poll(0))

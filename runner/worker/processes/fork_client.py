@@ -1,4 +1,4 @@
-"""Effect: the worker's template process: started once, asked for executors, given up when it fails."""
+"""Effect: client of the worker's fork server: starts it, forks executors, disables it when it fails."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from runner.processes.orphans import MARKER
 log = logging.getLogger(__name__)
 
 #: Longest wait for a fork: nothing else goes on in the worker meanwhile.
-FORK_TIMEOUT_S = 1.0
+#: Longest wait for a fork, which blocks the worker meanwhile.
 #: Executors' markers have room for so much more than the worker's name.
-MARKER_EXTRA_BYTES = 40
-#: One that died is started again at the next load, but not sooner than so long after its start.
+#: Extra space for executors' markers, beyond the worker's name.
+#: A fork server that died is restarted at the next load, at the earliest this long after its last start.
 RESTART_S = 60.0
 
 
 class ForkedProcess:
-    """An executor that was forked: a child of ours by adoption. As much of `Popen` as is needed."""
+    """A forked executor, which becomes a child by adoption; the part of `Popen` that is needed."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, negative for a signal, once it has ended."""
+        """Return its exit code, negative for a signal, once it has ended."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -41,7 +41,7 @@ class ForkedProcess:
 
 
 class ForkClient:
-    """Forks executors whose environment is its own but for the marker. Everything else is started afresh."""
+    """Forks executors whose environment differs only in the marker. All others get a fresh process."""
 
     def __init__(
         self, command: Sequence[str], modules: Sequence[str], env: Mapping[str, str], worker: str
@@ -58,11 +58,11 @@ class ForkClient:
 
     @property
     def pid(self) -> int | None:
-        """Its process, if it has one."""
+        """Return the pid of the fork server, if it runs."""
         return None if self._process is None else self._process.pid
 
     def start(self, loop: AbstractEventLoop) -> None:
-        """Start it; it is of use when it says so."""
+        """Start the fork server; it is used once it reports that it is ready."""
         self._loop = loop
         self._started_mono = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -91,8 +91,10 @@ class ForkClient:
         loop.add_reader(ours.fileno(), self._on_message)
 
     def fork(self, env: Mapping[str, str], marker: str, fds: Sequence[int]) -> ForkedProcess | None:
-        """An executor with this environment and marker, and these descriptors: its channel, page, output and
-        error. None: it has to be started in another way."""
+        """Fork an executor with this environment and marker; `fds` are its channel, page, output and error.
+
+        Returns None if it must be started in another way.
+        """
         if self._control is None:
             age_s = time.monotonic() - self._started_mono
             if self._loop is not None and not self._is_refused and age_s > RESTART_S:
@@ -113,7 +115,7 @@ class ForkClient:
         return ForkedProcess(int(reply[4:]))
 
     def close(self) -> None:
-        """End it."""
+        """Stop the fork server."""
         control, self._control = self._control, None
         self._is_ready = False
         if control is not None and self._loop is not None:

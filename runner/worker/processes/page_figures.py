@@ -1,4 +1,4 @@
-"""Pure: what an executor's shared page says about its attempts at one moment."""
+"""Pure: the contents of an executor's shared page at one moment."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 class PageFigures(NamedTuple):
     """The page at one moment; times are monotonic seconds.
 
-    The executor writes the times before `started`, and reading goes the other way round, so that a
-    count is never newer than its time.
+    The executor writes the times before `started`, and the reader reads in the opposite order, so a count is
+    never newer than its time.
     """
 
-    #: Attempts that this executor has started so far; the attempt of that ordinal is the last one started.
+    #: Attempts that this executor has started so far, which is also the ordinal of the last one started.
     started: int
     started_mono: float
     finished: int

@@ -1,4 +1,4 @@
-"""Effect: reads /proc for the processes below an executor, their memory, and ends what it left behind."""
+"""Effect: reads processes and their memory from /proc, and kills exactly the process that was read."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Process(NamedTuple):
-    """One line of /proc."""
+    """One process as /proc shows it."""
 
     pid: int
     state: str
     parent: int
     group: int
     session: int
-    #: Clock ticks since boot: with the pid it names a process for ever.
+    #: Clock ticks since boot: together with the pid they identify a process uniquely.
     started_ticks: int
 
 
 def read_process(pid: int) -> Process | None:
-    """One process, or None if it is gone."""
+    """Return one process, or None if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except OSError:
         return None
-    # The name in parentheses may hold anything, parentheses and spaces too.
+    # The name in parentheses may contain any character, parentheses and spaces too.
     fields = text[text.rindex(b")") + 2 :].split()
     return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
 def read_processes() -> dict[int, Process]:
-    """All processes of the machine that can be seen."""
+    """Return all visible processes of the machine."""
     found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return {process.pid: process for process in found if process is not None}
 
 
 def descendants_among(root: int, processes: dict[int, Process]) -> list[Process]:
-    """All descendants of `root`, without it."""
+    """Return all descendants of `root`, without it."""
     children: dict[int, list[Process]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process)
@@ -54,7 +54,7 @@ def descendants_among(root: int, processes: dict[int, Process]) -> list[Process]
 
 
 def child_pids(pid: int) -> list[int]:
-    """Direct children, at the cost of one small file per thread instead of a look at the whole machine."""
+    """Return direct children, by one small file per thread instead of a scan of the whole machine."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -66,7 +66,7 @@ def child_pids(pid: int) -> list[int]:
 
 
 def descendant_pids(pid: int) -> list[int]:
-    """Everything below a process, without it."""
+    """Return all descendants of a process, without it."""
     found: list[int] = []
     pending = child_pids(pid)
     while pending:
@@ -77,7 +77,7 @@ def descendant_pids(pid: int) -> list[int]:
 
 
 def resident_bytes(pid: int) -> int:
-    """RSS: cheap, but counts pages shared with others in full. 0 when the process is gone."""
+    """Return the RSS: cheap, but counts shared pages in full. 0 if the process is gone."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE_BYTES
@@ -86,7 +86,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def proportional_bytes(pid: int) -> int:
-    """PSS: its fair part of shared pages; costs the kernel a walk over all its pages."""
+    """Return the PSS, with a proportional share of shared pages; the kernel walks all pages for it."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             for line in file:
@@ -98,7 +98,7 @@ def proportional_bytes(pid: int) -> int:
 
 
 def kill_process(process: Process) -> None:
-    """SIGKILL exactly this process, or nothing if its pid names another one by now."""
+    """SIGKILL exactly this process, or nothing if its pid belongs to another one by now."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except OSError:
@@ -116,7 +116,7 @@ def kill_process(process: Process) -> None:
 def count_oom_kills(
     cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
 ) -> int:  # guard: cgroup-files
-    """Kills by the kernel for memory in our cgroup so far; 0 where that can't be read."""
+    """Return the number of the kernel's OOM kills in this cgroup so far; 0 if it can't be read."""
     try:
         with open(cgroup_file) as file:
             groups = [line.strip().split(":", 2) for line in file]

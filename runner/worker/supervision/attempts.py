@@ -1,4 +1,4 @@
-"""Pure: the attempts handed to one executor, in its order, and which of them runs, ran or waits."""
+"""Pure: the attempts assigned to one executor, in its order: ended, running and not started."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from runner.protocol.worker import AttemptSpec
 from runner.worker.processes.page_figures import PageFigures
 
 AttemptKey = tuple[str, int]
-#: A note is at most some hundred KiB, and mostly one event.
+#: Messages kept for the tail of standard error; one is at most some hundred KiB, and mostly one event.
 EVENT_MESSAGES_KEPT = 4
 
 
 class AssignedAttempt:
-    """One attempt at an executor and what its worker knows of it."""
+    """One attempt at an executor, and what its worker knows about it."""
 
     __slots__ = (
         "attempt",
@@ -38,52 +38,54 @@ class AssignedAttempt:
     def __init__(self, attempt: AttemptSpec) -> None:
         self.attempt = attempt
         self.key: AttemptKey = (attempt.job_id, attempt.attempt)
-        #: All of its batch, itself included; empty where it is in none.
+        #: All attempts of its batch, itself included; empty without a batch.
         self.batch: list[AssignedAttempt] = []
-        #: Where attempts run side by side: since when its code runs, and its place in the shared page.
+        #: In an executor with slots: when its code started, and its index in the shared page.
         self.started_mono: float | None = None
         self.slot_index = 0
-        #: Its `Ended` has gone up: nothing may follow.
+        #: Its `AttemptEnded` was sent: nothing may follow.
         self.is_end_sent = False
         #: It waited for this executor's load.
         self.waited_for_load = False
-        #: Its `Started` has gone up.
+        #: Its `AttemptStarted` was sent.
         self.is_start_sent = False
-        #: Descriptor output given out as log events so far.
+        #: Descriptor output sent as log events so far.
         self.log_bytes = 0
         self.log_lines = 0
-        #: Its last encoded `Note`s: what it said before a death.
+        #: Its last encoded `AttemptEvents`, for the report of a crash.
         self.event_messages: deque[bytes] = deque(maxlen=EVENT_MESSAGES_KEPT)
-        #: Markers that its output pipes still hold: stream name -> marker.
+        #: Markers still expected in its output pipes: stream name -> marker.
         self.markers: dict[str, bytes] = {}
-        #: Highest memory seen while it ran.
+        #: Highest memory use seen while it ran.
         self.peak_bytes: int | None = None
-        #: Last message number sent up, and how many of them were the worker's own.
+        #: Number of its last message sent, and how many of its messages the worker itself made.
         self.seq = 0
         self.own_messages = 0
-        #: Its encoded `Ended`, held back until the markers were read or this monotonic moment.
+        #: Its encoded `AttemptEnded`, withheld until the markers are read or this monotonic time.
         self.result: bytes | None = None
         self.release_at = 0.0
 
 
 class AttemptQueue:
-    """Entries in the executor's order, those that have started first. The ordinal of an entry is the count of
-    starts that names it; where attempts run side by side they end in any order, and it means nothing once an
-    entry has started."""
+    """Attempts in the executor's order, those that have started first.
+
+    The ordinal of an attempt is the page's count of starts after its own start. Where attempts run concurrently
+    they end in any order, and the ordinal means nothing once an attempt has started.
+    """
 
     def __init__(self, *, is_batched: bool = False, slots: int = 1) -> None:
         self.is_batched = is_batched
         self.slots = slots
         self.entries: list[AssignedAttempt] = []
-        #: Entries that have started and ended.
+        #: Number of attempts that have started and ended.
         self.ended_count = 0
-        #: Those of them whose result waits for their output.
+        #: Ended attempts whose result waits for their output.
         self.withheld: list[AttemptKey] = []
-        #: What came too late, or stood behind one that died: told when the executor is gone.
+        #: Attempts assigned too late, or behind one that died: reported when the executor is gone.
         self.not_started: list[AttemptKey] = []
 
     def assign(self, attempts: list[AttemptSpec]) -> list[AssignedAttempt]:
-        """Put attempts at the end; where the handler takes batches they are one."""
+        """Append attempts; if the handler takes batches they form one batch."""
         added = [AssignedAttempt(attempt) for attempt in attempts]
         if self.is_batched:
             for entry in added:
@@ -92,52 +94,52 @@ class AttemptQueue:
         return added
 
     def ordinal_of(self, entry: AssignedAttempt) -> int:
-        """The count of starts that names it, once it has started."""
+        """Return the count of starts that stands for this attempt, once it has started."""
         return self.ended_count + self.entries.index(entry) + 1
 
     def find(self, key: AttemptKey) -> AssignedAttempt | None:
-        """The entry of an attempt that has not ended."""
+        """Return an attempt that has not ended."""
         for entry in self.entries:
             if entry.key == key:
                 return entry
         return None
 
     def remove_ended(self, entry: AssignedAttempt) -> None:
-        """It started and has ended."""
+        """Remove an attempt that has started and ended."""
         self.entries.remove(entry)
         self.ended_count += 1
 
     def remove_unstarted(self, entry: AssignedAttempt) -> None:
-        """It has not started and will not: the ordinals behind it move up."""
+        """Remove an attempt that has not started and will not: the ordinals behind it move up."""
         self.entries.remove(entry)
 
     def last_started(self, figures: PageFigures) -> AssignedAttempt | None:
-        """The attempt that runs, or that ran last and has not been told to have ended."""
+        """Return the attempt that runs, or that ran last and whose end is not reported."""
         index = figures.started - self.ended_count - 1
         return self.entries[index] if 0 <= index < len(self.entries) else None
 
     def running(self, figures: PageFigures) -> list[AssignedAttempt]:
-        """As `last_started`, with all that started together with it, or that run beside it."""
-        # A handler may write where it should not: the page is not always to be believed.
+        """Return `last_started` and all attempts that started with it or run concurrently."""
+        # A handler may overwrite the page, so its figures can be wrong.
         count = min(figures.started - self.ended_count, len(self.entries))
         if count <= 0:
             return []
         return self.entries[:count] if self.slots > 1 else self.batch_of(self.entries[count - 1])
 
     def batch_of(self, entry: AssignedAttempt) -> list[AssignedAttempt]:
-        """The entry and those of its batch that have not ended."""
+        """Return the attempts of its batch that have not ended, itself included."""
         if not entry.batch:
             return [entry]
         return [one for one in self.entries if one.batch is entry.batch]
 
     def first_batch_size(self) -> int:
-        """How many have the ordinals of what is first in line: a batch starts as one."""
+        """Return how many attempts start together at the front of the queue: more than one for a batch."""
         return len(self.batch_of(self.entries[0])) if self.entries else 1
 
     def unreported_attempts(self) -> list[AttemptKey]:
-        """The attempts whose end or return has not been told yet."""
+        """Return the attempts whose end or return has not been reported."""
         return [*(entry.key for entry in self.entries), *self.withheld, *self.not_started]
 
     def unstarted_attempts(self, figures: PageFigures) -> list[AssignedAttempt]:
-        """What has not started."""
+        """Return the attempts that have not started."""
         return self.entries[max(0, figures.started - self.ended_count) :]

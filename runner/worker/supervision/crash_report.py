@@ -1,4 +1,4 @@
-"""Pure: after an executor's death, what becomes of each attempt that was handed to it."""
+"""Pure: decides how each attempt assigned to a dead executor ends."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from runner.worker.supervision.kill_ladder import KillLadder
 
 
 class EndCause(NamedTuple):
-    """Why we ended an executor."""
+    """Why the runner ended an executor."""
 
     code: str
     message: str
     detail: Any = None
-    #: The handler's doing, as if its process had died by itself.
+    #: The handler caused it, as if its process had died by itself.
     counts_as_crash: bool = False
 
 
@@ -30,23 +30,23 @@ CHANNEL_LOST = EndCause(
 
 
 class AttemptEnd(NamedTuple):
-    """An attempt's end that its worker tells."""
+    """An attempt's end reported by the worker."""
 
     entry: AssignedAttempt
     code: str
     message: str
     detail: Any = None
     executor_died: bool = False
-    #: It ended with others, of whom any may be to blame.
+    #: It ended together with others, any of which may be to blame.
     is_blame_unknown: bool = False
 
 
 class CrashReport(NamedTuple):
-    """What is told of a dead executor."""
+    """The report on a dead executor."""
 
     ends: list[AttemptEnd]
     not_started: list[AttemptKey]
-    #: Of the executor itself.
+    #: Code of the executor's own end.
     code: str
     message: str
     detail: Any = None
@@ -62,10 +62,10 @@ def assign_blame(
     exit_status: ExitStatus,
     stderr_tail: str,
 ) -> CrashReport:
-    """Only what was executing (or for which was loaded) is blamed; several together are told so.
+    """Blame only attempts that were executing, or for which it was loaded; mark several as of unknown blame.
 
-    Results are sent in batches, so attempts before it may have finished without their `Ended` having
-    been sent: they are `interrupted`, which costs them nothing.
+    Results are sent in batches, so attempts before these may have finished without an `AttemptEnded`: they end as
+    `interrupted`, which costs them no retry.
     """
     blamed = attempts.entries[:1] if was_loading else attempts.running(figures)
     first_blamed = attempts.entries.index(blamed[0]) if blamed else 0

@@ -1,4 +1,4 @@
-"""Effect: heeds the clocks of what runs in one executor: tells its start, and ends it at its limits."""
+"""Effect: reports starts of attempts in one executor and enforces their timeouts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from runner.worker.supervision import deadlines
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.termination import Termination
 
-#: A warm attempt that ends within this is not worth a `Started`.
+#: A warm attempt that ends within this time gets no `AttemptStarted`.
 START_REPORT_S = 0.02
 SHUTDOWN_MESSAGE = "the server is shutting down"
 
 
 class DeadlineMonitor:
-    """Of an executor that has loaded. `keep` sends up for good."""
+    """Monitors an executor that has loaded. `send` sends reliably."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class DeadlineMonitor:
         self._process, self._attempts, self._termination, self._send = process, attempts, termination, send
 
     def check(self, now: float, *, is_stopping: bool) -> float | None:
-        """Do what is due; when to look again."""
+        """Do everything due; return when to check again."""
         if not self._attempts.entries:
             return None
         figures = self._process.read_page()
@@ -44,7 +44,7 @@ class DeadlineMonitor:
     def _check_attempt(
         self, entry: AssignedAttempt, figures: PageFigures, now: float, is_stopping: bool
     ) -> float | None:
-        # A batch starts as one, with the ordinal of its last.
+        # A batch starts as one, with the ordinal of its last attempt.
         ordinal = max(self._attempts.ordinal_of(entry), figures.started)
         if self._attempts.slots > 1:
             started_mono = entry.started_mono or figures.started_mono
@@ -68,18 +68,21 @@ class DeadlineMonitor:
         return due.at_mono if due else None
 
     def report_start(self, entry: AssignedAttempt, at: float) -> None:
-        """The coordinator is to know that it runs."""
+        """Report that an attempt runs."""
         entry.is_start_sent = True
         self._send(worker_protocol.encode(worker_protocol.AttemptStarted(*entry.key, at)))
 
     def end_attempt(self, entry: AssignedAttempt, command: CancelAttempt) -> None:
-        """End one that runs; of a batch it is only told so, until the last one is to end or it is forced."""
+        """End a running attempt.
+
+        In a batch it is only asked to stop, until every attempt is to end or the end is forced.
+        """
         flag_only = command.grace_s >= 0 and bool(self.batch_not_ending(entry))
         self._termination.end_attempts(
             [entry.key], command.code, command.message, command.grace_s, flag_only=flag_only
         )
 
     def batch_not_ending(self, entry: AssignedAttempt) -> list[AssignedAttempt]:
-        """Those of its batch that nobody asked to end."""
+        """Return the attempts of its batch that nobody asked to end."""
         ladders = self._termination.ladders
         return [one for one in self._attempts.batch_of(entry) if one is not entry and one.key not in ladders]

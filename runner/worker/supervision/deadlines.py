@@ -1,4 +1,4 @@
-"""Pure: which deadline of a running attempt comes next."""
+"""Pure: determines the next deadline of a running attempt."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 from runner.protocol.worker import AttemptSpec
 from runner.worker.processes.page_figures import PageFigures
 
-#: How long an executor may take to encode and send the result after the handler's code returned.
+#: Time for an executor to encode and send the result after the handler's code has returned.
 RESULT_ALLOWANCE_S = 5.0
 
 
 class Deadline(NamedTuple):
-    """A moment and what an attempt ends with then."""
+    """A monotonic time, and how the attempt ends then."""
 
     at_mono: float
     code: str
@@ -20,7 +20,7 @@ class Deadline(NamedTuple):
 
 
 def next_deadline(figures: PageFigures, ordinal: int, attempt: AttemptSpec) -> Deadline | None:
-    """What ends this attempt next if nothing happens; None while it has not started or nothing does."""
+    """Return the next deadline of this attempt; None before its start, or without a limit."""
     if figures.started != ordinal:
         return None
     allowance_s = RESULT_ALLOWANCE_S if figures.finished >= ordinal else 0.0

@@ -1,4 +1,4 @@
-"""Effect: takes the messages that an executor sends, and sends up what the coordinator must know."""
+"""Effect: handles the messages of an executor and sends the coordinator those that it needs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from runner.worker.supervision.worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
 
-#: How long an executor that could not load may take to exit.
+#: Longest time for an executor whose load failed to exit.
 LOAD_FAILED_EXIT_S = 2.0
 _EVENTS_TAG, _ENDED_TAG = 23, 24
 
 
 class ExecutorMessages:
-    """Of one started executor; a server that stops has `unload` called once no attempt is left here."""
+    """Messages of one started executor; after a shutdown, `unload` is called once no attempt is left."""
 
     def __init__(
         self,
@@ -63,8 +63,11 @@ class ExecutorMessages:
         self._device_kind, self._unload = device_kind, unload
 
     def receive(self, *, from_page: bool = False) -> tuple[bool, bool]:
-        """Take what has come (`held`: what a dead executor had not sent yet); whether anything came, and
-        whether the other end is closed."""
+        """Handle received messages (`from_page`: those that a dead executor had not sent).
+
+        Returns:
+            Whether anything came, and whether the other end is closed.
+        """
         try:
             frames, is_closed = self._process.read_held_frames() if from_page else self._process.receive()
             for frame in frames:
@@ -140,7 +143,7 @@ class ExecutorMessages:
             [(job, attempt) for job, attempt in message.attempts], self._attempts
         )
         for entry, command in outcome.cancelled:
-            # It was taken out of the line of an executor that goes on.
+            # It was removed from the queue of an executor that continues.
             end = AttemptEnd(entry, command.code, command.message)
             self._link.send_reliably(
                 messages.encode_ended(end, time.time(), executor_closing=not self._is_open)

@@ -1,4 +1,4 @@
-"""Pure: what its worker knows of one executor: its order, its attempts, and how far its life has come."""
+"""Pure: what the worker knows about one executor: its load command, attempts and phase."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from runner.worker.supervision.attempts import AttemptQueue
 
 @dataclass(slots=True)
 class ExecutorState:
-    """Loading, then loaded, then dead. `Supervisor` owns it; its parts read it and write what they learn."""
+    """Loading, then loaded, then dead. `Supervisor` owns it; its parts read and update it."""
 
     load_command: LoadExecutor
     attempts: AttemptQueue
-    #: What the environment of its processes carries.
+    #: Marker in the environment of its processes.
     marker: str
-    #: When its start was begun; monotonic seconds.
+    #: Start of the process; monotonic seconds.
     started_mono: float = 0.0
-    #: How long the load took; None while it loads.
+    #: Duration of the load; None while it loads.
     load_s: float | None = None
-    #: Memory it uses now and what it allocated on a simulated device, as last seen.
+    #: Memory used now, and allocated on a simulated device, as last seen.
     usage_bytes: int = 0
     allocated_bytes: int = 0
-    #: The server shuts down: nothing more starts here.
+    #: The server shuts down: no further attempt starts here.
     is_stopping: bool = False
     is_loaded: bool = False
     is_dead: bool = False
 
     @property
     def number(self) -> int:
-        """The executor's number."""
+        """Return the executor's number."""
         return self.load_command.executor

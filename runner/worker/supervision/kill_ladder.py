@@ -1,4 +1,4 @@
-"""Pure: the rungs by which one attempt is ended, and when each is due."""
+"""Pure: the rungs of ending one attempt, and when each is due."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from enum import IntEnum
 
 #: Seconds from one rung to the next.
 RUNG_S = 0.5
-#: Ends that may leave a handler more time before the second rung; a timeout never does.
+#: Causes that may leave a handler more time before the second rung; a timeout never does.
 GRACEFUL_CODES = frozenset({"cancelled", "interrupted"})
 
 
 class KillRung(IntEnum):
-    """What is done to an attempt, in this order."""
+    """Steps of ending an attempt, in this order."""
 
-    #: The handler is told.
+    #: Ask the handler to stop.
     FLAG = 0
-    #: JobCancelled is raised in its main thread; from here on the executor is not used again.
+    #: Raise JobCancelled in its main thread; from here on the executor is not used again.
     RAISE = 1
-    #: SIGTERM to the process group.
+    #: Send SIGTERM to the process group.
     TERM = 2
-    #: SIGKILL to the process group.
+    #: Send SIGKILL to the process group.
     KILL = 3
 
 
 class KillLadder:
-    """The end of one attempt, or of a whole batch. Times are monotonic seconds; the first cause is the one
-    that is told."""
+    """The end of one attempt, or of a whole batch; the first cause is the one reported.
+
+    Times are monotonic seconds.
+    """
 
     __slots__ = ("_due", "_next", "code", "keys", "message")
 
@@ -40,7 +42,7 @@ class KillLadder:
         grace_s: float,
         flag_only: bool = False,
     ) -> None:
-        """`is_soft`: the attempts are told and no more, for there are others beside them."""
+        """Create the ladder; with `flag_only` it stops after the first rung, as other attempts run beside it."""
         self.keys = tuple(keys)
         self.code = code
         self.message = message
@@ -53,21 +55,21 @@ class KillLadder:
 
     @property
     def ends_executor(self) -> bool:
-        """Whether the executor must end with it."""
+        """Return whether the executor must end with the attempt."""
         return self._next > KillRung.RAISE
 
     @property
     def is_shared(self) -> bool:
-        """Whether it ends several alike, of which nobody knows who is to blame."""
+        """Return whether it ends several attempts in the same way, of which the one to blame is unknown."""
         return len(self.keys) > 1
 
     @property
     def next_at(self) -> float | None:
-        """When the next rung is due; None after the last."""
+        """Return when the next rung is due; None after the last."""
         return self._due[self._next] if self._next < len(self._due) else None
 
     def hasten(self, now: float, grace_s: float = RUNG_S) -> None:
-        """A second cause came: no rung is later than it would be had the ladder begun now."""
+        """Apply a second cause: make no rung later than if the ladder had begun now."""
         if len(self._due) == 1:
             return
         shift_s = now + max(RUNG_S, grace_s) - self._due[KillRung.RAISE]
@@ -75,11 +77,11 @@ class KillLadder:
             self._due[1:] = [due + shift_s for due in self._due[1:]]
 
     def skip_all(self) -> None:
-        """The executor is killed at once: no rung is left."""
+        """Drop all rungs, as the executor is killed at once."""
         self._next = len(KillRung)
 
     def pop_due(self, now: float) -> KillRung | None:
-        """The next rung if it is due; each is given once."""
+        """Return the next rung if it is due; each is returned once."""
         due = self.next_at
         if due is None or now < due:
             return None

@@ -1,4 +1,4 @@
-"""Effect: looks at the memory of executors: one over its cap is ended, one over its grant is told of."""
+"""Effect: checks the memory of executors: kills those over their cap, reports those over their grant."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from runner.worker.supervision.supervisor import Supervisor
 
 SWEEP_S = 0.25
 MIB = 1024 * 1024
-#: Usage goes up this often, where it has changed by more than this.
+#: Interval of usage reports, and the change below which none is sent.
 REPORT_S = 1.0
 REPORT_BYTES = MIB
 
 
 class MemoryWatchdog:
-    """Host memory everywhere; simulated device bytes on a simulated device."""
+    """Watches host memory on every device, and simulated memory on a simulated one."""
 
     def __init__(self, device_kind: str) -> None:
         self._device_kind = device_kind
-        #: Executors on a GPU -> their processes, and those that the coordinator knows.
+        #: By executor on a GPU: its processes, and those last reported to the coordinator.
         self._process_lists: dict[int, list[int]] = {}
         self._reported_lists: dict[int, list[int]] = {}
-        #: Executor -> its bytes, of those that were found over their grant.
+        #: Executor -> its bytes, for executors found over their grant.
         self._over_grant: dict[int, int] = {}
         self._reported_usage: dict[int, int] = {}
         self._reported_mono = 0.0
 
     def sweep(self, supervisors: list[Supervisor], own_pids: set[int]) -> None:
-        """Look at every executor once; `spared` are processes of the worker's own."""
+        """Check every executor once; `own_pids` are processes of the worker itself."""
         live = [each for each in supervisors if each.process is not None and not each.state.is_dead]
         self._process_lists.clear()
         for supervisor in live:
@@ -46,13 +46,15 @@ class MemoryWatchdog:
         cleanup.reap_orphans(leaders | own_pids)
 
     def add_executor(self, supervisor: Supervisor) -> None:
-        """An executor was started; its children show at the next look."""
+        """Register a started executor; its children appear at the next sweep."""
         if supervisor.process is not None:
             self._process_lists[supervisor.number] = [supervisor.process.pid]
 
     def process_lists(self, *, include_unchanged: bool = False) -> list[tuple[int, list[int]]]:
-        """(executor, its processes) of those on a GPU where they have changed since this was asked last, or
-        (`anew`) of all."""
+        """Return (executor, its processes) for executors on a GPU whose processes have changed since the last call.
+
+        With `include_unchanged`, for all of them.
+        """
         if self._device_kind != "nvidia":
             return []
         reported, self._reported_lists = (
@@ -64,18 +66,18 @@ class MemoryWatchdog:
         ]
 
     def check_grant(self, supervisor: Supervisor) -> None:
-        """A simulated device's bytes against what was granted there."""
+        """Compare a simulated device's bytes with the grant."""
         used = supervisor.state.allocated_bytes
         supervisor.on_usage(used)
         self._record_if_over(supervisor, used, len(supervisor.load_command.devices))
 
     def drain_over_grant(self) -> list[tuple[int, int]]:
-        """(executor, bytes) of those that were found over their grant since this was asked last."""
+        """Return (executor, bytes) of executors found over their grant since the last call."""
         over_grant, self._over_grant = self._over_grant, {}
         return list(over_grant.items())
 
     def usage_update(self, supervisors: list[Supervisor], now: float) -> list[tuple[int, int]]:
-        """(executor, bytes) of all, if it is time and something has changed; else nothing."""
+        """Return (executor, bytes) for all executors if a report is due and a value has changed; else nothing."""
         if self._device_kind == "nvidia" or now - self._reported_mono < REPORT_S:
             return []
         usage = {each.number: each.state.usage_bytes for each in supervisors if not each.state.is_dead}

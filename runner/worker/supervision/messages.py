@@ -1,7 +1,7 @@
-"""Pure: what a worker makes of its executors' messages, and the messages that it makes itself.
+"""Pure: adapts the messages of executors for the coordinator and builds the worker's own.
 
-An executor numbers the messages of an attempt. The worker adds some of its own (what C code printed), so
-it shifts the numbers behind them; where there are none a message goes up as the bytes that came.
+An executor numbers the messages of an attempt. The worker inserts some of its own (output of C code) and
+shifts the numbers that follow; without such messages the bytes are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.worker.supervision.output_stream import TAIL_BYTES
 
 
 class Envelope(msgspec.Struct, array_like=True):
-    """The head of `Note` and `Ended`; their bodies are skipped."""
+    """First fields of `AttemptEvents` and `AttemptEnded`; their bodies are skipped."""
 
     tag: int
     job_id: str
@@ -31,17 +31,17 @@ class _LogEvent(msgspec.Struct):
 
 
 class Amendment(msgspec.Struct):
-    """What the worker knows better than the executor about an attempt's end."""
+    """Facts about an attempt's end that the worker knows better than the executor."""
 
-    #: (code, message) of what ended it, whatever the handler returned.
+    #: (code, message) of the cause, whatever the handler returned.
     cause: tuple[str, str] | None = None
-    #: It was ended with others, of whom any may be to blame.
+    #: It was ended together with others, any of which may be to blame.
     is_blame_unknown: bool = False
     load_s: float | None = None
     peak_bytes: int | None = None
-    #: The executor is beyond the first rung of a kill, or was told to end.
+    #: The executor is beyond the first rung of a kill, or was asked to exit.
     executor_closing: bool = False
-    #: It keeps too much of what its jobs used.
+    #: It retains too much of the memory that its jobs used.
     has_memory_grown: bool = False
 
 
@@ -54,7 +54,7 @@ _json = msgspec.json.Encoder()
 
 
 def renumber_events(entry: AssignedAttempt, message: bytes, seq: int) -> bytes:
-    """An executor's `Note`, with its number as the coordinator counts."""
+    """Return an executor's `AttemptEvents` with the number that the coordinator expects."""
     if not entry.own_messages and seq > entry.seq:
         entry.seq = seq
         return message
@@ -64,7 +64,7 @@ def renumber_events(entry: AssignedAttempt, message: bytes, seq: int) -> bytes:
 
 
 def amend_ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) -> bytes:
-    """An executor's `Ended`, with its number and what the worker knows better."""
+    """Return an executor's `AttemptEnded` with its new number and the worker's amendments."""
     seq = envelope_decoder.decode(message).seq
     if amendment == NO_AMENDMENT and not entry.own_messages and seq > entry.seq:
         entry.seq = seq
@@ -86,9 +86,9 @@ def amend_ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) ->
 
 
 def stderr_tail(entry: AssignedAttempt | None, descriptor_tail: str) -> str:
-    """The last of an attempt's standard error: what Python printed, then what came over the descriptor.
+    """Return the end of an attempt's standard error: printed text, then bytes of the descriptor.
 
-    A crash writes to the descriptor, after all that was printed.
+    A crash writes to the descriptor after all printed text.
     """
     printed: list[str] = []
     for message in entry.event_messages if entry is not None else ():
@@ -100,7 +100,7 @@ def stderr_tail(entry: AssignedAttempt | None, descriptor_tail: str) -> str:
 
 
 def encode_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float) -> bytes:
-    """Lines of descriptor output as the worker's own `Note`."""
+    """Return lines of descriptor output as `AttemptEvents` of the worker."""
     entry.own_messages += 1
     entry.seq += 1
     events = [("log", at, _json.encode({"stream": stream, "level": None, "text": text})) for text in texts]
@@ -115,7 +115,7 @@ def encode_ended(
     *,
     executor_closing: bool = True,
 ) -> bytes:
-    """The end of an attempt that its executor did not tell; `run_s` None where it did not start."""
+    """Return the end of an attempt that its executor did not report; `run_s` is None if it did not start."""
     entry = end.entry
     entry.seq += 1
     message = AttemptEnded(
@@ -138,7 +138,7 @@ def encode_ended(
 
 
 def encode_configure(command: LoadExecutor, config: WorkerConfig) -> bytes:
-    """The first message to an executor."""
+    """Return the first message to an executor."""
     handler = command.handler
     message = ConfigureExecutor(
         executor=command.executor,

@@ -1,4 +1,4 @@
-"""Effect: an executor's output pipes, read into log events, and the `Ended` that wait for what is in them."""
+"""Effect: reads an executor's output pipes into log events and withholds `AttemptEnded` until they are read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from runner.worker.supervision import messages
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.output_stream import OutputStream
 
-#: Longest time for which an `Ended` waits for its marker.
+#: Longest time for which an `AttemptEnded` waits for its marker.
 MARKER_WAIT_S = 0.05
 
 
 class OutputPipes:
-    """Both pipes of one executor. `send` gets what goes up for good, in its order per attempt."""
+    """Both pipes of one executor. `send` gets reliable messages, in order for each attempt."""
 
     def __init__(
         self,
@@ -34,26 +34,26 @@ class OutputPipes:
         self._log_max_bytes, self._events_max = limits.log_max_bytes, limits.events_max
         self._send, self._amend_ended = send, amend_ended
         self._streams = {"stdout": OutputStream("stdout"), "stderr": OutputStream("stderr")}
-        #: Ended attempts whose `Ended` waits for output, each with its ordinal.
+        #: Ended attempts whose `AttemptEnded` waits for output, each with its ordinal.
         self._waiting: deque[tuple[AssignedAttempt, int]] = deque()
 
     @property
     def stderr_tail(self) -> str:
-        """The last 4 KiB of descriptor 2."""
+        """Return the last 4 KiB of descriptor 2."""
         return self._streams["stderr"].tail
 
     @property
     def dropped_bytes(self) -> int:
-        """Bytes that no attempt owned."""
+        """Return the number of bytes that no attempt owned."""
         return sum(stream.dropped_bytes for stream in self._streams.values())
 
     @property
     def next_release_at(self) -> float | None:
-        """When the first waiting `Ended` goes up without its marker; monotonic seconds."""
+        """Return when the first withheld `AttemptEnded` is sent without its marker; monotonic seconds."""
         return self._waiting[0][0].release_at if self._waiting else None
 
     def read_available(self, name: str) -> None:
-        """Take what a pipe holds now."""
+        """Read the bytes that a pipe holds now."""
         for _ in range(READS_PER_TURN):
             received = self._process.receive_output(name)
             if received is None:
@@ -63,7 +63,7 @@ class OutputPipes:
             self.release_ended(time.monotonic())
 
     def expect_markers(self, entry: AssignedAttempt, mark: OutputMark) -> None:
-        """The attempt left output in these pipes; its `Ended` comes next."""
+        """Expect markers in the pipes where the attempt left output; its `AttemptEnded` comes next."""
         entry.markers = {
             name: mark.marker
             for name in ("stdout", "stderr")
@@ -73,8 +73,8 @@ class OutputPipes:
             self.read_available(name)
 
     def on_attempt_ended(self, entry: AssignedAttempt, message: bytes, now: float) -> None:
-        """The executor said `Ended`: it goes up when all output of the attempt has."""
-        # What a batch printed is of all of them: none is told before all of it is.
+        """Take the executor's `AttemptEnded`, which is sent once all output of the attempt is."""
+        # The output of a batch belongs to all its attempts: no end is sent before all of it is.
         ordinal = self._attempts.ordinal_of(self._attempts.batch_of(entry)[-1])
         self._attempts.remove_ended(entry)
         if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
@@ -89,7 +89,7 @@ class OutputPipes:
         self.release_ended(now)
 
     def release_ended(self, now: float) -> None:
-        """Send up every `Ended` whose output is complete, or that has waited long enough."""
+        """Send every `AttemptEnded` whose output is complete, or that has waited long enough."""
         while self._waiting:
             entry, ordinal = self._waiting[0]
             for name, marker in list(entry.markers.items()):
@@ -116,8 +116,10 @@ class OutputPipes:
         self._assign_deferred()
 
     def close(self) -> None:
-        """The executor is dead and its pipes are read: whatever waits goes up now, and the rest of the
-        output is given to the attempt that ran last."""
+        """Send all withheld messages once the executor is dead and its pipes are read.
+
+        The rest of the output goes to the attempt that ran last.
+        """
         self.release_ended(float("inf"))
         if self._attempts.entries:
             owner = self._attempts.last_started(self._process.read_page()) or self._attempts.entries[0]
@@ -135,15 +137,17 @@ class OutputPipes:
             self._emit(self._attempts.entries[0], stream.name, stream.feed(chunk))
 
     def _is_owner_certain(self, figures: PageFigures) -> bool:
-        """Whether bytes of that moment are of the first in line, which has not ended. Where attempts run side
-        by side nobody knows, and the one that runs longest has them."""
+        """Return whether bytes of that time belong to the first attempt that has not ended.
+
+        With slots the owner is never certain, and the attempt that runs longest gets them.
+        """
         if self._attempts.slots > 1:
             return True
         ordinal = self._attempts.ended_count + 1
         return figures.finished < ordinal and figures.started < ordinal + self._attempts.first_batch_size()
 
     def _assign_deferred(self) -> None:
-        """Give what was held back to its owner, if that is clear now."""
+        """Give deferred bytes to their owner if that is certain now."""
         for name, stream in self._streams.items():
             if not self._attempts.entries:
                 stream.drop_deferred()

@@ -1,20 +1,20 @@
-"""Pure: what an executor wrote to descriptor 1 or 2, cut into lines and given to its attempts.
+"""Pure: cuts the bytes of descriptor 1 or 2 into lines and assigns them to attempts.
 
-The bytes come through a pipe and the messages through a socket, so their order is not known: bytes read
-while it is certain that they are of the oldest attempt not yet ended are its own at once; all others wait
-for that attempt's end, where a marker in the stream, if there is one, parts them.
+Bytes come through a pipe and messages through a socket, so their order is unknown: bytes that certainly belong
+to the oldest attempt not yet ended are assigned at once. All others wait for that attempt's end, where a
+marker in the stream, if there is one, separates them.
 """
 
 from __future__ import annotations
 
 #: A longer line is cut into pieces of this size.
 LINE_MAX_BYTES = 8 * 1024
-#: What is kept of a stream for the report of a death.
+#: Bytes of a stream kept for a crash report.
 TAIL_BYTES = 4 * 1024
 
 
 class OutputStream:
-    """One descriptor of one executor."""
+    """One output descriptor of an executor."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,19 +27,19 @@ class OutputStream:
 
     @property
     def tail(self) -> str:
-        """The last 4 KiB that came."""
+        """Return the last 4 KiB received."""
         return self._tail.decode("utf-8", "replace")
 
     def update_tail(self, chunk: bytes) -> None:
-        """Keep its end for `tail`."""
+        """Keep the end of a chunk for `tail`."""
         self._tail = (self._tail + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
 
     def clear_tail(self) -> None:
-        """An attempt has ended: what it said is nobody else's last word."""
+        """Drop the tail when an attempt has ended: it must not appear in the report of another one."""
         self._tail = b"".join(chunk for _, chunk in self._deferred)[-TAIL_BYTES:]
 
     def feed(self, chunk: bytes) -> list[str]:
-        """Bytes of the owner; gives the lines that are complete."""
+        """Add bytes of the owner; return the complete lines."""
         for marker in [marker for marker in self._stale_markers if marker in chunk]:
             chunk = chunk.replace(marker, b"")
             self._stale_markers.remove(marker)
@@ -50,11 +50,11 @@ class OutputStream:
         return _decode_lines(lines)
 
     def defer(self, chunk: bytes, started: int) -> None:
-        """Bytes of uncertain owner."""
+        """Keep bytes of uncertain owner."""
         self._deferred.append((started, chunk))
 
     def split_at_marker(self, marker: bytes) -> list[str] | None:
-        """All lines before the marker, the last one with or without its end; None: it was not seen yet."""
+        """Return all lines before the marker, even an unfinished last one; None: the marker has not come yet."""
         kept = self._deferred
         before, found, after = b"".join(chunk for _, chunk in kept).partition(marker)
         if not found:
@@ -67,30 +67,30 @@ class OutputStream:
         return self.feed(before) + self._flush_partial()
 
     def finish_attempt(self, ordinal: int) -> list[str]:
-        """The owner ended without a marker: what was read before a later one started is its own."""
+        """Return output of an owner that ended without a marker: bytes read before a later attempt started."""
         owned = b"".join(chunk for started, chunk in self._deferred if started <= ordinal)
         self._deferred = [(started, chunk) for started, chunk in self._deferred if started > ordinal]
         return self.feed(owned) + self._flush_partial()
 
     def feed_deferred(self) -> list[str]:
-        """There is one owner again and no doubt: what was held back is its own."""
+        """Assign deferred bytes to the single owner that is certain now."""
         deferred = b"".join(chunk for _, chunk in self._deferred)
         self._deferred.clear()
         return self.feed(deferred) if deferred else []
 
     def drop_deferred(self) -> None:
-        """Nobody owns what was held back."""
+        """Drop deferred bytes, which have no owner."""
         self.dropped_bytes += sum(len(chunk) for _, chunk in self._deferred) + len(self._partial)
         self._deferred.clear()
         self._partial = b""
 
     def ignore_marker(self, marker: bytes) -> None:
-        """Nobody waits for this marker any more; it is no output if it still comes."""
+        """Remove a marker from the output if it still comes, as its attempt is finished."""
         self._stale_markers.append(marker)
 
     @property
     def is_pending(self) -> bool:
-        """Whether there are bytes that were not given out."""
+        """Return whether there are bytes not yet emitted."""
         return bool(self._deferred or self._partial)
 
     def _flush_partial(self) -> list[str]:
@@ -109,7 +109,7 @@ def _decode_lines(lines: list[bytes]) -> list[str]:
 
 
 def _cut_line(line: bytes) -> list[bytes]:
-    """Pieces of at most the line's bound that don't cut a UTF-8 character."""
+    """Cut a line into pieces of bounded length that don't split a UTF-8 character."""
     pieces: list[bytes] = []
     at = 0
     while len(line) - at > LINE_MAX_BYTES:

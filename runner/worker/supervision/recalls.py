@@ -1,4 +1,4 @@
-"""Pure: staged attempts that are asked back from an executor, and what becomes of them when they come."""
+"""Pure: recalls of staged attempts from an executor, and what happens to the attempts returned."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, Atte
 
 
 class RecallOutcome(NamedTuple):
-    """What one answer to a recall means."""
+    """Consequences of one answer to a recall."""
 
-    #: They end as cancelled without having started.
+    #: Attempts that end as cancelled without having started.
     cancelled: list[tuple[AssignedAttempt, CancelAttempt]]
-    #: They had started already: the ladder.
+    #: Attempts that had started already: end them by the ladder.
     started: list[tuple[AssignedAttempt, CancelAttempt]]
-    #: They were taken out of the line and go up, or back to the executor.
+    #: Attempts removed from the queue, to return to the coordinator or to the executor.
     returned: list[AssignedAttempt]
-    #: The coordinator asked for them.
+    #: The coordinator sent the recall.
     was_requested: bool
 
 
 class Recalls:
-    """A recall takes all that has not started; to cancel one in the middle of the line all come back."""
+    """A recall returns every unstarted attempt; cancelling one in mid-queue therefore recalls all."""
 
     def __init__(self) -> None:
         self._requests: deque[bool] = deque()
         self._cancels: dict[AttemptKey, CancelAttempt] = {}
 
     def on_recall_sent(self, *, requested: bool) -> None:
-        """A recall goes down; `ordered`: by the coordinator."""
+        """Record that a recall was sent; `requested`: by the coordinator."""
         self._requests.append(requested)
 
     def cancel_when_returned(self, command: CancelAttempt) -> None:
-        """Cancel this one if it comes back with the next answer; of two the first reason is kept."""
+        """Cancel this attempt if the next answer returns it; of two reasons the first is kept."""
         first = self._cancels.setdefault((command.job_id, command.attempt), command)
         first.grace_s = min(first.grace_s, command.grace_s)
 
     def on_recalled(self, keys: list[AttemptKey], attempts: AttemptQueue) -> RecallOutcome:
-        """The executor gave these back; they leave the line."""
+        """Remove the attempts that the executor returned from the queue."""
         requested = self._requests.popleft() if self._requests else True
         outcome = RecallOutcome([], [], [], requested)
         for key in keys:

@@ -1,4 +1,4 @@
-"""Effect: one executor's life as its worker leads it, from the order to load to its last process gone."""
+"""Effect: supervises one executor from the command to load it until its last process is gone."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from runner.worker.supervision.teardown import ExecutorTeardown, report_unstarte
 from runner.worker.supervision.termination import Termination
 from runner.worker.supervision.worker_link import WorkerLink
 
-#: From a closed channel to the kill; how long one that unloads may take to exit.
+#: From a closed channel to the kill; longest time for an unloading executor to exit.
 CHANNEL_GRACE_S, UNLOAD_S = 0.1, 5.0
 
 
 class Supervisor:
-    """Its executor is loading, then takes attempts, then is closing (`Ending`), then dead."""
+    """Its executor is loading, then accepts attempts, then is closing (`Termination`), then dead."""
 
     def __init__(
         self,
@@ -42,18 +42,18 @@ class Supervisor:
         loop: asyncio.AbstractEventLoop,
         launch: Callable[[Mapping[str, str], str], ExecutorProcess],
     ) -> None:
-        """`launch(env, marker)` starts a process."""
+        """Create the supervisor; `launch(env, marker)` starts a process."""
         self.load_command, self.number = command, command.executor
         self._config, self._link, self._loop, self._launch = config, link, loop, launch
         options = command.handler.options
         self.attempts = AttemptQueue(is_batched=options.batch is not None, slots=options.slots)
         self.state = ExecutorState(command, self.attempts, f"{config.name}/{command.executor}")
-        #: None where it could not be started.
+        #: None if it could not be started.
         self.process: ExecutorProcess | None = None
         self._recalls = Recalls()
 
     def start(self) -> None:
-        """Start the process; one that can't be started is told as gone in the next turn of the loop."""
+        """Start the process; if that fails, report it as gone in the next iteration of the loop."""
         config = self._config
         self.state.started_mono = time.monotonic()
         self._oom_kills = process_tree.count_oom_kills()
@@ -77,11 +77,11 @@ class Supervisor:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes orders."""
+        """Return whether it accepts commands."""
         return self.process is not None and not self.state.is_dead and not self._termination.is_closing
 
     def run_attempts(self, message: bytes, command: RunAttempts) -> None:
-        """Hand attempts over; `message` is the encoded order."""
+        """Assign attempts; `message` is the encoded command."""
         if self.process is not None and (not self.is_open or self.state.is_stopping):
             self.attempts.not_started += [(attempt.job_id, attempt.attempt) for attempt in command.attempts]
             return
@@ -112,12 +112,12 @@ class Supervisor:
             self._deadline_monitor.end_attempt(entry, command)
 
     def recall_unstarted(self) -> None:
-        """Ask for what has not started; the answer goes up."""
+        """Recall the unstarted attempts; the answer goes to the coordinator."""
         if self.is_open:
             self._recall(requested=True)
 
     def unload(self) -> None:
-        """End it while it is idle."""
+        """Unload an idle executor."""
         if not self.state.is_loaded:
             self.kill(EndCause("unloaded", "it was unloaded while it loaded"))
         elif self.process is not None and self.is_open and not self.attempts.entries:
@@ -125,7 +125,7 @@ class Supervisor:
             self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
     def kill(self, cause: EndCause, *, only_if_idle: bool = False) -> None:
-        """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
+        """SIGKILL the whole executor (`only_if_idle`: unless an attempt has started); its attempt gets this cause."""
         if (
             self.process
             and not self.state.is_dead
@@ -134,12 +134,12 @@ class Supervisor:
             self._termination.kill(cause)
 
     def forward(self, message: bytes) -> None:
-        """Pass on what the coordinator has to say to the executor."""
+        """Pass a message of the coordinator on to the executor."""
         if self.process is not None and not self.state.is_dead:
             self.process.send([message])
 
     def stop(self) -> None:
-        """The server ends: what runs is interrupted, what waits is given back, then it is unloaded."""
+        """Shut down: interrupt running attempts, return unstarted ones, then unload."""
         self.state.is_stopping = True
         if not self.state.is_loaded:
             self.kill(EndCause("interrupted", SHUTDOWN_MESSAGE))
@@ -150,12 +150,12 @@ class Supervisor:
             self.unload()
 
     def pause(self, is_paused: bool) -> None:
-        """Too much is unacknowledged: let the executor wait in its own send."""
+        """Stop reading while too many messages are unacknowledged: the executor then waits in its own send."""
         if self.process is not None and not self.state.is_dead:
             self.process.set_reading(not is_paused)
 
     def run_due(self, now: float) -> float | None:
-        """Do what is due; the next moment at which something may be."""
+        """Do everything due; return when to check again."""
         if self.process is None or self.state.is_dead:
             return None
         if self._output_pipes.next_release_at is not None:
@@ -166,7 +166,7 @@ class Supervisor:
         return min((at for at in due if at is not None), default=None)
 
     def drain(self) -> None:
-        """Take all that a dead executor has sent, even where the window is full, and what it held back."""
+        """Read all messages of a dead executor, even if the window is full, and its held frames."""
         if self.process is None or self.state.is_dead:
             return
         while self._messages.receive()[0]:
@@ -176,7 +176,7 @@ class Supervisor:
             self._output_pipes.read_available(name)
 
     def wait_for_death(self, until_mono: float) -> None:
-        """Wait for the death of a killed executor and tell how its attempts ended, without the loop."""
+        """Wait for the death of a killed executor and report its attempts' ends, without the loop."""
         if (process := self.process) is not None and not self.state.is_dead:
             while (status := process.reap()) is None and time.monotonic() < until_mono:
                 time.sleep(0.002)
@@ -184,7 +184,7 @@ class Supervisor:
             self._teardown.run(exit_status.from_returncode(status or 0, oom_kills=0))
 
     def on_usage(self, nbytes: int) -> None:
-        """The memory that it uses now."""
+        """Record the memory that it uses now."""
         self.state.usage_bytes = nbytes
         if self.process is not None and not self.state.is_dead:
             for entry in self.attempts.running(self.process.read_page()):
@@ -238,7 +238,7 @@ class Supervisor:
             self.process.send([worker_protocol.encode(worker_protocol.RecallAttempts(self.number))])
 
     def _check_deadlines(self, process: ExecutorProcess, now: float) -> float | None:
-        """Heed the load clock, or those of what runs; when to look again."""
+        """Check the load deadline, or those of running attempts; return when to check again."""
         if not self.state.is_loaded:
             limit_s = self.load_command.load_timeout_s
             if limit_s is not None and now >= self.state.started_mono + limit_s:
@@ -253,7 +253,7 @@ class Supervisor:
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
 
     def _amend_ended(self, entry: AssignedAttempt, message: bytes) -> bytes:
-        """The `Ended` as it goes up, with what only the worker knows."""
+        """Return the `AttemptEnded` to send, amended by what only the worker knows."""
         assert self.process is not None
         ladder = self._termination.on_attempt_ended(entry.key)
         amendment = messages.Amendment(
@@ -267,7 +267,7 @@ class Supervisor:
         return messages.amend_ended(entry, message, amendment)
 
     def _on_exit(self, process: ExecutorProcess) -> None:
-        # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.
+        # The group may be signalled only until the leader is reaped: after that its pid may be reused.
         process.signal_group(signal.SIGKILL)
         self.drain()
         status = process.reap()  # guard: wait-status

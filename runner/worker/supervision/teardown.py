@@ -1,4 +1,4 @@
-"""Effect: reports the end of an executor and of its attempts, once what it left behind is cleared up."""
+"""Effect: reports the end of an executor and of its attempts, once its descendants are gone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class ExecutorTeardown:
-    """Of one executor that was started."""
+    """Teardown of one executor that was started."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class ExecutorTeardown:
         self._termination, self._output_pipes, self._cleanup = termination, output_pipes, cleanup
 
     def run(self, exit_status: ExitStatus, *, is_stuck: bool = False) -> None:
-        """Report how each of its attempts ended, then clear up and report that it is gone."""
+        """Report how each of its attempts ended, then clean up and report that it is gone."""
         state, attempts = self._state, self._state.attempts
         self._output_pipes.close()
         figures = self._process.read_page()
@@ -85,7 +85,7 @@ class ExecutorTeardown:
 
 
 def report_unstarted(state: ExecutorState, link: WorkerLink, message: str) -> None:
-    """Report that the process could not be started, which its first attempt is blamed for."""
+    """Report that the process could not be started, for which its first attempt is blamed."""
     attempts = state.attempts
     for entry in attempts.entries[:1]:
         link.send_reliably(messages.encode_ended(AttemptEnd(entry, "worker_crashed", message), time.time()))

@@ -1,4 +1,4 @@
-"""Effect: brings one executor to its end: the ladder for one attempt, a request to exit, or SIGKILL."""
+"""Effect: ends one executor: by the kill ladder of an attempt, a request to exit, or SIGKILL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 
 
 class Termination:
-    """The first cause is the one that is told."""
+    """The first cause is the one reported."""
 
     def __init__(
         self,
@@ -30,16 +30,16 @@ class Termination:
         self._recall, self._wake_at, self._on_stuck = recall, wake_at, on_stuck
         self._before_kill = before_kill
         self.cause: EndCause | None = None
-        #: Of each attempt that is being ended; those of one batch may have one together.
+        #: One for each attempt that is being ended; attempts of a batch may share one.
         self.ladders: dict[AttemptKey, KillLadder] = {}
-        #: It will exit and is given nothing any more.
+        #: It will exit and gets no further attempts.
         self.is_closing = False
         self._kill_at: float | None = None
         self._stuck_at: float | None = None
 
     @property
     def next_at(self) -> float | None:
-        """When `tick` has something to do; monotonic seconds."""
+        """Return when `run_due` has work; monotonic seconds."""
         moments = [self._kill_at, self._stuck_at]
         if self.ladders:
             moments += [ladder.next_at for ladder in self.ladders.values()]
@@ -48,8 +48,10 @@ class Termination:
     def end_attempts(
         self, keys: Sequence[AttemptKey], code: str, message: str, grace_s: float, *, flag_only: bool = False
     ) -> None:
-        """End what runs, at once where `grace_s` is negative; a second cause for the same makes haste at
-        most. `is_soft`: tell it, and spare those beside it."""
+        """End running attempts, immediately if `grace_s` is negative; a second cause can only hasten the end.
+
+        `flag_only`: ask them to stop, and spare the attempts that run beside them.
+        """
         now = time.monotonic()
         new_keys = [key for key in keys if key not in self.ladders]
         for key in keys:
@@ -60,29 +62,29 @@ class Termination:
             self.ladders.update(dict.fromkeys(new_keys, ladder))
         self.run_due(now)
         if grace_s < 0:
-            # Without a cause: the next attempt may have begun by now, and it is not the one that is meant.
+            # Without a cause: the next attempt may have started by now, and must not get this one's cause.
             self.ladders[keys[0]].skip_all()
             self.kill()
         elif self.next_at is not None:
             self._wake_at(self.next_at)
 
     def on_attempt_ended(self, key: AttemptKey) -> KillLadder | None:
-        """The attempt has ended: by this, if it was being ended."""
+        """Forget an attempt that has ended; return the ladder that was ending it, if any."""
         ladder = self.ladders.get(key) if self.ladders else None
         if ladder is not None and not ladder.ends_executor:
             del self.ladders[key]
         return ladder
 
     def expect_exit(self, cause: EndCause, within_s: float) -> None:
-        """It is about to exit by itself, and is killed if it does not."""
+        """Expect the executor to exit by itself, and kill it if it does not."""
         self.cause = self.cause or cause
         self.is_closing = True
         self._kill_at = time.monotonic() + within_s
         self._wake_at(self._kill_at)
 
     def kill(self, cause: EndCause | None = None) -> None:
-        """SIGKILL to the group."""
-        # What has thrown off session, group and marker is found through its parent, while that lives.
+        """Send SIGKILL to the process group."""
+        # A process without its session, group and marker is found through its parent, while that lives.
         self._before_kill()
         self.cause = self.cause or cause
         self.is_closing = True
@@ -93,7 +95,7 @@ class Termination:
             self._wake_at(self._stuck_at)
 
     def run_due(self, now: float) -> None:
-        """Do what is due."""
+        """Apply every rung that is due."""
         for ladder in list(self.ladders.values()):
             while (rung := ladder.pop_due(now)) is not None:
                 self._apply_rung(ladder, rung)
@@ -113,7 +115,7 @@ class Termination:
                     ]
                 )
             case KillRung.RAISE:
-                # It is not used again, so nothing that waits may start there.
+                # The executor is not used again, so no unstarted attempt may start there.
                 self.is_closing = True
                 self._recall()
                 self._process.send([worker_protocol.encode(worker_protocol.RaiseCancelled(*ladder.keys[0]))])

@@ -1,4 +1,4 @@
-"""Pure: what the parts of a worker need of it."""
+"""Pure: the interface through which supervisors use their worker."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from runner.protocol.worker import AttemptRequest
 
 
 class WorkerLink(Protocol):
-    """The worker as its supervisors see it."""
+    """The worker as its supervisors use it."""
 
     def send_reliably(self, message: bytes) -> None:
-        """Send up a message that must not be lost."""
+        """Send a message that must not be lost."""
 
     def forward_request(self, request: AttemptRequest, message: bytes) -> None:
-        """Send up a handler's question."""
+        """Send a handler's request to the coordinator."""
 
     def on_allocated(self, executor: int) -> None:
-        """The executor reported a new amount of simulated device memory."""
+        """Record that an executor reported a new amount of simulated device memory."""
 
     def is_alone(self, executor: int) -> bool:
-        """Whether no other executor has processes now."""
+        """Return whether no other executor has processes now."""
 
     def own_pids(self) -> set[int]:
-        """Processes of the worker that belong to no executor."""
+        """Return processes of the worker that belong to no executor."""
 
     def wake_at(self, mono: float) -> None:
-        """Have `tick` called then, or earlier."""
+        """Have the periodic check run at this monotonic time, or earlier."""
 
     def on_executor_gone(self, executor: int) -> None:
-        """No process of the executor is left."""
+        """Forget an executor that has no process left."""
