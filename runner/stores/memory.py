@@ -45,7 +45,7 @@ class MemoryStore:
         return self._epoch
 
     def current_epoch(self) -> int:
-        """See `Store.epoch`."""
+        """See `Store.current_epoch`."""
         return self._epoch
 
     def commit(self, epoch: int, batch: WriteBatch) -> None:
@@ -77,7 +77,7 @@ class MemoryStore:
                 self._values[name] = value
 
     def find_jobs(self, query: JobQuery) -> list[Job]:
-        """See `Store.find`."""
+        """See `Store.find_jobs`."""
         if query.ids is not None:
             numbers = sorted({self._numbers_by_id[id] for id in query.ids if id in self._numbers_by_id})
         else:
@@ -94,7 +94,7 @@ class MemoryStore:
         return found
 
     def load_running_jobs(self) -> list[Job]:
-        """See `Store.running`."""
+        """See `Store.load_running_jobs`."""
         return [
             _copy(self._jobs[number])
             for number in sorted(self._jobs)
@@ -102,7 +102,7 @@ class MemoryStore:
         ]
 
     def load_queued_groups(self, now: float) -> list[StoredGroup]:
-        """See `Store.queued`."""
+        """See `Store.load_queued_groups`."""
         groups: dict[GroupKey, StoredGroup] = {}
         for job in self._jobs.values():
             if job.state != "queued":
@@ -121,20 +121,20 @@ class MemoryStore:
         return list(groups.values())
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
-        """See `Store.jobs`."""
+        """See `Store.load_jobs`."""
         return [_copy(self._jobs[number]) for number in sorted(set(numbers)) if number in self._jobs]
 
     def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
-        """See `Store.payload`."""
+        """See `Store.load_payload`."""
         return (self._inputs if which == "input" else self._outputs).get(number)
 
     def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
-        """See `Store.payloads`."""
+        """See `Store.load_payloads`."""
         payloads = self._inputs if which == "input" else self._outputs
         return {number: payloads[number] for number in numbers if number in payloads}
 
     def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
-        """See `Store.events`."""
+        """See `Store.load_events`."""
         chunks = self._events.get(number, {})
         return take_events(
             (event for _, (last, events) in sorted(chunks.items()) if last > after for event in events),
@@ -147,11 +147,11 @@ class MemoryStore:
         return {name: value for name, value in sorted(self._values.items()) if name.startswith(prefix)}
 
     def count_jobs(self) -> dict[tuple[str, str], int]:
-        """See `Store.counts`."""
+        """See `Store.count_jobs`."""
         return dict(Counter((job.queue, job.state) for job in self._jobs.values()))
 
     def last_job_number(self) -> int:
-        """See `Store.last_n`."""
+        """See `Store.last_job_number`."""
         return self._last_n
 
     def close(self) -> None:

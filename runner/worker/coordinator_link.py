@@ -34,7 +34,7 @@ class CoordinatorLink:
     ) -> None:
         """Create the link.
 
-        `on_connect` completes the hello of a new connection and returns the unnumbered messages that follow it;
+        `on_connect` completes the hello of a new connection and returns the unnumbered messages that follow;
         `on_pause` is called when too many messages are unacknowledged, and when they no longer are.
         """
         self._config = config

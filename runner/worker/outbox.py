@@ -45,7 +45,7 @@ class Outbox:
         self.nbytes += len(message)
 
     def peek(self) -> tuple[int, list[bytes]]:
-        """Return the number of the next message to send, and the messages from there that fit into a frame."""
+        """Return the next messages to send, as many as fit into a frame, after the number of the first."""
         chosen: list[bytes] = []
         size = 0
         for message in self._unsent:

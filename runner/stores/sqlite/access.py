@@ -117,11 +117,11 @@ class MemoryAccess:
         self._store.commit(epoch, batch)
 
     async def run_read(self, read: Callable[[Store], T]) -> T:
-        """See `StoreAccess.read`."""
+        """See `StoreAccess.run_read`."""
         return read(self._store)
 
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
-        """See `StoreAccess.fetch`."""
+        """See `StoreAccess.run_urgent_read`."""
         return read(self._store)
 
     def describe(self) -> str:
@@ -208,11 +208,11 @@ class SqliteAccess:
         self.stale_updates = await self._send_request(Commit(epoch, batch))
 
     async def run_read(self, read: Callable[[Store], T]) -> T:
-        """See `StoreAccess.read`."""
+        """See `StoreAccess.run_read`."""
         return await self._read_connection.run(read)
 
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
-        """See `StoreAccess.fetch`."""
+        """See `StoreAccess.run_urgent_read`."""
         return await self._urgent_read_connection.run(read)
 
     def describe(self) -> str:

@@ -81,12 +81,12 @@ class SqliteStore:
         return self._connection.checkpoint_if_due()
 
     def current_epoch(self) -> int:
-        """See `Store.epoch`."""
+        """See `Store.current_epoch`."""
         with self._connection.translate_errors("reading it"):
             return self._connection.fetch_meta("epoch")
 
     def last_job_number(self) -> int:
-        """See `Store.last_n`."""
+        """See `Store.last_job_number`."""
         with self._connection.translate_errors("reading it"):
             (last,) = self._connection.fetch_row(statements.LAST_N, ())
             return int(last)
@@ -100,27 +100,27 @@ class SqliteStore:
         return self._fetch_jobs(sql, values)
 
     def load_running_jobs(self) -> list[Job]:
-        """See `Store.running`."""
+        """See `Store.load_running_jobs`."""
         return self._fetch_jobs(statements.RUNNING, ())
 
     def load_queued_groups(self, now: float) -> list[StoredGroup]:
-        """See `Store.queued`."""
+        """See `Store.load_queued_groups`."""
         with self._connection.translate_errors("reading it"):
             queries = (statements.QUEUED, statements.QUEUED_WITH_TIMES)
             return statements.stored_groups(*(self._connection.db.execute(sql, (now,)) for sql in queries))
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
-        """See `Store.jobs`."""
+        """See `Store.load_jobs`."""
         return self._fetch_jobs(statements.JOBS, (statements.numbers_json(numbers),))
 
     def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
-        """See `Store.payload`."""
+        """See `Store.load_payload`."""
         with self._connection.translate_errors("reading it"):
             row = self._connection.db.execute(statements.PAYLOAD[which], (number,)).fetchone()
         return None if row is None else bytes(row[0])
 
     def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
-        """See `Store.payloads`."""
+        """See `Store.load_payloads`."""
         with self._connection.translate_errors("reading it"):
             (text,) = self._connection.fetch_row(
                 statements.PAYLOADS[which], (statements.numbers_json(numbers),)
@@ -129,7 +129,7 @@ class SqliteStore:
         return {int(n): bytes.fromhex(body) for n, body in pairs}
 
     def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
-        """See `Store.events`."""
+        """See `Store.load_events`."""
         with self._connection.translate_errors("reading it"):
             count, bodies = self._connection.fetch_row(
                 statements.EVENTS, (number, after, _CHUNKS_PER_READ, max_bytes)
@@ -147,7 +147,7 @@ class SqliteStore:
             }
 
     def count_jobs(self) -> dict[tuple[str, str], int]:
-        """See `Store.counts`."""
+        """See `Store.count_jobs`."""
         with self._connection.translate_errors("reading it"):
             return {
                 (queue, state): count

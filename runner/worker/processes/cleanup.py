@@ -20,8 +20,8 @@ STUCK_SWEEP_INTERVAL_S = 1.0  # guard: stuck-look
 class DescendantCleanup:
     """The descendants of an executor: its group, its session, carriers of its marker, and pids seen below it.
 
-    The worker is the subreaper, so all of them are below the worker and nowhere else. A process below it without
-    an owner belongs to this executor if no other one is alive; otherwise it is spared.
+    The worker is the subreaper, so all of them are below the worker and nowhere else. A process below it
+    without an owner belongs to this executor if no other one is alive; otherwise it is spared.
     """
 
     def __init__(self, leader: int, marker: str, own_pids: Callable[[], set[int]] = set) -> None:

@@ -26,8 +26,8 @@ PAGE_BYTES = 64 * 1024
 #: unmaps a larger buffer for every read.
 READ_BYTES = 64 * 1024
 READS_PER_TURN = 8
-#: Added to our own score, so that the kernel ends an executor before it ends the server.
 #: Added to the worker's own score, so that the kernel kills an executor before the server.
+OOM_SCORE_OFFSET = 500
 
 _FIGURES = struct.Struct("<QQQQ")
 #: Layout of the length of held frames, and the offset where the frames begin.
@@ -149,8 +149,8 @@ class ExecutorProcess:
     def receive_output(self, name: str) -> tuple[bytes, PageFigures] | None:
         """Return bytes of descriptor 1 or 2 and the page as it was after their writing; None: nothing now.
 
-        Only bytes that were in the pipe before the page was read are taken: so it is certain whether an attempt had
-        started when they were written, however long the worker is suspended in between.
+        Only bytes that were in the pipe before the page was read are taken: so it is certain whether an attempt
+        had started when they were written, however long the worker is suspended in between.
         """
         descriptor = self.output_fds.get(name)
         if descriptor is None:

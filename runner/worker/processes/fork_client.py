@@ -16,10 +16,10 @@ from runner.processes.orphans import MARKER
 
 log = logging.getLogger(__name__)
 
-#: Longest wait for a fork: nothing else goes on in the worker meanwhile.
 #: Longest wait for a fork, which blocks the worker meanwhile.
-#: Executors' markers have room for so much more than the worker's name.
+FORK_TIMEOUT_S = 1.0
 #: Extra space for executors' markers, beyond the worker's name.
+MARKER_EXTRA_BYTES = 40
 #: A fork server that died is restarted at the next load, at the earliest this long after its last start.
 RESTART_S = 60.0
 

@@ -1,4 +1,4 @@
-"""Pure: measures the memory that an executor retains between jobs, and decides when to replace it."""
+"""Effect: measures the memory that an executor retains between jobs, and decides when to replace it."""
 
 from __future__ import annotations
 

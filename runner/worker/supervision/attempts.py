@@ -69,8 +69,8 @@ class AssignedAttempt:
 class AttemptQueue:
     """Attempts in the executor's order, those that have started first.
 
-    The ordinal of an attempt is the page's count of starts after its own start. Where attempts run concurrently
-    they end in any order, and the ordinal means nothing once an attempt has started.
+    The ordinal of an attempt is the page's count of starts after its own start. Where attempts run
+    concurrently they end in any order, and the ordinal means nothing once an attempt has started.
     """
 
     def __init__(self, *, is_batched: bool = False, slots: int = 1) -> None:

@@ -42,7 +42,7 @@ class KillLadder:
         grace_s: float,
         flag_only: bool = False,
     ) -> None:
-        """Create the ladder; with `flag_only` it stops after the first rung, as other attempts run beside it."""
+        """Create the ladder; with `flag_only` it stops after the first rung and spares other attempts."""
         self.keys = tuple(keys)
         self.code = code
         self.message = message

@@ -51,9 +51,9 @@ class MemoryWatchdog:
             self._process_lists[supervisor.number] = [supervisor.process.pid]
 
     def process_lists(self, *, include_unchanged: bool = False) -> list[tuple[int, list[int]]]:
-        """Return (executor, its processes) for executors on a GPU whose processes have changed since the last call.
+        """Return (executor, its processes) for executors on a GPU whose processes have changed.
 
-        With `include_unchanged`, for all of them.
+        Changes count from the last call. With `include_unchanged`, all executors on a GPU are returned.
         """
         if self._device_kind != "nvidia":
             return []
@@ -77,7 +77,7 @@ class MemoryWatchdog:
         return list(over_grant.items())
 
     def usage_update(self, supervisors: list[Supervisor], now: float) -> list[tuple[int, int]]:
-        """Return (executor, bytes) for all executors if a report is due and a value has changed; else nothing."""
+        """Return (executor, bytes) for all executors if a report is due and a value changed; else nothing."""
         if self._device_kind == "nvidia" or now - self._reported_mono < REPORT_S:
             return []
         usage = {each.number: each.state.usage_bytes for each in supervisors if not each.state.is_dead}

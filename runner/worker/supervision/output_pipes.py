@@ -1,4 +1,4 @@
-"""Effect: reads an executor's output pipes into log events and withholds `AttemptEnded` until they are read."""
+"""Effect: turns an executor's output pipes into log events; withholds `AttemptEnded` until they are read."""
 
 from __future__ import annotations
 

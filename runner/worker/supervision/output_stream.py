@@ -1,7 +1,7 @@
 """Pure: cuts the bytes of descriptor 1 or 2 into lines and assigns them to attempts.
 
-Bytes come through a pipe and messages through a socket, so their order is unknown: bytes that certainly belong
-to the oldest attempt not yet ended are assigned at once. All others wait for that attempt's end, where a
+Bytes come through a pipe and messages through a socket, so their order is unknown: bytes that certainly
+belong to the oldest attempt not yet ended are assigned at once. All others wait for that attempt's end, where a
 marker in the stream, if there is one, separates them.
 """
 
@@ -54,7 +54,7 @@ class OutputStream:
         self._deferred.append((started, chunk))
 
     def split_at_marker(self, marker: bytes) -> list[str] | None:
-        """Return all lines before the marker, even an unfinished last one; None: the marker has not come yet."""
+        """Return all lines before the marker, even an unfinished last one; None: no marker has come yet."""
         kept = self._deferred
         before, found, after = b"".join(chunk for _, chunk in kept).partition(marker)
         if not found:
@@ -67,7 +67,7 @@ class OutputStream:
         return self.feed(before) + self._flush_partial()
 
     def finish_attempt(self, ordinal: int) -> list[str]:
-        """Return output of an owner that ended without a marker: bytes read before a later attempt started."""
+        """Return the output of an owner that ended without a marker: bytes read before the next start."""
         owned = b"".join(chunk for started, chunk in self._deferred if started <= ordinal)
         self._deferred = [(started, chunk) for started, chunk in self._deferred if started > ordinal]
         return self.feed(owned) + self._flush_partial()

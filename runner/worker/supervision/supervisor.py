@@ -125,7 +125,7 @@ class Supervisor:
             self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
     def kill(self, cause: EndCause, *, only_if_idle: bool = False) -> None:
-        """SIGKILL the whole executor (`only_if_idle`: unless an attempt has started); its attempt gets this cause."""
+        """SIGKILL the executor (`only_if_idle`: unless an attempt has started); its attempt gets this cause."""
         if (
             self.process
             and not self.state.is_dead
@@ -150,7 +150,7 @@ class Supervisor:
             self.unload()
 
     def pause(self, is_paused: bool) -> None:
-        """Stop reading while too many messages are unacknowledged: the executor then waits in its own send."""
+        """Stop reading while too many messages are unacknowledged: the executor then blocks in send."""
         if self.process is not None and not self.state.is_dead:
             self.process.set_reading(not is_paused)
 
