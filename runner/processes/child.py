@@ -180,7 +180,7 @@ def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
 
 
 def ignore_terminal_signals() -> None:
-    """Ignore Ctrl-C and a service manager's TERM, which reach the whole group; the coordinator handles them."""
+    """Ignore SIGINT and SIGTERM, which reach the whole group; the coordinator handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -130,8 +130,6 @@ class WorkerProcess:
         if self._is_stopping and not self._supervisors:
             self._exit_when_acknowledged()
 
-    # The connection.
-
     def _on_connect(self, hello: Hello) -> list[bytes]:
         """Fill in what runs here; return messages to repeat, as they may have been lost."""
         hello.running = [
@@ -221,8 +219,6 @@ class WorkerProcess:
             self._fork_client = ForkClient(self._command, config.template, env, config.name)
             self._fork_client.start(self._loop)
 
-    # Timers.
-
     def _run_due(self) -> None:
         self._timer = None
         now = time.monotonic()
@@ -258,8 +254,6 @@ class WorkerProcess:
             worker_protocol.encode(worker_protocol.ExecutorProcesses(number, pids))
             for number, pids in process_lists
         ]
-
-    # Shutdown.
 
     def _stop(self) -> None:
         self._is_stopping = True

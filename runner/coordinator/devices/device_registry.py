@@ -59,7 +59,6 @@ class DeviceRegistry:
         self._executor_limits: dict[str, int] = {}
         self._discovered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.devices: dict[str, Device] = {}
-        #: Devices whose worker is connected.
         self._ready_devices: set[str] = set()
         #: GPU -> time of the last reading of its memory.
         self._read_at: dict[str, float] = {}

@@ -149,8 +149,8 @@ class ExecutorProcess:
     def receive_output(self, name: str) -> tuple[bytes, PageFigures] | None:
         """Return bytes of descriptor 1 or 2 and the page as it was after their writing; None: nothing now.
 
-        Only bytes that were in the pipe before the page was read are taken: so it is certain whether an attempt
-        had started when they were written, however long the worker is suspended in between.
+        Only bytes that were in the pipe before the page was read are taken: so it is certain whether an
+        attempt had started when they were written, however long the worker is suspended in between.
         """
         descriptor = self.output_fds.get(name)
         if descriptor is None:

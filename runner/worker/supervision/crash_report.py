@@ -62,10 +62,10 @@ def assign_blame(
     exit_status: ExitStatus,
     stderr_tail: str,
 ) -> CrashReport:
-    """Blame only attempts that were executing, or for which it was loaded; mark several as of unknown blame.
+    """Blame only attempts that were executing or being loaded for; of several, the blame is unknown.
 
-    Results are sent in batches, so attempts before these may have finished without an `AttemptEnded`: they end
-    as `interrupted`, which costs them no retry.
+    Results are sent in batches, so attempts before these may have finished without an `AttemptEnded`: they
+    end as `interrupted`, which costs them no retry.
     """
     blamed = attempts.entries[:1] if was_loading else attempts.running(figures)
     first_blamed = attempts.entries.index(blamed[0]) if blamed else 0

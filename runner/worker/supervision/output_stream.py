@@ -1,8 +1,8 @@
 """Pure: cuts the bytes of descriptor 1 or 2 into lines and assigns them to attempts.
 
 Bytes come through a pipe and messages through a socket, so their order is unknown: bytes that certainly
-belong to the oldest attempt not yet ended are assigned at once. All others wait for that attempt's end, where a
-marker in the stream, if there is one, separates them.
+belong to the oldest attempt not yet ended are assigned at once. All others wait for that attempt's end,
+where a marker in the stream, if there is one, separates them.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Supervisor:
             self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
     def kill(self, cause: EndCause, *, only_if_idle: bool = False) -> None:
-        """SIGKILL the executor (`only_if_idle`: unless an attempt has started); its attempt gets this cause."""
+        """Send SIGKILL to the executor (`only_if_idle`: unless an attempt has started), for this cause."""
         if (
             self.process
             and not self.state.is_dead
