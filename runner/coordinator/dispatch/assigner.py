@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gpu.scheduling.scheduler_state import SchedulerState
@@ -14,6 +13,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.queue.spill import read_with_retry
+from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.protocol.worker import RunAttempts, encode
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
@@ -42,7 +42,7 @@ class Assigner:
         self._read_inputs = read_inputs
         #: Requests a planning cycle.
         self._wake = wake
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reads = BackgroundTasks()
 
     def assign(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
         """Assign the jobs to the executor: at once, or when inputs are read and starts are durable."""
@@ -52,9 +52,7 @@ class Assigner:
             live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
             executor.attempts[live.job.number] = live
         if any(live.input is None for live in live_jobs):
-            task = asyncio.get_running_loop().create_task(self._read_and_send(executor, live_jobs))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._reads.start(self._read_and_send(executor, live_jobs))
             return
         self._send_when_durable(executor, live_jobs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from runner.coordinator.queue.sorted_pairs import SortedPairs
 from runner.coordinator.queue.spill import SpillPool
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
+from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.jobs.job import JobError
 from runner.stores.queued_groups import DueTimes, to_millis
 
@@ -44,7 +44,7 @@ class StartDeadlines:
         self._due_per_turn = due_per_turn
         self._deadlines = SortedPairs()
         self._timer_due_ms = math.inf
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reads = BackgroundTasks()
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -84,9 +84,7 @@ class StartDeadlines:
         if not spilled:
             self._arm_timer()
             return
-        task = asyncio.get_running_loop().create_task(self._load_and_expire(spilled))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._reads.start(self._load_and_expire(spilled))
 
     async def _load_and_expire(self, numbers: list[int]) -> None:
         await self._spill_pool.load(numbers)
