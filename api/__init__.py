@@ -1,1 +1,1 @@
-"""Pure: the front of the house: HTTP and server-sent events, stateless, beside the coordinator."""
+"""Pure: the HTTP front: stateless processes for HTTP and server-sent events, beside the coordinator."""

@@ -67,9 +67,9 @@ class App:
         self._framework = build_framework_app(table)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens."""
+        """Respond to one request, whatever happens."""
         if scope["type"] != "http":
-            # uvicorn is told to speak nothing else.
+            # uvicorn is configured for HTTP only.
             raise RuntimeError(f"a connection of type {scope['type']}")
         started = False
         extra = _SECURITY
@@ -99,7 +99,7 @@ class App:
                 await internal_error_response()(scope, receive, send_with_headers)
 
     def _error_response(self, scope: Scope, error: RunnerError) -> Response:
-        """The problem; to a browser, which opens /docs without the token, the page that asks for it."""
+        """Return the problem; for a browser that opens /docs without the token, the page that asks for it."""
         if isinstance(error, Unauthorized) and (scope["method"], scope["path"]) == ("GET", "/docs"):
             accepted = [value for name, value in scope["headers"] if name == b"accept"]
             if any(b"text/html" in value for value in accepted):
@@ -122,19 +122,19 @@ class App:
 
 
 def path_pattern(path: str) -> re.Pattern[str]:
-    """A path template as a pattern of the paths that it takes."""
+    """Return a pattern of the paths that match a path template."""
     return re.compile(re.sub(r"{(\w+)}", lambda found: f"(?P<{found[1]}>{_PATTERNS[found[1]]})", path))
 
 
 def build_framework_app(table: tuple[RouteSpec, ...]) -> FastAPI:
-    """The framework's application over the same table, with our errors for its own."""
+    """Return the framework's application over the same table, with our errors in place of its own."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     by_path: dict[str, list[RouteSpec]] = {}
     for route in table:
         by_path.setdefault(route.path, []).append(route)
     for path, on_path in by_path.items():
         endpoints = {route.method: route.endpoint for route in on_path}
-        # All methods of a path together, so that a 405 can name them.
+        # All methods of a path together, so that a 405 can list them.
         app.router.routes.append(_PathRoute(path, endpoints))
     app.add_exception_handler(RunnerError, _on_runner_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -151,7 +151,7 @@ class _PathRoute(FrameworkRoute):
             return response
 
         super().__init__(path, dispatch, methods=list(endpoints))
-        # Starlette adds HEAD to GET; the server leaves the body of its answer out.
+        # Starlette adds HEAD to GET; the server omits the body of its response.
         if "GET" in endpoints:
             endpoints["HEAD"] = endpoints["GET"]
         self.path_regex = re.compile(f"^{path_pattern(path).pattern}$")
@@ -172,7 +172,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _not_found_detail(path: str) -> str:
-    """Mostly somebody who has the address alone, or an id that was cut short."""
+    """Return the detail of a 404: usually only the address was opened, or an id was truncated."""
     if path == "/":
         return "there is nothing at /; /docs shows all routes"
     job_id = path.removeprefix("/v1/jobs/").partition("/")[0]

@@ -1,4 +1,4 @@
-"""Effect: the front process: uvicorn on the inherited socket, the stream to the coordinator, and the end."""
+"""Effect: the front process: uvicorn on the inherited socket, the stream to the coordinator, and shutdown."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: uvicorn cancels what is still being answered then; nothing should be left by that time.
+#: uvicorn cancels unfinished responses after this time, when none should be left.
 GRACEFUL_S = 1
-#: Clients that neither take nor send what is due are cut off then, so that the end comes within a second.
+#: Slow clients are cut off after this time, so that the shutdown stays within a second.
 ABORT_CONNECTIONS_S = 0.7
-#: A process that is still there so long after its end began is ended the hard way.
+#: A process still alive this long after its shutdown began exits immediately.
 FORCED_EXIT_S = 3.0
-#: A silent connection between two requests.
+#: Longest idle time of a connection between two requests.
 KEEP_ALIVE_S = 75
 
 
 class FrontServer(uvicorn.Server):
-    """uvicorn that leaves signals alone and says when it answers."""
+    """uvicorn without signal handlers, which reports when it accepts requests."""
 
     def __init__(self, config: uvicorn.Config, front: FrontState) -> None:
         super().__init__(config)
@@ -42,20 +42,20 @@ class FrontServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Only the coordinator heeds signals."""
+        """Do nothing: only the coordinator handles signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer, then tell the coordinator."""
+        """Start to accept requests, then report that to the coordinator."""
         await super().startup(sockets)
-        # What lives from here on lives for ever: the collector need not look at it again.
+        # Objects that exist now live to the end: collections need not traverse them again.
         gc.collect()
         gc.freeze()
         self._front.coordinator.send(front_protocol.FrontHello(os.getpid()))  # guard: front-hello
 
 
 async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
-    """Answer until the coordinator says `Exit` or is gone."""
+    """Serve until the coordinator sends `Exit` or is gone."""
     loop = asyncio.get_running_loop()
     end_requested = asyncio.Event()
     front = FrontState(config, end_requested.set)
@@ -121,11 +121,11 @@ def _uvicorn_config(config: FrontConfig, app: App) -> uvicorn.Config:
 
 
 def main() -> None:
-    """Entry of `python -m runner front`."""
+    """Run `python -m runner front`."""
     ignore_terminal_signals()
     config, lifeline = read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), FrontConfig)
     logs.configure(config.log_format, config.log_level, "front")
-    # uvicorn tells of every malformed request and of its own start and end: noise beside ours.
+    # uvicorn logs every malformed request and its own start and end, which would flood the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").propagate = False
     uvloop.run(serve(config, lifeline))

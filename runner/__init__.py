@@ -1,4 +1,4 @@
-"""Pure: the public names of runner, each imported when it is first used: `import runner` costs nothing."""
+"""Pure: the public names of runner, each imported at first use: `import runner` itself is cheap."""
 
 from __future__ import annotations
 

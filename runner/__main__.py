@@ -1,4 +1,4 @@
-"""Effect: the one door of all processes that are ours: puts `gpu` and `api` in reach, then hands over."""
+"""Effect: the entry point of all processes: makes `gpu` and `api` importable, then runs the role."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-#: Role -> module. Given by name so that nothing here imports upwards.
+#: Role -> module, by name so that this module imports nothing of a higher level.
 ROLES = {
     "front": "api.server",
     "worker": "runner.worker",
@@ -17,7 +17,7 @@ ROLES = {
 
 
 def main() -> None:
-    """Entry of `runner` and of `python -m runner`."""
+    """Run `runner` or `python -m runner`."""
     here = Path(__file__).resolve().parent
     site = here / "_site"
     sys.path.insert(0, str(site if site.is_dir() else here.parent))

@@ -1,4 +1,4 @@
-"""Pure: every error of runner, drawn as one tree; status and code are data on the class.
+"""Pure: every error of runner as one tree; status and code are data on the class.
 
 RunnerError
 ├── BadRequest              400  bad_request
@@ -40,8 +40,8 @@ from typing import Any, ClassVar
 class RunnerError(Exception):
     """Root of the tree.
 
-    `status` is the HTTP status, `code` the stable word a program may test, `exit_code` what the
-    command line ends with. `detail` holds figures or pointers for machines, JSON values only.
+    `status` is the HTTP status, `code` the stable word for programs, `exit_code` the exit code of the
+    command line. `detail` holds machine-readable JSON values, such as figures or pointers.
     """
 
     status: ClassVar[int] = 500
@@ -110,7 +110,7 @@ class ReloadRefused(Conflict):
 
 
 class NotLoaded(Conflict):
-    """`detail["error"]` is the error as a job would have got it."""
+    """`detail["error"]` is the error that a job would have got."""
 
     code, title, exit_code = "not_loaded", "The handler was not loaded", 1
 
@@ -128,7 +128,7 @@ class WrongHost(RunnerError):
 
 
 class TooManyRequests(RunnerError):
-    """`detail["retry_after_s"]` says how long to wait."""
+    """`detail["retry_after_s"]` is the time to wait."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
 
@@ -168,7 +168,7 @@ class NoServer(RunnerError):
 
 
 class JobEnded(RunnerError):
-    """A job that did not succeed; `error` is the job's error as the API gives it."""
+    """A job that did not succeed; `error` is the job's error as the API returns it."""
 
     title, exit_code = "The job did not succeed", 1
 

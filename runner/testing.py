@@ -1,4 +1,4 @@
-"""Effect: a real server for tests and scripts: started in a process of its own, and stopped."""
+"""Effect: a real server for tests and scripts, started in a process of its own and stopped at the end."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from runner.settings.settings import SHORT_NAMES, Settings
 
 __all__ = ["ServedClient", "Server", "allocate", "running", "serving"]
 
-#: The descriptor on which the server says in one JSON line that it is ready, named to it by this variable.
+#: Variable that names the descriptor on which the server reports, in one JSON line, that it is ready.
 READY_FD = "JOB_RUNNER_READY_FD"
 
 
 class Server:
-    """One `runner serve` process over one data folder; it may be killed and started again on it.
+    """One `runner serve` process on a data folder; it may be killed and started again on the same folder.
 
     Settings are fields of `runner.settings.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...);
-    they reach the process by its environment, which `env` is laid over. Nothing of the caller's `RUNNER_*`
-    and no config file of the current folder gets in.
+    they are passed through its environment, and `env` overrides them. None of the caller's `RUNNER_*`
+    variables and no config file of the current folder is used.
     """
 
     def __init__(
@@ -58,25 +58,25 @@ class Server:
         self.settings: dict[str, object] = {"port": 0, "entry_points": False, "gpus": gpus, **settings}
         self.env = dict(env or {})
         self.start_timeout_s = start_timeout_s
-        # A file may be the home of several of them; it is named once.
+        # One file may define several of them; it is named once.
         self._handlers = list(dict.fromkeys(source_of(handler) for handler in handlers))
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The server's process, of the last start."""
+        """Return the server's process, of the last start."""
         if self._process is None:
             raise RunnerError("the server was not started")
         return self._process
 
     @property
     def log(self) -> str:
-        """All that the server wrote so far."""
+        """Return the server's output so far."""
         return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
 
     def client(self) -> ServedClient:
-        """A new client of this server."""
+        """Return a new client of this server."""
         return ServedClient(self)
 
     def start(self) -> Self:
@@ -103,7 +103,7 @@ class Server:
         return self
 
     def stop(self, timeout_s: float = 15.0) -> int:
-        """Ask the server to end, and make it end where it does not; returns its exit status."""
+        """Ask the server to end, and kill it if it does not; return its exit status."""
         if self.process.poll() is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -112,14 +112,14 @@ class Server:
         return self.process.wait()
 
     def kill(self) -> None:
-        """End it as a power cut would: SIGKILL, and it is gone on return."""
+        """SIGKILL the server as a power cut would end it; it is gone on return."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
     def close(self) -> None:
-        """Kill what still runs and remove a data folder that this object made."""
+        """Kill the server if it runs, and remove a data folder that this object created."""
         self.kill()
         if self._temporary_dir is not None:
             shutil.rmtree(self._temporary_dir, ignore_errors=True)
@@ -181,7 +181,7 @@ class Server:
 
 
 class ServedClient(Client):
-    """A client with the server that it talks to."""
+    """A client together with its server."""
 
     def __init__(self, server: Server) -> None:
         token = server.settings.get("token")
@@ -191,7 +191,7 @@ class ServedClient(Client):
 
 @contextlib.contextmanager
 def serving(handlers: Sequence[object] = (), **options: Any) -> Iterator[Server]:
-    """A started `Server` (same arguments), stopped at the end."""
+    """Yield a started `Server` (same arguments) and stop it at the end."""
     with Server(handlers, **options) as server:
         yield server
 
@@ -200,7 +200,7 @@ def serving(handlers: Sequence[object] = (), **options: Any) -> Iterator[Server]
 def running(
     handlers: Sequence[object] = (), *, gpus: str = "none", **settings: Any
 ) -> Iterator[ServedClient]:
-    """A client of a real server on a free port, stopped at the end.
+    """Yield a client of a real server on a free port, and stop the server at the end.
 
     `handlers` are named as for `--handlers` (paths count from the current folder), or are decorated
     classes and functions of a module or file that can be imported again.
@@ -213,10 +213,10 @@ def running(
 
 
 def source_of(handler: object) -> str:
-    """What `--handlers` needs to find this again: a source as it is, an object by its file and name.
+    """Return the `--handlers` argument for a handler: a source as it is, an object by its file and name.
 
     Raises:
-        TypeError: an object that `@handler` did not decorate or that no other process can find.
+        TypeError: an object not decorated by `@handler`, or that another process can't import.
     """
     if isinstance(handler, (str, Path)):
         text = str(handler)
@@ -233,7 +233,7 @@ def source_of(handler: object) -> str:
 
 
 def _is_importable_as(module: str, file: Path) -> bool:
-    """True where another process that imports `module` gets this file."""
+    """Return True if another process that imports `module` gets this file."""
     if module == "__main__":
         return False
     try:
@@ -244,8 +244,8 @@ def _is_importable_as(module: str, file: Path) -> bool:
 
 
 def _extra_sys_path() -> list[str]:
-    """Folders of `sys.path` that a fresh interpreter would not have by itself."""
-    # What comes below these is the interpreter's own; a checkout or a tests folder is not.
+    """Return the folders of `sys.path` that a fresh interpreter would not have."""
+    # Folders below these belong to the interpreter; a checkout or a tests folder does not.
     base = [Path(prefix) / "lib" for prefix in {sys.prefix, sys.base_prefix}]
     folders = [Path(entry or ".").absolute() for entry in sys.path]
     own = [folder for folder in folders if folder.is_dir() and not any(map(folder.is_relative_to, base))]
@@ -253,7 +253,7 @@ def _extra_sys_path() -> list[str]:
 
 
 def _as_environment(settings: Mapping[str, object], prefix: str = "RUNNER_") -> dict[str, str]:
-    """The settings as `RUNNER_*` variables; those of tables nested by two underscores."""
+    """Return the settings as `RUNNER_*` variables; nested ones have two underscores."""
     found: dict[str, str] = {}
     for name, value in settings.items():
         key = prefix + (name if prefix.endswith("ENV__") else name.upper())

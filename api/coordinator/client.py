@@ -1,4 +1,4 @@
-"""Effect: the front's end of the stream to the coordinator: questions out, answers and feeds in."""
+"""Effect: the front's client of the coordinator: sends requests, receives replies and job events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: Questions without an answer yet; beyond it clients are told to come back.
+#: Bound on requests without a reply; beyond it clients are told to retry later.
 MAX_PENDING = 20_000
-#: Bytes that the coordinator has not taken yet; beyond it clients are told to come back.
+#: Bound on bytes that the coordinator has not read; beyond it clients are told to retry later.
 MAX_UNSENT_BYTES = 256 * 1024 * 1024
-#: A frame is closed at this size, so that two large bodies of one turn do not pass its bound.
+#: A frame is closed at this size, so that two large bodies of one iteration stay within its bound.
 FRAME_BYTES = 4 * 1024 * 1024
-#: How long the coordinator may take over what needs no waiting.
+#: Longest wait for a reply to a request that needs no waiting.
 REPLY_TIMEOUT_S = 30.0
 
 CoordinatorReply = front_protocol.Reply | front_protocol.EventPage
@@ -40,29 +40,29 @@ CoordinatorRequest = (
 
 
 class CoordinatorListener(Protocol):
-    """Whom the link tells what the coordinator says unasked."""
+    """Receives the messages that the coordinator sends unrequested."""
 
     def on_job_events(self, message: front_protocol.JobEvents) -> None:
-        """New durable events of a watched job."""
+        """Handle new durable events of a subscribed job."""
 
     def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
-        """The handlers that are known now."""
+        """Handle the list of handlers known now."""
 
     def on_memory_level(self, message: front_protocol.MemoryLevel) -> None:
-        """How much is known of the devices now."""
+        """Handle a new level of memory attribution."""
 
     def on_shutdown_begun(self, deadline_s: float) -> None:
-        """Shutdown has begun."""
+        """Handle the begin of a shutdown."""
 
     def on_exit_requested(self) -> None:
-        """End within a second."""
+        """Exit within a second."""
 
     def on_coordinator_lost(self) -> None:
-        """The coordinator is gone."""
+        """Handle the loss of the coordinator."""
 
 
 class CoordinatorClient(asyncio.Protocol):
-    """One stream to the coordinator; what one turn of the loop asks travels in one frame."""
+    """One stream to the coordinator; requests of one loop iteration share a frame."""
 
     def __init__(self, listener: CoordinatorListener) -> None:
         self._listener = listener
@@ -70,7 +70,7 @@ class CoordinatorClient(asyncio.Protocol):
         self._frames = framing.FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        #: Question number -> who waits, and until when (loop time).
+        #: Request id -> its future, and the deadline of the reply (loop time).
         self._pending: dict[int, tuple[asyncio.Future[CoordinatorReply], float]] = {}
         self._last_request_id = 0
         self._error: RunnerError | None = None
@@ -88,16 +88,16 @@ class CoordinatorClient(asyncio.Protocol):
 
     @property
     def pending_count(self) -> int:
-        """Questions that wait for an answer."""
+        """Return the number of requests without a reply."""
         return len(self._pending)
 
     def send_request(
         self, message: CoordinatorRequest, wait_s: float = 0.0
     ) -> asyncio.Future[CoordinatorReply]:
-        """The answer to come; `wait_s` is what the question itself asks the coordinator to wait.
+        """Return a future of the reply; `wait_s` is the wait that the request itself demands.
 
         Raises:
-            Unavailable: no coordinator, or too much is under way already.
+            Unavailable: no coordinator, or too many requests are pending.
         """
         if self._error is not None:
             raise self._error
@@ -116,7 +116,7 @@ class CoordinatorClient(asyncio.Protocol):
         return future
 
     async def request_reply(self, message: CoordinatorRequest, wait_s: float = 0.0) -> front_protocol.Reply:
-        """Ask what is answered by a `Reply`."""
+        """Send a request that is answered by a `Reply`, and return that."""
         answer = await self.send_request(message, wait_s)
         if isinstance(answer, front_protocol.EventPage):
             raise Unavailable("the coordinator gave a page where a reply was due")
@@ -130,7 +130,7 @@ class CoordinatorClient(asyncio.Protocol):
         | front_protocol.FrontHello
         | front_protocol.Pong,
     ) -> None:
-        """Send something; without a coordinator it goes nowhere."""
+        """Send a message; without a coordinator it is dropped."""
         if self._error is not None:
             return
         if not self._out:
@@ -138,7 +138,7 @@ class CoordinatorClient(asyncio.Protocol):
         self._out.append(front_protocol.encode(message))
 
     def fail_pending(self, error: RunnerError) -> None:
-        """Answer all who wait, and all who ask from now on, with `error`."""
+        """Fail all pending and all future requests with `error`."""
         self._error = error
         pending, self._pending = self._pending, {}
         for future, _ in pending.values():
@@ -147,41 +147,41 @@ class CoordinatorClient(asyncio.Protocol):
         self._expiry_timer.cancel()
 
     def close(self) -> None:
-        """Let go of the stream."""
+        """Close the stream."""
         self._expiry_timer.cancel()
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
-        # Never paused: what is unsent is bounded by MAX_UNSENT_BYTES, and told to clients.
+        # Never paused: unsent data is bounded by MAX_UNSENT_BYTES, and clients are told to retry.
         transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         if self._error is None:
             self.fail_pending(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
         self._transport = None
         self._listener.on_coordinator_lost()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         try:
             for frame in self._frames.feed(data):
                 for encoded in framing.unpack(frame):
                     message = front_protocol.to_front_decoder.decode(encoded)
                     self._message_handlers[type(message)](message)
         except Exception:
-            # A stream that can't be read further is as good as none.
+            # A stream that can't be read further is as good as closed.
             logger.exception("the coordinator's stream can't be read")
             if self._transport is not None:
                 self._transport.abort()
 
     def _on_reply(self, reply: CoordinatorReply) -> None:
         waiter = self._pending.pop(reply.request_id, None)
-        # None: who asked has stopped waiting.
+        # None: the requester no longer waits.
         if waiter is not None and not waiter[0].done():
             waiter[0].set_result(reply)
 
@@ -200,7 +200,7 @@ class CoordinatorClient(asyncio.Protocol):
         self._transport.write(framing.with_length(framing.pack(batch)))
 
     def _expire_overdue(self) -> None:
-        """Give up on answers that are overdue, so that no client waits for ever."""
+        """Fail overdue requests, so that no client waits for ever."""
         now = self._loop.time()
         self._expiry_timer = self._loop.call_later(1.0, self._expire_overdue)
         overdue = [

@@ -1,4 +1,4 @@
-"""Effect: the handlers as the front knows them, with their input schemas compiled."""
+"""Effect: the handlers known to the front, with their input schemas compiled."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: The coordinator waits 30 s for a handler that is being described.
+#: Wait for a handler that is being described; the coordinator waits 30 s.
 AWAIT_S = 30.0
 
 
 class KnownHandler:
-    """A handler and its validator, compiled when the first input comes."""
+    """A handler and its validator, compiled at the first input."""
 
     def __init__(self, spec: HandlerSpec) -> None:
         self.spec = spec
         self._validator: jsonschema_rs.Validator | None = None
         options = spec.options
-        #: None where the handler names no fields: its jobs pay nothing.
+        #: None if the handler names no fields: its jobs pay nothing.
         self._trait_reader: TraitReader | None = None
         group_by = () if options.batch is None else options.batch.by
         if options.model_by is not None or options.size_by or group_by:
@@ -38,7 +38,7 @@ class KnownHandler:
         self._takes_anything = spec.input_schema.strip() in (b"true", b"{}", b"")
 
     def accept_input(self, submission: Submission, value: Any, at: str) -> list[Fault]:
-        """Check the input and read from it what the handler names; `at` is the pointer to it."""
+        """Validate the input and read its traits into the submission; `at` is the pointer to it."""
         faults = self.input_faults(value, at)
         if self._trait_reader is None or faults:
             return faults
@@ -49,7 +49,7 @@ class KnownHandler:
         return []
 
     def input_faults(self, value: Any, at: str) -> list[Fault]:
-        """What the input schema has against `value`; `at` is the pointer to it."""
+        """Return the faults that the input schema finds in `value`; `at` is the pointer to it."""
         if self._takes_anything:
             return []
         if self._validator is None:
@@ -71,11 +71,11 @@ class HandlerCatalog:
     def __init__(self) -> None:
         self._handlers: dict[str, KnownHandler] = {}
         self._describing = True
-        #: Rises with every change; what is derived from the handlers is kept for one generation.
+        #: Incremented at every change; data derived from the handlers is valid for one generation.
         self.generation = 0
 
     def replace(self, update: front_protocol.HandlersUpdate) -> None:
-        """Take over what the coordinator says; validators of unchanged handlers are kept."""
+        """Replace the handlers by the coordinator's; validators of unchanged ones are kept."""
         old = self._handlers
         self._handlers = {}
         for spec in update.specs:
@@ -87,16 +87,16 @@ class HandlerCatalog:
         self.generation += 1
 
     def specs(self) -> list[HandlerSpec]:
-        """All handlers that are known now."""
+        """Return all handlers known now."""
         return [handler.spec for handler in self._handlers.values()]
 
     def find_usable(self, name: str) -> KnownHandler | None:
-        """The handler if its inputs can be checked now."""
+        """Return the handler if its inputs can be validated now."""
         handler = self._handlers.get(name)
         return handler if handler is not None and handler.spec.state == "ok" else None
 
     async def resolve(self, name: str, coordinator: CoordinatorClient) -> KnownHandler:
-        """The handler, waiting for its description where that is under way.
+        """Return the handler; wait for its description if that is in progress.
 
         Raises:
             UnknownHandler, HandlerBroken
@@ -123,10 +123,10 @@ class HandlerCatalog:
 def _compile(spec: HandlerSpec) -> jsonschema_rs.Validator:
     schema = msgspec.json.decode(spec.input_schema)
     try:
-        # Linear-time patterns: an input from outside can't make a pattern run for ever.
+        # Linear-time patterns: no input can make a pattern run for ever.
         return jsonschema_rs.validator_for(schema, offline=True, pattern_options=jsonschema_rs.RegexOptions())
     except ValueError as linear:
-        # Look-around needs the other engine, which gives up after a bounded number of steps.
+        # Look-around needs the other engine, which stops after a bounded number of steps.
         try:
             return jsonschema_rs.validator_for(schema, offline=True)
         except ValueError as error:

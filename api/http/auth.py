@@ -1,4 +1,4 @@
-"""Pure: who may speak to the server: Host, Origin, Sec-Fetch-Site, and the token or a ticket."""
+"""Pure: access rules of the server: Host, Origin, Sec-Fetch-Site, and the token or a ticket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runner.errors import Unauthorized, WrongHost, WrongOrigin
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _WILDCARDS = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
-#: Answered without a token: it tells only that the process lives.
+#: Paths that need no token: they reveal only that the process is alive.
 _OPEN_PATHS = frozenset({"/healthz"})
 _EXPOSED = b"Location, Preference-Applied, Retry-After, Content-Disposition"
 _ALLOWED_HEADERS = b"Authorization, Content-Type, Prefer, Last-Event-ID, Cache-Control, Range"
@@ -25,9 +25,9 @@ Scope = MutableMapping[str, Any]
 
 
 class Access:
-    """The rules of one server; every request passes `check` before anything else looks at it.
+    """The rules of one server; every request passes `check` first.
 
-    `streams` are the paths that take a ticket in place of the token; `now` gives UTC epoch seconds.
+    `streams` are the paths that accept a ticket in place of the token; `now` returns UTC epoch seconds.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Access:
     ) -> None:
         names = list(LOOPBACK)
         if host not in _WILDCARDS:
-            # The address that the operator bound by name is as little a stranger as loopback.
+            # The address that the operator bound by name is as trusted as loopback.
             names.append(f"[{host}]" if ":" in host and not host.startswith("[") else host)
         self._hosts = {f"{name.lower()}:{port}" for name in names}
         if port == 80:
@@ -59,7 +59,7 @@ class Access:
         self._now = now
 
     def check(self, scope: Scope) -> Headers:
-        """The CORS headers of the answer (none for our own pages and for programs).
+        """Check a request; return the CORS headers of its response (none for our own pages and for programs).
 
         Raises:
             WrongHost, WrongOrigin, Unauthorized
@@ -119,7 +119,7 @@ class Access:
         return []
 
     def _has_ticket(self, scope: Scope) -> bool:
-        """Whether a ticket opens this stream; False where it is no stream, or none was given."""
+        """Return whether a ticket opens this stream; False for other paths, or without a ticket."""
         if scope["method"] != "GET":
             return False
         found = next(filter(None, (path.fullmatch(scope["path"]) for path in self._streams)), None)
@@ -138,14 +138,14 @@ class Access:
 
 
 def is_preflight(scope: Scope) -> bool:
-    """Whether a browser asks if it may send the real request."""
+    """Return whether a browser asks for permission to send the actual request."""
     return scope["method"] == "OPTIONS" and any(
         name == b"access-control-request-method" for name, _ in scope["headers"]
     )
 
 
 def preflight_headers() -> Headers:
-    """What an allowed origin may send."""
+    """Return the headers with what an allowed origin may send."""
     return [
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-allow-headers", _ALLOWED_HEADERS),

@@ -1,4 +1,4 @@
-"""Effect: reads request bodies: bounded while they stream in, strict JSON, no surprise types."""
+"""Effect: reads request bodies: bounded while they stream in, as strict JSON of plain types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api.http.problems import JSON, Fault, escape_pointer, fault, raise_invalid
 from runner.errors import PayloadTooLarge, UnsupportedMediaType
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1
-#: No 64-bit integer has more digits, so a text without such a run needs no walk.
+#: No 64-bit integer has more digits, so a text without such a run needs no check.
 _LONG_DIGITS = re.compile(rb"[0-9]{19}")
 _AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -20,7 +20,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 async def read_json(request: Request, *, max_bytes: int, depth_max: int) -> Any:
-    """The body as one JSON value.
+    """Return the body as one JSON value.
 
     Raises:
         UnsupportedMediaType, PayloadTooLarge, ValidationFailed
@@ -30,7 +30,7 @@ async def read_json(request: Request, *, max_bytes: int, depth_max: int) -> Any:
 
 
 async def read_optional_object(request: Request, *, max_bytes: int, depth_max: int) -> dict[str, Any]:
-    """The body as an object; `{}` where there is none.
+    """Return the body as an object; `{}` without a body.
 
     A content type is checked even then: a browser's form that posts nothing still names its own.
     """
@@ -47,7 +47,7 @@ async def read_optional_object(request: Request, *, max_bytes: int, depth_max: i
 
 
 def require_type(request: Request, *allowed: str) -> str:
-    """The media type of the body, one of `allowed`; compressed bodies are not taken."""
+    """Return the media type of the body, one of `allowed`; compressed bodies are refused."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body as it is")
@@ -63,7 +63,7 @@ def require_type(request: Request, *allowed: str) -> str:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body; refused as soon as it is known to be too large, its length announced or not."""
+    """Return the whole body; refuse it as soon as it is known to be too large, even without a length."""
     announced = request.headers.get("content-length", "0")
     if not announced.isdigit() or int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
@@ -83,10 +83,10 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def parse_json(text: bytes, depth_max: int, at: str = "") -> Any:
-    """One strict JSON value; `at` is the pointer to it in the request.
+    """Parse one strict JSON value; `at` is the pointer to it in the request.
 
     Raises:
-        ValidationFailed: no JSON, nested too deep, an integer beyond 64 bits.
+        ValidationFailed: not JSON, nested too deeply, or an integer beyond 64 bits.
     """
     faults = check_json(text, depth_max, at)
     if isinstance(faults, list):
@@ -95,13 +95,13 @@ def parse_json(text: bytes, depth_max: int, at: str = "") -> Any:
 
 
 class CheckedJson(msgspec.Struct, frozen=True):
-    """A JSON value that passed."""
+    """A validated JSON value."""
 
     value: Any
 
 
 def check_json(text: bytes, depth_max: int, at: str = "") -> CheckedJson | list[Fault]:
-    """The value of a strict JSON text, or what is wrong with it."""
+    """Return the value of a strict JSON text, or its faults."""
     try:
         value = _decode(text)
     except RecursionError:
@@ -120,12 +120,12 @@ def check_json(text: bytes, depth_max: int, at: str = "") -> CheckedJson | list[
 
 
 def deeper_than(text: bytes, depth_max: int) -> bool:
-    """Whether valid JSON text nests deeper, told without walking it in Python."""
+    """Return whether valid JSON text nests deeper, without walking it in Python."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Braces become brackets: that they match is known, as the text did decode.
+    # Braces become brackets: they are known to match, as the text was decoded.
     bare = b"".join(text.split(b'"')[::2]).translate(_AS_BRACKETS, _NOT_BRACKETS)
-    # Each pass takes the innermost pairs away, so depth d is gone after d passes.
+    # Each pass removes the innermost pairs, so depth d is gone after d passes.
     for _ in range(depth_max):
         if not bare:
             return False
@@ -134,7 +134,7 @@ def deeper_than(text: bytes, depth_max: int) -> bool:
 
 
 def _integers_beyond(value: Any, at: str) -> list[Fault]:
-    """Pointers to integers that 64 bits can't hold (an own stack: depth is bounded, width is not)."""
+    """Return pointers to integers beyond 64 bits (with its own stack: width is not bounded as depth is)."""
     found: list[Fault] = []
     stack: list[tuple[str, Any]] = [(at, value)]
     while stack and len(found) < 10:

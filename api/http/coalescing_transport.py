@@ -1,4 +1,4 @@
-"""Effect: a transport that sends the head of an answer together with what follows it."""
+"""Effect: a transport that sends the head of a response together with its body."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 
 class CoalescingTransport(asyncio.Transport):
-    """uvicorn writes an answer's head and its body one after the other. Sent so they are two packets, for
-    which the kernel and the client are woken twice. A head waits for the next write, or for the next turn
-    of the loop where nothing follows at once (a stream's first event, say)."""
+    """Joins writes of uvicorn, which writes a response's head and body separately.
+
+    Sent that way they are two packets, for which the kernel and the client are woken twice. A head waits for
+    the next write, or for the next iteration of the loop if none follows at once (before a stream's first
+    event).
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -18,7 +21,7 @@ class CoalescingTransport(asyncio.Transport):
         self._head = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, or keep a head for a moment."""
+        """Send data, or keep a head briefly."""
         if self._head:
             head, self._head = self._head, b""
             self._transport.writelines((head, data))
@@ -29,12 +32,12 @@ class CoalescingTransport(asyncio.Transport):
             self._transport.write(data)
 
     def close(self) -> None:
-        """As every transport: what was written is sent first."""
+        """Close as every transport does: written data is sent first."""
         self._flush()
         self._transport.close()
 
     def abort(self) -> None:
-        """Drop what was not sent."""
+        """Drop unsent data."""
         self._head = b""
         self._transport.abort()
 
@@ -43,7 +46,7 @@ class CoalescingTransport(asyncio.Transport):
         return self._transport.is_closing()
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the kernel has not taken."""
+        """Return the number of bytes that the kernel has not accepted."""
         return self._transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

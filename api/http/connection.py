@@ -1,4 +1,4 @@
-"""Effect: one client's connection: uvicorn's protocol with the limits that it lacks."""
+"""Effect: one client's connection: uvicorn's protocol with additional limits."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from api.http.coalescing_transport import CoalescingTransport
 from api.http.problems import MEDIA_TYPE, problem_document
 
-#: Request line and headers together.
+#: Bound on the request line and headers together.
 HEAD_BYTES = 16 * 1024
-#: Trailer fields together: what may come behind the last chunk of a body.
+#: Bound on trailer fields together, which may follow the last chunk of a body.
 TRAILER_BYTES = 16 * 1024
-#: A body that comes slower than this for a whole receipt period is cut off.
+#: A body slower than this for a whole receipt period is cut off.
 BODY_BYTES_PER_S = 64 * 1024
-#: The kernel doubles it.
+#: Send buffer of a stream; the kernel doubles it.
 STREAM_BUFFER_BYTES = 64 * 1024
 
 
 class ConnectionLimits:
-    """What every connection is held to."""
+    """Limits of every connection."""
 
-    #: Time for the request's head, and for each stretch of its body.
+    #: Time for the request's head, and for each part of its body.
     receipt_s = 10.0
-    #: Time in which a reader must take something.
+    #: Time within which a reader must read something.
     stall_s = 30.0
 
 
 class ClientGone(Exception):
-    """The client hung up while its answer was awaited; there is nobody to answer."""
+    """The client hung up while its response was awaited, so no response can be sent."""
 
 
 class Connection(HttpToolsProtocol):
@@ -46,24 +46,24 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._receipt_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        #: Bytes that the client had not taken when the stall timer was set.
+        #: Bytes that the client had not read when the stall timer was set.
         self._unsent = 0
         self._head_bytes = 0
         self._head_complete = False
-        #: A chunk's size has come and none of its bytes: behind the size of the last chunk are the trailers.
+        #: A chunk's size has come and none of its bytes: trailers follow the size of the last chunk.
         self._behind_chunk_size = False
-        #: Bytes of the reads since then: a field that never ends reaches no callback.
+        #: Bytes read since then: a field that never ends reaches no callback.
         self._trailer_bytes = 0
-        #: Bytes of the trailer fields that reached one.
+        #: Bytes of the trailer fields that reached a callback.
         self._trailer_field_bytes = 0
         #: Body bytes since the receipt timer was set.
         self._body_bytes = 0
         self._refused = False
-        #: Who waits for something on behalf of this client.
+        #: Future that a route awaits on behalf of this client.
         self._awaited: asyncio.Future[Any] | None = None
 
     async def while_connected(self, awaited: asyncio.Future[Any]) -> Any:
-        """The result of `awaited`, or ClientGone as soon as the client hangs up."""
+        """Return the result of `awaited`, or raise ClientGone as soon as the client hangs up."""
         self._awaited = awaited
         if self.transport.is_closing() and not awaited.done():
             raise ClientGone
@@ -73,12 +73,13 @@ class Connection(HttpToolsProtocol):
             self._awaited = None
 
     def abort(self) -> None:
-        """Cut the connection, dropping what the client has not taken."""
+        """Cut the connection and drop unsent data."""
         self.transport.abort()
 
     def shrink_send_buffer(self) -> None:
-        """Keep little of a stream in the kernel: it would hold megabytes for a reader that stalls, and
-        that reader would not be noticed before they are full.
+        """Shrink the kernel's send buffer of a stream.
+
+        It would hold megabytes for a reader that stalls, which would be noticed only when they are full.
 
         Raises:
             ClientGone
@@ -90,13 +91,13 @@ class Connection(HttpToolsProtocol):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STREAM_BUFFER_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by the loop."""
+        """Called by the event loop."""
         super().connection_made(transport)
         self.transport = CoalescingTransport(transport, self.loop)
         self._start_receipt_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         super().connection_lost(exc)
         self._cancel_receipt_timer()
         if self._stall_timer is not None:
@@ -105,7 +106,7 @@ class Connection(HttpToolsProtocol):
             self._awaited.set_exception(ClientGone())
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         if self._refused:
             return
         if not self._head_complete:
@@ -113,7 +114,7 @@ class Connection(HttpToolsProtocol):
         if self._behind_chunk_size:
             self._trailer_bytes += len(data)
         super().data_received(data)
-        # A head that never ends is not told to the parser's callbacks, so it is counted here too.
+        # A head that never ends reaches no callback of the parser, so it is counted here too.
         if not self._head_complete and self._head_bytes > HEAD_BYTES and not self._refused:
             self._refuse_head()
         if self._trailer_bytes > TRAILER_BYTES:
@@ -151,7 +152,7 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_chunk_header(self) -> None:
-        """Called by the parser, behind a chunk's size."""
+        """Called by the parser, after a chunk's size."""
         self._behind_chunk_size = True
 
     def on_body(self, body: bytes) -> None:
@@ -172,19 +173,19 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
 
     def pause_writing(self) -> None:
-        """Called by the loop: the client takes less than it is sent."""
+        """Called by the event loop: the client reads less than is sent."""
         super().pause_writing()
         self._start_stall_timer()
 
     def resume_writing(self) -> None:
-        """Called by the loop."""
+        """Called by the event loop."""
         super().resume_writing()
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn where a request can't be parsed."""
+        """Called by uvicorn if a request can't be parsed."""
         self._refuse(400, "bad_request", "Bad request", msg)
 
     def _start_receipt_timer(self) -> None:
@@ -202,7 +203,7 @@ class Connection(HttpToolsProtocol):
             return
         fast_enough = self._body_bytes >= BODY_BYTES_PER_S * self.limits.receipt_s
         answered = self.cycle is not None and self.cycle.response_complete
-        # Where we do not read (an earlier request is being answered) the client can't be blamed.
+        # While the server itself does not read (an earlier request is in progress), the client is not slow.
         if self.flow.read_paused or (fast_enough and not answered):
             self._start_receipt_timer()
             return
@@ -217,7 +218,7 @@ class Connection(HttpToolsProtocol):
 
     def _on_stall_timeout(self) -> None:
         self._stall_timer = None
-        # Slow is allowed, standing still is not.
+        # A slow reader is allowed, a stalled one is not.
         if self.transport.get_write_buffer_size() < self._unsent:
             self._start_stall_timer()
         else:
@@ -231,7 +232,7 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         if self.cycle.response_started or self.pipeline:
-            # Part of an answer is under way: another one would be taken for its rest.
+            # Part of a response was sent: another one would be taken for its rest.
             self._refused = True
             self._cancel_receipt_timer()
             self.transport.abort()
@@ -244,7 +245,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(431, "headers_too_large", "Request header fields too large", detail)
 
     def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
-        """Answer below the application, then close."""
+        """Send a response below the application, then close."""
         if self._refused:
             return
         self._refused = True

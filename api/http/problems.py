@@ -1,4 +1,4 @@
-"""Pure: every error as an RFC 9457 `application/problem+json` answer with a stable `code`."""
+"""Pure: every error as an RFC 9457 `application/problem+json` response with a stable `code`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BY_STATUS = {
     422: ("validation_error", "The request is not valid"),
 }
 
-#: Told of one request; a client mends the first ones first.
+#: Bound on the faults reported for one request; a client fixes the first ones first.
 FAULTS_MAX = 50
 
 Fault = dict[str, str]
@@ -38,7 +38,7 @@ class JsonTextResponse(Response):
 
 
 def problem_document(status: int, code: str, title: str, detail: str, figures: dict[str, Any]) -> bytes:
-    """The JSON text of a problem; `figures` are further members for machines."""
+    """Return the JSON text of a problem; `figures` are further machine-readable members."""
     head = {
         "type": f"urn:runner:problem:{code}",
         "title": title,
@@ -50,12 +50,12 @@ def problem_document(status: int, code: str, title: str, detail: str, figures: d
 
 
 def error_document(error: RunnerError) -> bytes:
-    """The problem that an error of ours is."""
+    """Return the problem document of a `RunnerError`."""
     return problem_document(error.status, error.code, error.title, error.message, error.detail)
 
 
 def error_response(error: RunnerError) -> Response:
-    """The answer that an error of ours is."""
+    """Return the response for a `RunnerError`."""
     headers = dict(error.detail.get("headers", {}))
     retry_after_s = error.detail.get("retry_after_s")
     if retry_after_s is not None:
@@ -66,14 +66,14 @@ def error_response(error: RunnerError) -> Response:
 
 
 def status_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """The problem for an error that is known by its HTTP status alone."""
+    """Return the problem for an error known only by its HTTP status."""
     phrase = http.HTTPStatus(status).phrase
     code, title = _BY_STATUS.get(status, (phrase.lower().replace(" ", "_"), phrase))
     return Response(problem_document(status, code, title, detail, {}), status, headers, MEDIA_TYPE)
 
 
 def internal_error_response() -> Response:
-    """The answer to our own fault: it tells nothing of the inside; the log has the trace."""
+    """Return the response for a bug of the server: it reveals no internals; the log has the trace."""
     detail = "The server made an error; its log has the details."
     return Response(
         problem_document(500, "internal_error", "Internal error", detail, {}), 500, media_type=MEDIA_TYPE
@@ -81,7 +81,7 @@ def internal_error_response() -> Response:
 
 
 def reply_document(reply: Reply) -> dict[str, Any]:
-    """A coordinator's problem (status >= 400) with all members of a problem."""
+    """Return a coordinator's problem (status >= 400) with all members of a problem document."""
     document = msgspec.json.decode(reply.body) if reply.body else {}
     code, title = _BY_STATUS.get(reply.status, ("error", http.HTTPStatus(reply.status).phrase))
     document.setdefault("code", code)
@@ -91,7 +91,7 @@ def reply_document(reply: Reply) -> dict[str, Any]:
 
 
 def reply_response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
-    """A coordinator's reply as it goes to the client: its JSON text unchanged, or its problem."""
+    """Return the response for a coordinator's reply: its JSON text unchanged, or its problem."""
     if reply.status == 204:
         return Response(status_code=204)
     if reply.status < 400:
@@ -101,12 +101,12 @@ def reply_response(reply: Reply, headers: dict[str, str] | None = None) -> Respo
 
 
 def fault(pointer: str, message: str) -> Fault:
-    """One thing that is wrong with a request."""
+    """Return one fault of a request."""
     return {"pointer": pointer, "message": message}
 
 
 def raise_invalid(faults: list[Fault]) -> NoReturn:
-    """Raise what tells a client all that is wrong with its request."""
+    """Raise the error that reports all faults of a request."""
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     raise ValidationFailed(
@@ -115,7 +115,7 @@ def raise_invalid(faults: list[Fault]) -> NoReturn:
 
 
 def escape_pointer(name: str | int) -> str:
-    """A name as one step of a JSON pointer."""
+    """Return a name as one step of a JSON pointer."""
     return str(name).replace("~", "~0").replace("/", "~1")
 
 

@@ -1,4 +1,4 @@
-"""Pure: query strings and the `Prefer` header, read strictly."""
+"""Pure: parses query strings and the `Prefer` header strictly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAIT_MAX_S = 300
 SEQ_MAX = 2**63 - 1
 STATES: tuple[str, ...] = get_args(State)
 REASONS: tuple[str, ...] = (*get_args(QueuedReason), *get_args(RunningReason), *get_args(ErrorCode))
-#: Query parameters of the interface that this version does not have.
+#: Query parameters of the interface that this version does not support.
 _UNSUPPORTED = frozenset({"run_id"})
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 
@@ -36,16 +36,16 @@ def allow_query(request: Request, *names: str) -> None:
 
 
 def prefer_wait_s(request: Request) -> int | None:
-    """Seconds from `Prefer: wait=N`, cut at 300; None where the client does not ask."""
+    """Return the seconds of `Prefer: wait=N`, at most 300; None without it."""
     prefer = request.headers.get("prefer")
     found = _WAIT.search(prefer) if prefer else None
     return min(int(found[1]), WAIT_MAX_S) if found else None
 
 
 def resume_cursor(request: Request) -> int:
-    """The sequence number after which a stream goes on; 0 for all.
+    """Return the sequence number after which a stream continues; 0 for all events.
 
-    `Last-Event-ID` goes before `?after=`: it is what a browser that reconnects knows.
+    `Last-Event-ID` takes precedence over `?after=`: a browser that reconnects sends it.
     """
     sources = (
         ("/Last-Event-ID", request.headers.get("last-event-id")),
@@ -66,7 +66,7 @@ def resume_cursor(request: Request) -> int:
 
 
 def event_types(request: Request) -> frozenset[str] | None:
-    """The event types asked for: `types=a,b` or the key repeated; None for all."""
+    """Return the requested event types: `types=a,b` or the key repeated; None for all."""
     given = request.query_params.getlist("types")
     if not given:
         return None
@@ -80,7 +80,7 @@ def event_types(request: Request) -> frozenset[str] | None:
 
 
 def parse_job_query(request: Request) -> JobQuery:
-    """The filters of GET /v1/jobs."""
+    """Return the filters of GET /v1/jobs."""
     query = JobQuery()
     faults: list[Fault] = []
     given: dict[str, list[str]] = {}
@@ -112,7 +112,7 @@ def _unknown_parameter(key: str) -> Fault:
 
 
 def _json_value(text: str) -> bytes:
-    """The value as JSON text; what is no JSON is a string."""
+    """Return the value as JSON text; a text that is not JSON becomes a string."""
     try:
         return msgspec.json.encode(msgspec.json.decode(text))
     except (msgspec.MsgspecError, RecursionError):

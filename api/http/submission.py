@@ -1,4 +1,4 @@
-"""Pure: from the JSON of a submit to a `Submission`: every field checked, units resolved, all faults told."""
+"""Pure: parses the JSON of a submit into a `Submission`: checks every field and reports all faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runner.jobs.job import Submission
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 PRIORITIES = {"critical": 90, "high": 70, "normal": 50, "low": 30}
-#: Part of the interface, but not of this version.
+#: Fields of the interface that this version does not support.
 UNSUPPORTED_FIELDS = frozenset(
     {"deadline_at", "gpus", "unique", "after", "run_id", "held", "retention_s", "webhook"}
 )
@@ -31,7 +31,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def parse_name(value: Any) -> str:
-    """A queue's, handler's or tenant's name."""
+    """Return the name of a queue, handler or tenant."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise ValueError("must be a name: 1 to 100 of A-Z a-z 0-9 _ . -")
     return value
@@ -40,9 +40,9 @@ def parse_name(value: Any) -> str:
 def parse_submission(
     body: dict[str, Any], job_id: str, at: str = "", *, now: float
 ) -> Submission | list[Fault]:
-    """What a client asks for in one object, without a look at its handler's schema.
+    """Parse a client's request object, without its handler's schema.
 
-    `at` is the pointer to the object in the request; times are bounded from `now` (UTC epoch seconds) on.
+    `at` is the pointer to the object in the request; times are checked against `now` (UTC epoch seconds).
     """
     faults: list[Fault] = []
     parsed = Submission(id=job_id, handler="", input=b"null")

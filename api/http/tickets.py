@@ -1,4 +1,4 @@
-"""Pure: tickets for streams: who may read what until when, signed, so that any front can check it alone."""
+"""Pure: signed tickets for streams, which any front can check on its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import struct
 
 from runner.errors import Unauthorized
 
-#: A browser's EventSource reconnects by itself with the address that it was given, so a ticket has to live
-#: as long as a page may want to come back, not only until it has connected.
+#: A browser's EventSource reconnects by itself with its original address, so a ticket must live as long as
+#: a page may want to reconnect, not only until the first connection.
 TICKET_S = 3600
 
 _EXPIRY = struct.Struct(">Q")
@@ -17,21 +17,21 @@ _SIGNATURE_BYTES = 32
 
 
 class Tickets:
-    """Makes tickets and checks them. Whoever knows `key` can do both."""
+    """Issues and checks tickets. Anyone with `key` can do both."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def issue(self, expires_at: int, job_id: str | None) -> str:
-        """A ticket for one job's stream, or for all streams, up to `until` (UTC epoch seconds)."""
+        """Return a ticket for one job or all streams, valid until `expires_at` (UTC epoch seconds)."""
         body = _EXPIRY.pack(expires_at) + (job_id or "").encode()
         return base64.urlsafe_b64encode(self._sign(body) + body).rstrip(b"=").decode()
 
     def check(self, ticket: str, job_id: str | None, now: float) -> None:
-        """Whether it opens this job's stream (None: a stream that is of no single job) at this time.
+        """Check that it opens this job's stream (None: a stream of all jobs) at this time.
 
         Raises:
-            Unauthorized: with the reason; of a forged one nothing is told.
+            Unauthorized: with the reason; a forged ticket gets no details.
         """
         raw = _decode(ticket)
         signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
@@ -51,5 +51,5 @@ def _decode(ticket: str) -> bytes:
     try:
         return base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
     except ValueError:
-        # Wrong alphabet or length, and text that is not ASCII.
+        # Wrong alphabet or length, or text that is not ASCII.
         return b""

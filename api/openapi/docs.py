@@ -1,4 +1,4 @@
-"""Effect: the page at /docs: of one piece and our own, so that it works where no other server is in reach."""
+"""Effect: the page at /docs, self-contained so that it works without access to other servers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FOLDER = Path(__file__).parent
 
 
 class DocsPage:
-    """The page, and the policy that lets it run its own script and style and nothing else.
+    """The page, and the policy that allows it nothing but its own script and style.
 
-    It holds nothing that a stranger may not see: what it shows it asks of /openapi.json.
+    It contains nothing confidential: it requests all content from /openapi.json.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class DocsPage:
         )
 
     def response(self, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
-        """The page as an answer."""
+        """Return the page as a response."""
         return HTMLResponse(self.text, status, {"content-security-policy": self.policy, **(headers or {})})
 
 

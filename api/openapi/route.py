@@ -1,4 +1,4 @@
-"""Pure: every route with its parameters and answers: the router and the OpenAPI document are made of it."""
+"""Pure: the route table, from which the router and the OpenAPI document are built."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from api.openapi.schema import NAME, TAG
 from runner.jobs.event import EVENT_TYPES
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-#: Status -> (media type, name of a model or None, what it means).
+#: Status -> (media type, name of a model or None, description).
 Responses = Mapping[int, tuple[str | None, str | None, str]]
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
-#: Problems that any route may answer with: a wrong Host, Origin or token, a stranger in the request, a
-#: fault of ours, no coordinator.
+#: Problems of any route: a wrong Host, Origin or token, an unknown parameter, a bug of the server, no
+#: coordinator.
 COMMON_PROBLEMS = (401, 403, 421, 422, 500, 503)
-#: And those of routes that take a body.
+#: Further problems of routes with a body.
 BODY_PROBLEMS = (413, 415)
 
 
@@ -50,22 +50,22 @@ class RouteSpec:
     #: Model of the body by media type.
     body: dict[str, str | None] = field(default_factory=dict)
     body_required: bool = True
-    #: Tried first, without the framework: the routes on which every job travels.
+    #: Tried first, without the framework: the routes that every job uses.
     bypasses_framework: bool = False
 
     @property
     def is_stream(self) -> bool:
-        """Whether it answers with events; those who read them may come with a ticket."""
+        """Return whether it responds with events; its readers may authenticate by a ticket."""
         return any(media_type == EVENTS for media_type, _, _ in self.responses.values())
 
 
 def query_parameter(name: str, schema: dict[str, Any], description: str = "") -> Parameter:
-    """A query parameter."""
+    """Return a query parameter."""
     return Parameter(name, "query", schema, description)
 
 
 def enum_list(values: tuple[str, ...]) -> dict[str, Any]:
-    """A parameter that may be repeated, of these words."""
+    """Return the schema of a repeatable parameter with these values."""
     return {"type": "array", "items": {"type": "string", "enum": list(values)}}
 
 

@@ -25,10 +25,10 @@ class EventRoutes:
         allow_query(request, "after", "types", "ticket")
         after, types = resume_cursor(request), event_types(request)
         hub = self._front.hub
-        # Watched before it is read: what becomes durable in between comes by the feed.
+        # Subscribed before reading: events that become durable in between arrive as job events.
         channel = hub.subscribe(request.path_params["job_id"])
         try:
-            # Where others read it too, they go on together over pages that are read once.
+            # With other readers, they continue together over pages that are read once.
             max_bytes = PAGE_BYTES if channel.readers == 1 else 1
             fetched = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
         except BaseException:
@@ -43,7 +43,7 @@ class EventRoutes:
 
 
 class _EventStream(Response):
-    """An event source that gives its channel back, whether it was ever read or not."""
+    """An event source that releases its channel whether it was read or not."""
 
     def __init__(self, front: FrontState, channel: JobChannel, reader: JobEventReader) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from api.routes.state import FrontState
 from runner.jobs.traits import NAME_CHARS_MAX
 from runner.protocol import front as front_protocol
 
-#: So long the coordinator may wait until a handler is described, before it does anything.
+#: Longest wait of the coordinator until a handler is described.
 HANDLER_WAIT_S = 30.0
 
 
@@ -29,7 +29,7 @@ _RULES = {"model": _model, "device": parse_name}
 
 
 class ExecutorRoutes:
-    """What an operator does ahead of the jobs."""
+    """Loading and unloading ahead of jobs."""
 
     def __init__(self, front: FrontState) -> None:
         self._front = front

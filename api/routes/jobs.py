@@ -1,4 +1,4 @@
-"""Effect: jobs that exist: look at them, end them, try them again."""
+"""Effect: routes of existing jobs: show, cancel, retry and delete them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from api.routes.state import FrontState
 from runner.errors import NotFound
 from runner.protocol import front as front_protocol
 
-#: A file reference is small; a larger output is never parsed to find one.
+#: Bound on a file reference; a larger output is never parsed to find one.
 _REFERENCE_BYTES = 8192
 REASON_CHARS_MAX = 1000
-#: What a browser may be told about a file; all else is plain bytes.
+#: Media types of files passed on to a browser; all others become plain bytes.
 _SAFE_TYPE = re.compile(
     r"(image/(png|jpeg|gif|webp|bmp|tiff)|(audio|video)/[a-z0-9.+-]+|text/(plain|csv)"
     r"|application/(json|pdf|zip|gzip|x-ndjson|octet-stream))"
@@ -146,7 +146,7 @@ class JobRoutes:
 
 
 class _SavedFileResponse(FileResponse):
-    """A file whose refused ranges are problems like all others."""
+    """A file response whose range errors are problem documents like all others."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = False
@@ -169,7 +169,7 @@ def _unknown_fields(body: dict[str, Any]) -> list[Fault]:
 
 
 def _stat_regular_file(path: Path) -> os.stat_result | None:
-    """The file's figures; None where it is gone or no plain file (a link is none)."""
+    """Return the file's status; None if it is gone or no regular file (a link is none)."""
     try:
         found = path.lstat()
     except OSError:
@@ -178,14 +178,14 @@ def _stat_regular_file(path: Path) -> os.stat_result | None:
 
 
 def _file_url(job_id: str, output: bytes) -> str | None:
-    """Where an output that is one file reference lies; None for any other output."""
+    """Return the URL of an output that is one file reference; None for any other output."""
     if len(output) > _REFERENCE_BYTES or b'"$file"' not in output:
         return None
     value = msgspec.json.decode(output)
     if not isinstance(value, dict) or not isinstance(value.get("$file"), str):
         return None
     url, name = value.get("url"), value.get("name")
-    # A handler may return an object that only looks like a reference: never send a client elsewhere.
+    # A handler may return an object that only looks like a reference: never redirect a client elsewhere.
     if isinstance(url, str) and _FILE_URL.fullmatch(url):
         return url
     return f"/v1/jobs/{job_id}/files/{quote(name, safe='')}" if isinstance(name, str) and name else None

@@ -59,7 +59,7 @@ _JOB = "/v1/jobs/{job_id}"
 
 
 def build_routes(front: FrontState, tickets: Tickets, page: DocsPage) -> tuple[RouteSpec, ...]:
-    """The table for one front."""
+    """Return the route table of one front."""
     table: list[RouteSpec] = []
     document = OpenApiDocument(
         lambda: table, front.config.version, needs_token=bool(front.config.token_sha256)
@@ -178,7 +178,7 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
         RouteSpec("POST", "/v1/queues/{name}/pause", routes.pause, "pause_queue", "queues", queue, (404,)),
         RouteSpec("POST", "/v1/queues/{name}/resume", routes.resume, "resume_queue", "queues", queue, (404,)),
         _get_route("/v1/handlers", routes.handlers, "list_handlers", "handlers", "HandlerList"),
-        # Before the one that any name fits.
+        # Before the route that matches any name.
         RouteSpec(
             "POST", "/v1/handlers/reload", routes.reload, "reload_handlers", "handlers",
             {

@@ -1,4 +1,4 @@
-"""Effect: what all routes share: the link, the handlers, the streams, and whether work is still taken."""
+"""Effect: state shared by all routes: the coordinator, the handlers, the streams and the shutdown."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from runner.errors import RunnerError, ShuttingDown, Unavailable
 from runner.processes.child import FrontConfig
 from runner.protocol import front as front_protocol
 
-#: After `Exit` answers that are still awaited are given up at this time, so that the second is kept.
+#: Time after `Exit` at which pending replies are given up, so that the exit stays within a second.
 EXIT_GRACE_S = 0.5
 
 
 class FrontState:
-    """One front process, without its server. `on_end` is called when the process is to end."""
+    """One front process, without its server. `on_end` is called when the process must exit."""
 
     def __init__(self, config: FrontConfig, on_end: Callable[[], None]) -> None:
         self.config = config
         self.coordinator = CoordinatorClient(self)
         self.catalog = HandlerCatalog()
         self.hub = StreamHub(self.coordinator, config.ping_s)
-        #: As the coordinator told last; None before it has.
+        #: As last reported by the coordinator; None before.
         self.memory_level: str | None = None
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        #: When the shutdown is over (monotonic); None while work is taken.
+        #: End of the shutdown (monotonic); None before a shutdown.
         self._shutdown_deadline_mono: float | None = None
 
     def require_open(self) -> None:
-        """Raises ShuttingDown where no new job is taken any more."""
+        """Raise ShuttingDown if no new job is accepted any more."""
         if self._shutdown_deadline_mono is not None:
             remaining_s = max(1.0, self._shutdown_deadline_mono - time.monotonic())
             raise ShuttingDown("the server is shutting down; try again later", retry_after_s=remaining_s)
@@ -44,7 +44,7 @@ class FrontState:
     async def send_and_wait(
         self, request: Request, message: CoordinatorRequest, wait_s: float
     ) -> CoordinatorReply:
-        """The answer to a question that may take long; given up when the client hangs up."""
+        """Return the reply to a request that may take long; give up when the client hangs up."""
         awaited = self.coordinator.send_request(message, wait_s)
         connection = request.scope.get("state", {}).get("connection")
         if wait_s and isinstance(connection, Connection):
@@ -53,25 +53,25 @@ class FrontState:
         return await awaited
 
     def on_job_events(self, message: front_protocol.JobEvents) -> None:
-        """Called by the link."""
+        """Called by the coordinator client."""
         self.hub.publish(message)
 
     def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
-        """Called by the link."""
+        """Called by the coordinator client."""
         self.catalog.replace(update)
 
     def on_memory_level(self, message: front_protocol.MemoryLevel) -> None:
-        """Called by the link."""
+        """Called by the coordinator client."""
         self.memory_level = message.level
 
     def on_shutdown_begun(self, deadline_s: float) -> None:
-        """Called by the link: reads and streams go on, new jobs are refused."""
+        """Called by the coordinator client: reads and streams continue, new jobs are refused."""
         if self._shutdown_deadline_mono is None:
             self._loop.call_later(deadline_s, self.hub.close)
         self._shutdown_deadline_mono = time.monotonic() + deadline_s
 
     def on_exit_requested(self) -> None:
-        """Called by the link: finish what is being answered."""
+        """Called by the coordinator client: finish pending responses."""
         if self._shutdown_deadline_mono is None:
             self._shutdown_deadline_mono = time.monotonic()
         self.hub.close()
@@ -80,11 +80,11 @@ class FrontState:
         self._on_end()
 
     def on_coordinator_lost(self) -> None:
-        """Called by the link, and where the lifeline ends."""
+        """Called by the coordinator client, and when the lifeline ends."""
         self.fail(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
 
     def fail(self, error: RunnerError) -> None:
-        """Answer all that is under way with `error`, and end."""
+        """Fail all pending requests with `error`, and exit."""
         self.coordinator.fail_pending(error)
         self.hub.close()
         self._on_end()

@@ -1,4 +1,4 @@
-"""Effect: jobs come in: one, many at once, and by the handler's own path."""
+"""Effect: routes that accept jobs: one, many at once, and by the handler's own path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from runner.protocol import front as front_protocol
 
 NDJSON = "application/x-ndjson"
 BULK_MAX = 10_000
-#: So many items are checked before other requests get their turn.
+#: Items checked before other requests get their turn on the event loop.
 _ITEMS_PER_TURN = 200
 
 BulkItem = Submission | bytes
@@ -55,7 +55,7 @@ class SubmitRoutes:
         return await self._accept(request, {"handler": request.path_params["name"], **body})
 
     async def submit_bulk(self, request: Request) -> Response:
-        """Accept up to 10,000 jobs; each gets its own fate, in order."""
+        """Accept up to 10,000 jobs; each gets its own result, in order."""
         self._check_request(request)
         items: list[BulkItem] = []
         async for value, at in self._read_items(request):
@@ -116,7 +116,7 @@ class SubmitRoutes:
         return handler.accept_input(submission, value, at)
 
     async def _check_item(self, value: CheckedJson | list[Fault], at: str) -> BulkItem:
-        """One job of many: what is asked for, or the problem's JSON text."""
+        """Return one job of a bulk request: its submission, or the problem's JSON text."""
         try:
             if isinstance(value, list):
                 raise _validation_error(value)
@@ -133,7 +133,7 @@ class SubmitRoutes:
         return submission
 
     async def _read_items(self, request: Request) -> AsyncIterator[tuple[CheckedJson | list[Fault], str]]:
-        """Each job's JSON value (or its faults) and the pointer to it."""
+        """Yield each job's JSON value (or its faults) and the pointer to it."""
         config = self._front.config
         media_type = require_type(request, JSON, NDJSON)
         text = await read_body(request, config.bulk_max_bytes)
@@ -144,7 +144,7 @@ class SubmitRoutes:
             for index, line in enumerate(lines):
                 yield check_json(line, config.depth_max, f"/{index}"), f"/{index}"
             return
-        # The list and its envelope are two levels more than a job by itself.
+        # The list and its envelope are two levels more than a single job.
         body = parse_json(text, config.depth_max + 2)
         del text
         if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
@@ -174,7 +174,7 @@ class SubmitRoutes:
         handler = self._front.catalog.find_usable(item.handler)
         queue = item.queue or (handler.spec.options.queue if handler is not None else "default")
         base = f"/v1/jobs/{item.id}"
-        # Ids and names hold nothing that JSON would escape.
+        # Ids and names contain no characters that JSON would escape.
         return (
             f'{{"id":"{item.id}","handler":"{item.handler}","queue":"{queue}","state":"queued",'
             f'"urls":{{"self":"{base}","events":"{base}/events","output":"{base}/output",'

@@ -19,13 +19,13 @@ from runner.protocol import front as front_protocol
 
 SystemDocumentName = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "stats"]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: The coordinator answers a reload after 60 s at the latest.
+#: Longest wait for a reload; the coordinator replies within 60 s.
 RELOAD_S = 60.0
 EXECUTORS_MAX = 1000
 
 
 class SystemRoutes:
-    """What an operator looks at."""
+    """Routes for operators."""
 
     def __init__(self, front: FrontState, document: OpenApiDocument, page: DocsPage) -> None:
         self._front = front
@@ -57,7 +57,7 @@ class SystemRoutes:
         return await self._get_document(request, "handler", request.path_params["name"])
 
     async def reload(self, request: Request) -> Response:
-        """Find and describe the handlers anew, from the sources that the server was started with."""
+        """Find and describe the handlers again, from the sources that the server was started with."""
         self._front.require_open()
         await self._refuse_body(request)
         reply = await self._front.send_and_wait(request, front_protocol.ReloadHandlers(0), RELOAD_S)
@@ -153,7 +153,7 @@ class SystemRoutes:
         return reply_response(await self._front.coordinator.request_reply(message))
 
     async def _refuse_body(self, request: Request) -> None:
-        """What is asked for needs no words; an empty object is none."""
+        """Refuse a body, as the request needs none; an empty object is allowed."""
         allow_query(request)
         config = self._front.config
         body = await read_optional_object(

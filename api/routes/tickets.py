@@ -1,4 +1,4 @@
-"""Effect: POST /v1/tickets: for readers of streams that can't send the token."""
+"""Effect: POST /v1/tickets, for readers of streams that can't send the token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JOB_ID = re.compile(r"[0-9a-f-]{36}")
 
 
 class TicketRoutes:
-    """Tickets are given to those who have the token."""
+    """Issues tickets to clients that have the token."""
 
     def __init__(self, front: FrontState, tickets: Tickets) -> None:
         self._front = front

@@ -1,4 +1,4 @@
-"""Effect: pages of stored events: asked for and encoded once for all readers that come by side by side."""
+"""Effect: pages of stored events, requested and encoded once for all concurrent readers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from api.coordinator.client import CoordinatorReply
 from api.streaming import event_ring
 from runner.protocol import front as front_protocol
 
-#: Asked of the coordinator in one page.
+#: Size of one page requested from the coordinator.
 PAGE_BYTES = 128 * 1024
-#: Remembered by one front: readers of one job that start together stay about so close to each other.
+#: Pages cached by one front: readers of one job that start together stay about this close to each other.
 PAGES_CACHED_MAX = 32
 
 
 class RequestSender(Protocol):
-    """The link, as far as pages need it."""
+    """The coordinator's client, as far as pages use it."""
 
     def send_request(self, message: front_protocol.ReadEvents) -> asyncio.Future[CoordinatorReply]:
-        """The coordinator's answer to come."""
+        """Return a future of the coordinator's reply."""
 
 
 class CachedPage:
-    """A page of a job's events, and what it is as server-sent events."""
+    """A page of a job's events, with its encoding as server-sent events."""
 
     __slots__ = ("_encoded_by_types", "page")
 
@@ -32,7 +32,7 @@ class CachedPage:
         self._encoded_by_types: dict[frozenset[str] | None, bytes] = {}
 
     def encode_sse(self, types: frozenset[str] | None) -> bytes:
-        """Its events of these types (None: all)."""
+        """Return its events of these types (None: all)."""
         encoded = self._encoded_by_types.get(types)
         if encoded is None:
             encoded = self._encoded_by_types[types] = event_ring.encode_events(self.page.events, types)
@@ -40,18 +40,19 @@ class CachedPage:
 
 
 class EventPages:
-    """Asks the coordinator for pages, and remembers those that others are about to ask for."""
+    """Requests pages from the coordinator, and caches those that other readers will need soon."""
 
     def __init__(self, coordinator: RequestSender) -> None:
         self._coordinator = coordinator
-        #: (job id, after) -> the page behind it, perhaps still under way; the oldest first.
+        #: (job id, after) -> the page of later events, perhaps still pending; oldest first.
         self._tasks: dict[tuple[str, int], asyncio.Task[CachedPage | front_protocol.Reply]] = {}
 
     async def fetch(
         self, job_id: str, after: int, *, max_bytes: int = PAGE_BYTES
     ) -> CachedPage | front_protocol.Reply:
-        """A page that tells of the job as it is now, or the coordinator's problem. It holds one event at
-        least, where there are any.
+        """Return a page with the job as it is now, or the coordinator's problem.
+
+        The page has at least one event if there are any.
 
         Raises:
             Unavailable
@@ -60,8 +61,9 @@ class EventPages:
         return CachedPage(answer) if isinstance(answer, front_protocol.EventPage) else answer
 
     async def fetch_cached(self, job_id: str, after: int) -> CachedPage | front_protocol.Reply:
-        """The events behind `after`. Events never change: a page that another reader was given will do,
-        though what it tells of the job may be old.
+        """Return the events after `after`.
+
+        Events never change, so a page of another reader can be reused, though its job document may be old.
 
         Raises:
             Unavailable
@@ -73,18 +75,18 @@ class EventPages:
                 del self._tasks[next(iter(self._tasks))]
             task = self._tasks[key] = asyncio.create_task(self.fetch(job_id, after))
             task.add_done_callback(lambda done: self._on_fetched(key, done))
-        # A reader that leaves takes no page from the others.
+        # A reader that leaves must not cancel the page for others.
         return await asyncio.shield(task)
 
     def drop_job(self, job_id: str) -> None:
-        """Its last reader has left."""
+        """Drop a job's pages after its last reader has left."""
         for key in [key for key in self._tasks if key[0] == job_id]:
             del self._tasks[key]
 
     def _on_fetched(
         self, key: tuple[str, int], task: asyncio.Task[CachedPage | front_protocol.Reply]
     ) -> None:
-        """Keep only what stays true: events."""
+        """Keep only what stays valid: pages with events."""
         if not task.cancelled() and task.exception() is None:
             cached = task.result()
             if isinstance(cached, CachedPage) and cached.page.events:

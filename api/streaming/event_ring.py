@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: Kept per watched job; a reader that is further behind reads pages from the store.
+#: Size kept per subscribed job; a reader that is further behind reads pages from the store.
 RING_BYTES = 1024 * 1024
-#: Given to a reader in one write: what a reader that stalls holds in memory.
+#: Largest single write to a reader, and so the memory that a stalled reader holds.
 WRITE_BYTES = 64 * 1024
 
 RETRY_FIELD = b"retry: 2000\n\n"
@@ -14,23 +14,23 @@ StoredEvent = tuple[int, str, bytes]
 
 
 def encode_event(event: StoredEvent) -> bytes:
-    """A stored event as SSE; its data is one line already."""
+    """Return a stored event as SSE; its data is one line already."""
     seq, kind, data = event
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, kind.encode(), data)
 
 
 def encode_events(events: Iterable[StoredEvent], types: frozenset[str] | None) -> bytes:
-    """Stored events as SSE, only of these types (None: all)."""
+    """Return stored events as SSE, only of these types (None: all)."""
     return b"".join([encode_event(event) for event in events if types is None or event[1] in types])
 
 
 def encode_without_id(name: str, data: bytes) -> bytes:
-    """An event without an id: a reader's cursor stays where it was."""
+    """Return an event without an id: a reader's cursor stays where it was."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data.replace(b"\n", b" ").replace(b"\r", b" "))
 
 
 def encode_cursor(seq: int) -> bytes:
-    """Moves a reader's Last-Event-ID and shows it nothing."""
+    """Return bytes that move a reader's Last-Event-ID without an event."""
     return b"id: %d\n\n" % seq
 
 
@@ -44,18 +44,18 @@ class EventRing:
         self._items: list[bytes] = []
         self._types: list[str] = []
         self._bytes = 0
-        #: Sequence number of the first event held; 0 while nothing was ever held.
+        #: Sequence number of the first event held; 0 before any was held.
         self.first_seq = 0
-        #: What was given last, and for what: readers side by side ask the same.
+        #: Results of the latest reads by their arguments: concurrent readers ask for the same.
         self._recent_reads: dict[tuple[int, frozenset[str] | None], tuple[bytes, int]] = {}
 
     @property
     def last_seq(self) -> int:
-        """Sequence number of the last event held, or of the one before `first`."""
+        """Return the sequence number of the last event held, or of the one before `first_seq`."""
         return self.first_seq + len(self._items) - 1
 
     def add(self, events: list[StoredEvent]) -> None:
-        """Append; what is known already is left out, and a hole empties the ring first."""
+        """Append events; skip known ones, and empty the ring first if some are missing in between."""
         for event in events:
             seq = event[0]
             if self._items and seq <= self.last_seq:
@@ -71,14 +71,17 @@ class EventRing:
             self._trim()
 
     def contains(self, seq: int) -> bool:
-        """Whether this event can be taken from here."""
+        """Return whether the ring holds this event."""
         return bool(self._items) and self.first_seq <= seq <= self.last_seq
 
     def read_after(
         self, after: int, types: frozenset[str] | None = None, max_bytes: int = WRITE_BYTES
     ) -> tuple[bytes, int]:
-        """Bytes of the events behind `after` (at least one event, then up to `max_bytes`) and the cursor
-        behind them. Only for an `after` whose next event the ring holds."""
+        """Return the bytes of events after `after` and the cursor behind them.
+
+        The bytes hold at least one event, then up to `max_bytes`. The ring must hold the event next to
+        `after`.
+        """
         key = (after, types)
         found = self._recent_reads.get(key)
         if found is None:
@@ -106,7 +109,7 @@ class EventRing:
         self.first_seq = first
 
     def _trim(self) -> None:
-        # A quarter at once, so that a full ring is not shifted for every event.
+        # Drop a quarter at once, so that a full ring is not shifted for every event.
         target = self._max_bytes * 3 // 4
         dropped = 0
         while self._bytes > target and dropped < len(self._items) - 1:

@@ -1,4 +1,4 @@
-"""Effect: server-sent events of jobs: one watch upstream and one ring for all readers of a job."""
+"""Effect: server-sent events of jobs: one subscription and one ring for all readers of a job."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: Readers are woken at most so often: a wake-up costs about 8 us a reader.
+#: Shortest interval between two wake-ups of readers: one costs about 8 us a reader.
 WAKE_EVERY_S = 0.002
 
 
 class JobChannel:
-    """What the front knows of one watched job, shared by its readers."""
+    """State of one subscribed job, shared by its readers."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         self.ring = event_ring.EventRing()
         self.readers = 0
-        #: The last durable event that was heard of, and whether the job ended with it.
+        #: The latest durable event known, and whether the job ended with it.
         self.last_seq = 0
         self.is_job_ended = False
         self.is_closed = False
-        #: Set by a feed, taken back by the check for silence.
+        #: Set by `publish`, reset by the check for silence.
         self.has_published = False
         self.silence_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -42,10 +42,10 @@ class JobChannel:
         self._woken_at = 0.0
 
     def advance(self, last_seq: int, ended: bool) -> None:
-        """Take in what a feed or a page said."""
+        """Update from job events or a page."""
         if last_seq < self.last_seq:
             return
-        # A page may be older than the feed that overtook it: only a later event makes an end undone.
+        # A page may be older than job events that overtook it: only a later event revokes an end.
         ended = ended or (last_seq == self.last_seq and self.is_job_ended)
         has_advanced = last_seq > self.last_seq or ended != self.is_job_ended
         self.last_seq, self.is_job_ended = last_seq, ended
@@ -58,7 +58,7 @@ class JobChannel:
         self._wake_readers()
 
     async def wait_for_news(self) -> None:
-        """Until there may be something new."""
+        """Wait until there may be new events."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         try:
@@ -100,7 +100,7 @@ class StreamHub:
         self._closed = False
 
     def subscribe(self, job_id: str) -> JobChannel:
-        """The job's channel, watched from now on; give it back by `leave`."""
+        """Return the job's channel, subscribed from now on; release it by `unsubscribe`."""
         channel = self._channels.get(job_id)
         if channel is None:
             channel = self._channels[job_id] = JobChannel(job_id)
@@ -111,7 +111,7 @@ class StreamHub:
         return channel
 
     def unsubscribe(self, channel: JobChannel) -> None:
-        """A reader goes; with the last one the watch ends."""
+        """Release a reader; the last one ends the subscription."""
         channel.readers -= 1
         if channel.readers == 0:
             del self._channels[channel.job_id]
@@ -121,9 +121,9 @@ class StreamHub:
             self._coordinator.send(front_protocol.UnsubscribeEvents(channel.job_id))
 
     def publish(self, message: front_protocol.JobEvents) -> None:
-        """New durable events from the coordinator."""
+        """Add new durable events from the coordinator."""
         channel = self._channels.get(message.job_id)
-        # None: the last reader has left; the coordinator did not know yet.
+        # None: the last reader has left, which the coordinator did not know yet.
         if channel is None or not message.events:
             return
         channel.has_published = True
@@ -131,14 +131,17 @@ class StreamHub:
         channel.advance(message.events[-1][0], message.is_job_ended)
 
     def close(self) -> None:
-        """End all streams; those who come later are ended at once too."""
+        """End all streams, and later ones at once."""
         self._closed = True
         for channel in self._channels.values():
             channel.close()
 
     def _check_silence(self, channel: JobChannel) -> None:
-        """After a silence ask how far the job is: a feed may have been left out (the front's credit was
-        used up), and if it was the last one nothing else would tell."""
+        """Ask for the job's latest event after a silence.
+
+        Job events may have been left out (the front's credit was used up), and after the last one nothing
+        else would reveal that.
+        """
         channel.silence_timer = self._loop.call_later(self._ping_s, self._check_silence, channel)
         is_silent, channel.has_published = not channel.has_published, False
         if not is_silent:
@@ -160,12 +163,12 @@ class StreamHub:
         if isinstance(page, front_protocol.EventPage):
             channel.advance(page.last_seq, page.is_job_ended)
         elif page.status == 404:
-            # Deleted under its readers: there is nothing left to wait for.
+            # Deleted while it was read: no event will come.
             channel.close()
 
 
 class JobEventReader:
-    """One client's way through a job's events: a cursor, first over pages, then over the ring."""
+    """One client's position in a job's events, first over pages, then over the ring."""
 
     def __init__(
         self,
@@ -180,11 +183,11 @@ class JobEventReader:
         self._cached_page: CachedPage | None = cached_page
         self._cursor = after
         self._types = types
-        #: Whether the client's own cursor stands behind `_cursor` because of `types`.
+        #: The client's own cursor is behind `_cursor` because of `types`.
         self._is_cursor_unsent = False
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """All chunks, in order, until the job's last event or the end of the server."""
+        """Yield all chunks, in order, until the job's last event or the end of the server."""
         assert self._cached_page is not None
         prefix = event_ring.RETRY_FIELD + event_ring.encode_without_id("snapshot", self._cached_page.page.job)
         while True:
@@ -193,13 +196,13 @@ class JobEventReader:
                 before = self._cursor
                 chunk = prefix + self._encode_page(cached_page)
                 if not chunk and self._cursor == before < self._channel.last_seq:
-                    # The store tells of less than the feed did: nothing sane is left to send.
+                    # The store has fewer events than were announced: no consistent stream is possible.
                     return
                 prefix, self._cached_page = b"", None
                 if chunk:
                     yield chunk
             elif self._channel.is_closed:
-                # Spread over time, or all of them come back in the same moment.
+                # Randomised, or all clients would reconnect at the same moment.
                 yield b"retry: %d\n\n" % random.randint(1000, 4000)
                 return
             elif self._cursor >= self._channel.last_seq:
@@ -218,7 +221,7 @@ class JobEventReader:
                 return
 
     async def _fetch_page(self) -> bool:
-        """Fetch the next page of what the ring does not hold; False where there is none any more."""
+        """Fetch the next page of events that the ring does not hold; return False if there is none."""
         try:
             answer = await self._hub.pages.fetch_cached(self._channel.job_id, self._cursor)
         except RunnerError as error:
@@ -230,7 +233,7 @@ class JobEventReader:
         return False
 
     def _encode_page(self, cached: CachedPage) -> bytes:
-        """Move the cursor over a page; its bytes, with a `gap` before them for what is gone."""
+        """Move the cursor over a page; return its bytes, after a `gap` for missing events."""
         page = cached.page
         self._channel.advance(page.last_seq, page.is_job_ended)
         reached = page.events[-1][0] if page.events else self._cursor
@@ -240,7 +243,7 @@ class JobEventReader:
             gap = self._encode_gap(first - 1)
             reached = max(reached, first - 1)
         elif not page.events and page.last_seq > self._cursor:
-            # Taken by retention between the two looks.
+            # Retention removed it between the two reads.
             gap = self._encode_gap(page.last_seq)
             reached = page.last_seq
         self._cursor = max(self._cursor, reached)
@@ -253,7 +256,7 @@ class JobEventReader:
 
 
 def event_source_response(reader: JobEventReader, ping_s: float) -> EventSourceResponse:
-    """The response that carries a reader's chunks; a reader that stalls is cut by its connection."""
+    """Return the response with a reader's chunks; its connection cuts a reader that stalls."""
     return EventSourceResponse(
         reader.stream(),
         ping=ping_s,

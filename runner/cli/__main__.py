@@ -1,4 +1,4 @@
-"""Effect: the entry of the command line: picks the command and turns every error into a line and a code."""
+"""Effect: entry point of the command line: selects the command, turns errors into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typer.main import get_command
 from runner.cli import config, doctor, executors, handlers, init, jobs, serve, server_status, submit
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
-#: Exit codes that no error class has.
+#: Exit codes without an error class.
 TIMEOUT, INTERRUPTED, USAGE = 6, 130, 2
 
 
 def build_app() -> typer.Typer:
-    """All commands; what a command needs is imported when it runs."""
+    """Return the app with all commands; each imports what it needs when it runs."""
     app = typer.Typer(
         name="runner",
         epilog="Exit codes: 0 ok, 1 job failed, 2 usage or refused start, 3 not found, or another server "
@@ -73,7 +73,7 @@ def root(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; return the exit code."""
     try:
         code = get_command(build_app()).main(args=arguments, prog_name="runner", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         _print_error(error.message)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read the output has left; nothing more may be flushed to it.
+        # The reader of the output is gone; nothing more may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
@@ -111,7 +111,7 @@ def _print_error(text: str) -> None:
 
 def _print_usage_error(error: typer.TyperException) -> None:
     if error.message.startswith("Usage:"):
-        # Nothing was asked for: the help itself is the answer.
+        # No command was given: print the help.
         print(error.message, file=sys.stderr)
         return
     context = getattr(error, "ctx", None)

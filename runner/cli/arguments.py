@@ -11,15 +11,15 @@ from runner.errors import BadRequest
 
 
 class CommandUsageError(BadRequest):
-    """The command cannot be meant as it was typed."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 def job_input(arguments: Sequence[str], read_stdin: Callable[[], str]) -> Any:
-    """The input that the words spell; `{}` for none.
+    """Return the input that the arguments describe; `{}` for none.
 
-    `key=value` gives text, `key:=json` any JSON value, dots in a key reach inside (`model.name=tiny`).
+    `key=value` sets text, `key:=json` any JSON value; dots in a key select nested fields (`model.name=tiny`).
     `@file` or `-` (standard input) gives the whole input as JSON; keys after it change that one.
     """
     value: Any = None
@@ -35,7 +35,7 @@ def job_input(arguments: Sequence[str], read_stdin: Callable[[], str]) -> Any:
 
 
 def metadata(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The same words as one object; None for none."""
+    """Return the same arguments as one object; None for none."""
     return job_input(arguments, lambda: "{}") if arguments else None
 
 

@@ -1,4 +1,4 @@
-"""Effect: what commands share: the options of all, the client, JSON on stdout."""
+"""Effect: shared parts of commands: common options, the client, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
 
-#: Columns of a table that goes into a file or a pipe: nothing is cut there.
+#: Columns of a table written to a file or a pipe: nothing is cut there.
 PIPE_WIDTH = 240
 
 
 def open_client(url: str | None) -> Client:
-    """A client of the server that the command is about."""
+    """Return a client of the server that the command addresses."""
     from runner.cli.arguments import CommandUsageError
     from runner.client import Client
     from runner.errors import BadRequest
@@ -33,22 +33,22 @@ def open_client(url: str | None) -> Client:
     try:
         return Client(url)
     except BadRequest as error:
-        # No server has refused anything: the address is none.
+        # No server has refused anything: the address itself is invalid.
         raise CommandUsageError(error.message) from None
 
 
 def print_json(value: Any, *, compact: bool = False) -> None:
-    """Write one JSON value to stdout: for people over many lines, `compact` on one."""
+    """Write one JSON value to stdout: indented, or with `compact` on one line."""
     from runner.cli.formatting import format_json
 
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if compact else format_json(value)
-    # A lone surrogate cannot come from JSON in UTF-8, but a terminal of another encoding may lack letters.
+    # JSON in UTF-8 has no lone surrogates, but a terminal of another encoding may lack letters.
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=compact)
 
 
 def open_console() -> Console:
-    """Where tables go."""
+    """Return the console for tables."""
     from rich.console import Console
 
     return Console(

@@ -1,4 +1,4 @@
-"""Effect: `runner config show`: the settings in force, and where each comes from."""
+"""Effect: `runner config show`: the settings in force, with their origins."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -
     for name in ("SETTING", "VALUE", "FROM") if with_origin else ("SETTING", "VALUE"):
         table.add_column(name, overflow="fold", no_wrap=name == "SETTING")
     for one in found:
-        # The setting `config` tells the file's folder: once is enough.
+        # The setting `config` shows the file's folder, so once is enough.
         origin = one.origin.replace(str(file), file.name) if file is not None else one.origin
         row = (one.name, one_line(format_value(one.name, one.value)), one_line(origin))
         table.add_row(*row[: 3 if with_origin else 2])
@@ -60,7 +60,7 @@ def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -
 
 
 def format_value(name: str, value: Any) -> str:
-    """A value as it could stand in the config: units where a number of them is meant."""
+    """Return a value as the config file would have it, with units for quantities."""
     match value:
         case None:
             return "-"

@@ -1,4 +1,4 @@
-"""Effect: `runner doctor`: looks at all that a server needs here, and says what to mend."""
+"""Effect: `runner doctor`: checks everything that a server needs here, and says what to fix."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
     for one in _run_checks(settings_fields(flags), url):
         results.append(one)
         if not as_json:
-            # Each as it comes: some take seconds.
+            # Print each at once: some take seconds.
             print(format_result(one, width, color=color), flush=True)
     state = worst_state(results)
     if as_json:
@@ -70,7 +70,7 @@ def _run_checks(flags: dict[str, Any], url: str | None) -> Iterator[CheckResult]
 
 
 def format_result(result: CheckResult, width: int, *, color: bool = False) -> str:
-    """A finding in lines of at most `width` columns, where no word of it is longer."""
+    """Return a result in lines of at most `width` columns, unless a single word is longer."""
     from runner.cli.formatting import one_line
 
     text_width = width - STATE_WIDTH - SUBJECT_WIDTH

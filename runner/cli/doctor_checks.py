@@ -1,4 +1,4 @@
-"""Effect: takes the figures that `runner doctor` judges, one subject after the other."""
+"""Effect: takes the figures that `runner doctor` judges, one subject after another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runner.stores.sqlite.migrations import APPLICATION_ID
 if TYPE_CHECKING:
     from runner.settings.settings import Settings
 
-#: A driver that has not answered by then hangs.
+#: A driver that has not replied by then hangs.
 SURVEY_TIMEOUT_S = 15.0
 SYNCS = 7
 SYNC_BYTES = 4096
@@ -31,13 +31,13 @@ _MAGIC = b"SQLite format 3\0"
 
 
 def check_machine() -> Iterator[CheckResult]:
-    """What holds whatever the settings are."""
+    """Check the machine, independent of the settings."""
     yield doctor_findings.judge_platform(platform.system(), platform.machine(), platform.release())
     yield doctor_findings.judge_python(sys.version_info[:3], sys.executable)
 
 
 def check_server(settings: Settings, url: str | None) -> Iterator[CheckResult]:
-    """What a server with these settings would meet, and the server that may run already."""
+    """Check what a server with these settings would find, and a server that may already run."""
     from runner.coordinator.storage.data_lock import read_holder
 
     wall, mono = time.time(), time.monotonic()
@@ -47,7 +47,7 @@ def check_server(settings: Settings, url: str | None) -> Iterator[CheckResult]:
     try:
         lock = read_holder(settings.data_dir)
     except OSError:
-        # Nobody's, or out of our reach: what the data folder is found to be says it.
+        # No lock, or no access to it: the check of the data folder reports that.
         lock = None
     holder = None if lock is None else RunningServer(lock.pid, lock.url)
     yield doctor_findings.judge_port(
@@ -61,7 +61,7 @@ def check_server(settings: Settings, url: str | None) -> Iterator[CheckResult]:
 
 
 def survey_gpus(gpus: str, within_s: float = SURVEY_TIMEOUT_S) -> GpuSurvey | str:
-    """What a child has learned of the GPUs, or why there is no answer."""
+    """Return what a child has learned about the GPUs, or why it did not reply."""
     import msgspec
 
     from runner.processes import child as child_processes
@@ -80,7 +80,7 @@ def survey_gpus(gpus: str, within_s: float = SURVEY_TIMEOUT_S) -> GpuSurvey | st
         answer = _read_all(ours, time.monotonic() + within_s)
     finally:
         child.signal(signal.SIGKILL)
-        # Not for long: a process that is stuck in a driver may not even die.
+        # Wait briefly: a process that is stuck in a driver may not even die.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(1.0)
         child.close()
@@ -94,7 +94,7 @@ def survey_gpus(gpus: str, within_s: float = SURVEY_TIMEOUT_S) -> GpuSurvey | st
 
 
 def _read_all(fd: int, deadline_mono: float) -> bytes | None:
-    """All that comes to the end; None when the time is over before."""
+    """Return everything read up to the end; None if the deadline comes first."""
     text = b""
     while True:
         remaining_s = deadline_mono - time.monotonic()
@@ -107,14 +107,14 @@ def _read_all(fd: int, deadline_mono: float) -> bytes | None:
 
 
 def bind_problem(host: str, port: int) -> str | None:
-    """Why the server could not listen there, or None."""
+    """Return why the server could not listen there, or None."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         with socket.socket(family, socket.SOCK_STREAM) as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-            # Where another one listens, only this call fails.
+            # If another program listens there, only this call fails.
             listening.listen(1)
     except OSError as error:
         return error.strerror or str(error)
@@ -154,12 +154,12 @@ def _check_store(path: Path | None, holder: RunningServer | None) -> CheckResult
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path itself, or the first above it that is there."""
+    """Return the path itself, or the first existing one above it."""
     return next(each for each in (path, *path.parents) if os.path.exists(each))
 
 
 def filesystem(path: Path) -> str:
-    """The type of the file system on which a path is; empty if it is not known."""
+    """Return the type of the file system that holds a path; "" if unknown."""
     import psutil
 
     real = path.resolve()
@@ -168,7 +168,7 @@ def filesystem(path: Path) -> str:
 
 
 def measure_syncs(folder: Path) -> list[float]:
-    """Seconds of some small durable writes, as the store makes them; nothing stays there."""
+    """Return the seconds of some small durable writes, as the store makes them; no file is left."""
     taken: list[float] = []
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(SYNCS):
@@ -181,7 +181,7 @@ def measure_syncs(folder: Path) -> list[float]:
 
 
 def read_header(path: Path) -> StoreHeader | None:
-    """What the file's first bytes say; SQLite itself would leave files beside it, even to read it only."""
+    """Return the file's first bytes, decoded; SQLite would create files beside it even for reads."""
     try:
         with path.open("rb") as file:
             head = file.read(100)
@@ -189,7 +189,7 @@ def read_header(path: Path) -> StoreHeader | None:
         return None
     is_sqlite = not head or head.startswith(_MAGIC)
     owner = int.from_bytes(head[68:72])
-    # A store that was killed in its first moments has its name in the log beside the file alone.
+    # A store killed in its first moments has its id only in the log beside the file.
     is_young = owner == 0 and (not head or os.path.exists(f"{path}-wal"))
     is_foreign = is_sqlite and owner != APPLICATION_ID and not is_young
     return StoreHeader(is_sqlite, head[18:20] == b"\2\2", is_foreign)
@@ -203,7 +203,7 @@ def _store_path(settings: Settings) -> Path | None:
 
 
 def _last_written_at(path: Path | None) -> float | None:
-    """When the store was last written to, in UTC epoch seconds."""
+    """Return when the store was last written to, in UTC epoch seconds."""
     try:
         return None if path is None else path.stat().st_mtime
     except OSError:

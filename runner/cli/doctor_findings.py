@@ -1,4 +1,4 @@
-"""Pure: what `runner doctor` makes of the figures that it has taken: fine, worth a look, or in the way."""
+"""Pure: judges the figures that `runner doctor` has taken: good, a warning, or a failure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from runner.cli.formatting import format_duration, format_size, one_line
 
 CheckState = Literal["ok", "warn", "fail"]
 
-#: Below the first a server soon stops taking jobs in, below the second it is worth a look.
+#: Free space below the first soon stops the server from accepting jobs; below the second it is a warning.
 FREE_FAIL_BYTES, FREE_WARN_BYTES = 200 << 20, 5 << 30
-#: Every accept waits for one; those that come meanwhile share the next.
+#: Every accept waits for a sync; accepts during one share the next.
 SYNC_SLOW_S = 0.05
-#: No disk is so fast: the file system keeps it in memory.
+#: No disk is faster: the file system keeps the data in memory.
 SYNC_UNREAL_S = 20e-6
-#: Older ones can damage a write-ahead log; two branches got the mend as well.
+#: Older versions can damage a write-ahead log; two branches have the fix as well.
 SQLITE_FIXED = (3, 51, 3)
 SQLITE_BACKPORTS = {(3, 50): 7, (3, 44): 6}
-#: 2025-01-01: earlier is a clock that nobody has set.
+#: 2025-01-01: an earlier time means that the clock was never set.
 CLOCK_MIN = 1_735_689_600.0
 CLOCK_STEP_S = 0.5
 NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre", "afs", "beegfs")
@@ -31,7 +31,7 @@ VOLATILE = ("tmpfs", "ramfs")
 
 
 class CheckResult(NamedTuple):
-    """One thing that was looked at, and what to do about it."""
+    """One checked subject, and what to do about it."""
 
     subject: str
     state: CheckState
@@ -40,32 +40,32 @@ class CheckResult(NamedTuple):
 
 
 class GpuSurvey(msgspec.Struct):
-    """What a child process has learned of the GPUs."""
+    """What a child process has learned about the GPUs."""
 
     #: None: there is no driver.
     driver: str | None
-    #: All GPUs, those that a mask hides too.
+    #: All GPUs, including those hidden by a mask.
     cards: list[str] = []
-    #: How many of them CUDA_VISIBLE_DEVICES leaves.
+    #: Number of GPUs that CUDA_VISIBLE_DEVICES leaves.
     visible: int = 0
-    #: Those that `--gpus` takes.
+    #: GPUs that `--gpus` selects.
     chosen: list[str] = []
     notes: list[str] = []
-    #: Why `--gpus` can't be followed.
+    #: Why `--gpus` can't be applied.
     error: str | None = None
 
 
 class StoreHeader(NamedTuple):
-    """What the first bytes of a store's file say."""
+    """Contents of the first bytes of a store's file."""
 
     is_sqlite: bool
     is_wal: bool
-    #: Another program's, as far as these bytes tell.
+    #: The file belongs to another program, as far as these bytes tell.
     is_foreign: bool = False
 
 
 class RunningServer(NamedTuple):
-    """Who holds the data folder."""
+    """The server that holds the data folder."""
 
     pid: int
     url: str
@@ -75,7 +75,7 @@ class RunningServer(NamedTuple):
 
 
 def judge_platform(system: str, machine: str, release: str) -> CheckResult:
-    """Whether processes can be pinned and killed here."""
+    """Judge whether processes can be pinned and killed on this platform."""
     text = f"{system} {release} {machine}"
     if system == "Linux" and machine in ("x86_64", "aarch64", "arm64"):
         return CheckResult("platform", "ok", text + (" (WSL)" if "microsoft" in release.lower() else ""))
@@ -84,7 +84,7 @@ def judge_platform(system: str, machine: str, release: str) -> CheckResult:
 
 
 def judge_python(version: tuple[int, int, int], executable: str) -> CheckResult:
-    """Whether the interpreter is new enough."""
+    """Judge whether the interpreter is recent enough."""
     text = f"{'.'.join(map(str, version))} at {executable}"
     if version >= (3, 11, 0):
         return CheckResult("python", "ok", text)
@@ -92,7 +92,7 @@ def judge_python(version: tuple[int, int, int], executable: str) -> CheckResult:
 
 
 def judge_driver(survey: GpuSurvey | str, asked: str) -> CheckResult:
-    """Whether the GPUs that are asked for are there; text says why nothing is known of them."""
+    """Judge whether the requested GPUs exist; a text says why nothing is known about them."""
     is_needed = asked != "none" and not asked.startswith("sim")
     if isinstance(survey, str):
         fix = "see whether nvidia-smi answers, and dmesg; --gpus none serves without"
@@ -113,7 +113,7 @@ def judge_driver(survey: GpuSurvey | str, asked: str) -> CheckResult:
 
 
 def judge_mask(value: str | None, survey: GpuSurvey | str) -> CheckResult:
-    """What CUDA_VISIBLE_DEVICES leaves."""
+    """Judge the devices that CUDA_VISIBLE_DEVICES leaves."""
     subject = "gpu mask"
     if value is None:
         return CheckResult(subject, "ok", "CUDA_VISIBLE_DEVICES is not set: all GPUs are seen")
@@ -133,7 +133,7 @@ def judge_mask(value: str | None, survey: GpuSurvey | str) -> CheckResult:
 
 
 def judge_port(host: str, number: int, problem: str | None, holder: RunningServer | None) -> CheckResult:
-    """Whether the server could listen; `problem` is the system's word on it."""
+    """Judge whether the server could listen; `problem` is the system's error."""
     address = f"{host}:{number}"
     if number == 0:
         return CheckResult(
@@ -150,7 +150,7 @@ def judge_port(host: str, number: int, problem: str | None, holder: RunningServe
 
 
 def judge_folder(path: Path, problem: str | None, free_bytes: int, filesystem: str) -> CheckResult:
-    """Whether jobs can be kept there."""
+    """Judge whether the data folder can store jobs."""
     text = f"{path}: {format_size(free_bytes)} free on {filesystem or 'an unknown file system'}"
     if problem is not None:
         return CheckResult(
@@ -170,7 +170,7 @@ def judge_folder(path: Path, problem: str | None, free_bytes: int, filesystem: s
 
 
 def judge_sync(times_s: Sequence[float]) -> CheckResult:
-    """How long a durable write takes."""
+    """Judge the duration of a durable write."""
     if not times_s:
         return CheckResult("fsync", "warn", "not measured: nothing can be written there", "see data dir")
     middle = median(times_s)
@@ -187,7 +187,7 @@ def judge_sync(times_s: Sequence[float]) -> CheckResult:
 
 
 def judge_sqlite(version: str) -> CheckResult:
-    """Whether the library is one that damages nothing."""
+    """Judge whether the SQLite version is free of bugs that damage files."""
     numbers = tuple(int(part) for part in version.split(".")[:3])
     is_fixed = numbers >= SQLITE_FIXED or numbers[2] >= SQLITE_BACKPORTS.get(
         (numbers[0], numbers[1]), 1 << 30
@@ -199,7 +199,7 @@ def judge_sqlite(version: str) -> CheckResult:
 
 
 def judge_store(path: str | None, header: StoreHeader | None, holder: RunningServer | None) -> CheckResult:
-    """What the file of the jobs is; it is not looked into while a server has it."""
+    """Judge the store's file; it is not read while a server holds it."""
     if path is None:
         return CheckResult("store", "ok", "memory: jobs are gone when the server ends")
     if holder is not None:
@@ -222,7 +222,7 @@ def judge_store(path: str | None, header: StoreHeader | None, holder: RunningSer
 def judge_clock(
     wall: float, wall_elapsed_s: float, mono_elapsed_s: float, store_written: float | None
 ) -> CheckResult:
-    """Whether the wall clock can be believed; `wall` and `store_written` are UTC epoch seconds."""
+    """Judge whether the wall clock is plausible; `wall` and `store_written` are UTC epoch seconds."""
     fix = "set the clock, and keep it by NTP (timedatectl set-ntp true)"
     if wall < CLOCK_MIN:
         return CheckResult("clock", "fail", "it is before 2025: nobody has set it", fix)
@@ -238,7 +238,7 @@ def judge_clock(
 def judge_handlers(
     states: Sequence[tuple[str, str]], unused: Sequence[str], refusal: str | None
 ) -> CheckResult:
-    """Whether all of (name, state) import; `refusal`: why a server would not start with them."""
+    """Judge whether all of (name, state) import; `refusal`: why a server would not start with them."""
     if refusal is not None:
         return CheckResult("handlers", "fail", refusal, "mend --handlers, or sources in the config")
     broken = [name for name, state in states if state != "ok"]
@@ -257,8 +257,11 @@ def judge_handlers(
 def judge_server(
     url: str, status: str | None, problem: str | None, *, is_expected: bool, levels: Sequence[str] = ()
 ) -> CheckResult:
-    """What answers at `url`: `said` is /readyz's status, `problem` why there is none or what it lacks, `seen`
-    by what it knows of each GPU who uses its bytes."""
+    """Judge the server at `url`.
+
+    `status` is that of /readyz, `problem` why there is none or what is missing, `levels` the memory
+    attribution of each GPU.
+    """
     if status == "ok":
         known = f"; bytes are known by: {', '.join(levels)}" if levels else ""
         return CheckResult("server", "ok", f"{url} is ready{known}")
@@ -276,6 +279,6 @@ def judge_server(
 
 
 def worst_state(results: Sequence[CheckResult]) -> CheckState:
-    """The state of all together."""
+    """Return the worst state among the results."""
     order: tuple[CheckState, ...] = ("ok", "warn", "fail")
     return max((one.state for one in results), key=order.index, default="ok")

@@ -1,4 +1,4 @@
-"""Effect: `runner load` and `runner unload`: have a handler's executors ready ahead of its jobs, or gone."""
+"""Effect: `runner load` and `runner unload`: load a handler's executors ahead of its jobs, or unload them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Model = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="ID", help="Only there, such as gpu0.")]
 
-#: The line is looked at so often; a load that is quicker shows none.
+#: Interval at which the reason is checked; a faster load shows none.
 POLL_S = 0.5
 
 
@@ -70,7 +70,7 @@ def unload(
 
 
 class LoadProgress:
-    """Says on standard error what a load waits for, while another call waits for its end."""
+    """Prints on standard error why a load waits, while another call waits for its end."""
 
     def __init__(self, url: str | None, handler: str, model: str | None, device: str | None) -> None:
         self._url = url
@@ -102,7 +102,7 @@ class LoadProgress:
                 try:
                     document = client.handler(self._handler)
                 except (RunnerError, TimeoutError):
-                    # The other call meets the same, and tells.
+                    # The other call gets the same error and reports it.
                     continue
                 self._print(self._progress_text(document), time.monotonic() - begin)
 

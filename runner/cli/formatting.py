@@ -1,4 +1,4 @@
-"""Pure: figures as people read them: sizes, durations, ages, JSON, and one-line text."""
+"""Pure: formats figures for people: sizes, durations, ages, JSON and one-line text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from runner.formats.printable import printable
 
-#: Columns that a list of numbers takes at most.
+#: Longest line in a list of numbers, in columns.
 NUMBERS_WIDTH = 96
 
 
 def format_size(count: float | None) -> str:
-    """Bytes in the largest unit that leaves a number above 1: `512 B`, `1.5 GiB`; None is a dash."""
+    """Return bytes in the largest unit that leaves a number above 1: `512 B`, `1.5 GiB`; None is a dash."""
     if count is None:
         return "-"
     value, unit = float(count), "B"
@@ -26,7 +26,7 @@ def format_size(count: float | None) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """`340 ms`, `12.5 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`; None is a dash."""
+    """Return `340 ms`, `12.5 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`; None is a dash."""
     if seconds is None:
         return "-"
     if seconds < 1:
@@ -42,7 +42,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_age(at: str | None, now: datetime) -> str:
-    """How long ago an RFC 3339 time was, in one unit: `12 s`; `in 5 m` for a later one."""
+    """Return the age of an RFC 3339 time in one unit: `12 s`; `in 5 m` for a later one."""
     if not at:
         return "-"
     past = (now - datetime.fromisoformat(at).astimezone(UTC)).total_seconds()
@@ -55,7 +55,7 @@ def format_age(at: str | None, now: datetime) -> str:
 
 
 def elapsed_s(start: str | None, end: str | None, now: datetime) -> float | None:
-    """Seconds from `start` to `end`, or to now where it has not ended; None where it has not begun."""
+    """Return the seconds from `start` to `end`, or to now without an end; None without a start."""
     if not start:
         return None
     until = datetime.fromisoformat(end) if end else now
@@ -63,16 +63,16 @@ def elapsed_s(start: str | None, end: str | None, now: datetime) -> float | None
 
 
 def one_line(text: object, width: int = 0) -> str:
-    """Printable text on one line, cut to `width` (0: not cut)."""
+    """Return printable text on one line, cut to `width` (0: not cut)."""
     flat = " ".join(printable(text).split())
     return flat[: width - 1] + "…" if width and len(flat) > width else flat
 
 
 def format_progress(document: Mapping[str, Any]) -> str:
-    """`62%  31/50  epoch 5  loss 0.12` on one line."""
+    """Return `62%  31/50  epoch 5  loss 0.12` on one line."""
     done, total, fraction = (document.get(name) for name in ("done", "total", "fraction"))
     parts = [] if fraction is None else [f"{fraction:.0%}"]
-    # A total of 100 is the percentage once more.
+    # A total of 100 would only repeat the percentage.
     if total not in (None, 100) and done is not None:
         parts.append(f"{done:g}/{total:g}")
     if document.get("message"):
@@ -84,7 +84,7 @@ def format_progress(document: Mapping[str, Any]) -> str:
 
 
 def format_json(value: Any, margin: str = "") -> str:
-    """A JSON value over many lines. Numbers of a list share lines: a vector would fill ten screens."""
+    """Return JSON over several lines. Numbers of a list share lines: a vector would fill ten screens."""
     inner = margin + "  "
     if isinstance(value, Mapping) and value:
         rows = [

@@ -1,4 +1,4 @@
-"""Effect: `runner handlers`: those of the server, having it take them in anew, a check without a server."""
+"""Effect: `runner handlers`: list the server's handlers, reload them, or check sources without a server."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
     if as_json:
         print_json(found)
     else:
-        # Where only some sources are looked at, the others' tables are no mistake.
+        # When only some sources are checked, tables of other handlers are no mistake.
         _print_checked(found, [] if sources else overrides.unused_tables(spec.name for spec in specs))
     raise typer.Exit(1 if broken else 0)
 
@@ -90,7 +90,7 @@ def reload(as_json: AsJson = False, url: Url = None) -> None:
 
 
 def describe_handlers(settings: Settings) -> list[HandlerSpec]:
-    """All handlers that a server with these settings would have, by name. Raises RefusedStart."""
+    """Return all handlers that a server with these settings would have, by name. Raises RefusedStart."""
     import asyncio
     from pathlib import Path
 
@@ -105,7 +105,7 @@ def describe_handlers(settings: Settings) -> list[HandlerSpec]:
             entry_points=settings.entry_points,
             env=briefing.executor_env(),
             cwd=Path.cwd(),
-            # Nothing that is remembered counts: what was fine then may be broken now.
+            # No cached description counts: a source may be broken now.
             cache={},
             on_change=lambda: None,
         )

@@ -1,4 +1,4 @@
-"""Effect: `runner init`: writes the files of a new project, over nothing that is there."""
+"""Effect: `runner init`: writes the files of a new project and overwrites none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def init(folder: Folder = Path(".")) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in FILES.items():
-            # "x": nothing is overwritten that came in between.
+            # "x": a file created in the meantime is not overwritten.
             with (folder / name).open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:

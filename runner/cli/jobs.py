@@ -1,4 +1,4 @@
-"""Effect: `runner jobs` and `runner job ...`: look at jobs and act on them."""
+"""Effect: `runner jobs` and `runner job ...`: show jobs and act on them."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ from runner.formats.printable import printable
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-#: Plain lines of progress come at most so often, and the last one always.
+#: Shortest interval of plain progress lines; the last one is always printed.
 PROGRESS_EVERY_S = 1.0
 
 
 class Display(Protocol):
-    """Something that shows events; use it as a context."""
+    """Shows events; used as a context manager."""
 
     def show(self, event: JobEvent) -> None:
         """Show one event."""
@@ -43,7 +43,7 @@ class Display(Protocol):
 
 
 def open_display(name: str, stream: TextIO = sys.stderr) -> Display:
-    """What fits the stream."""
+    """Return the display that suits the stream."""
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return BarDisplay(name, stream)
     return LineDisplay(stream, time.monotonic)
@@ -60,7 +60,7 @@ class LineDisplay:
         self._last_status = ""
 
     def show(self, event: JobEvent) -> None:
-        """Write it down; progress only now and then."""
+        """Print the event; progress only at intervals."""
         if isinstance(event, ProgressEvent):
             now = self._clock()
             if self._printed_at is not None and now - self._printed_at < PROGRESS_EVERY_S:
@@ -72,7 +72,7 @@ class LineDisplay:
         if not isinstance(event, SnapshotEvent):
             self._print_pending()
         text = _event_text(event)
-        # The same wait may be told twice, by two reasons that read alike.
+        # The same wait may be reported twice, by two reasons with equal text.
         if text and not (isinstance(event, StatusEvent) and text == self._last_status):
             self._print(text)
         if isinstance(event, StatusEvent):
@@ -96,7 +96,7 @@ class LineDisplay:
 
 
 class BarDisplay:
-    """A progress bar that stays at the bottom while what the handler writes scrolls above it."""
+    """A progress bar that stays at the bottom while the handler's output scrolls above it."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
         from rich.console import Console
@@ -117,7 +117,7 @@ class BarDisplay:
         self._task: TaskID = self._bar.add_task(name, total=None, words="", percent="    ")
 
     def show(self, event: JobEvent) -> None:
-        """Move the bar, or print above it."""
+        """Update the bar, or print above it."""
         if isinstance(event, ProgressEvent):
             has_fraction = event.fraction is not None
             self._bar.update(
@@ -130,7 +130,7 @@ class BarDisplay:
             )
         elif isinstance(event, StatusEvent):
             if self._ended:
-                # It is retried: the bar begins anew.
+                # The job is retried: reset the bar.
                 self._bar.reset(self._task, percent="    ", words="")
                 self._ended = False
             self._bar.update(self._task, words=one_line(_event_text(event), self._text_width))

@@ -1,4 +1,4 @@
-"""Pure: the files with which `runner init` begins a project."""
+"""Pure: the files that `runner init` writes."""
 
 from __future__ import annotations
 
@@ -86,5 +86,5 @@ def test_an_empty_text_is_refused(client: ServedClient) -> None:
         client.submit("count-words", {"text": ""})
 '''
 
-#: Name in the folder -> content, in the order in which they are told.
+#: File name -> content, in the order in which they are reported.
 FILES = {"handlers.py": HANDLERS, "runner.toml": CONFIG, "test_handlers.py": TEST}

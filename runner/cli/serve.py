@@ -125,12 +125,12 @@ def serve(
 
 
 def print_banner(document: dict[str, Any]) -> None:
-    """Print the panel, framed where stdout is a terminal."""
+    """Print the banner, framed if stdout is a terminal."""
     from runner.cli.startup_banner import format_banner
 
     terminal = sys.stdout.isatty()
     text = format_banner(document, terminal=terminal, color=terminal and "NO_COLOR" not in os.environ)
-    # A terminal of an old encoding has no frame to draw with.
+    # A terminal with an old encoding lacks the frame characters.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()

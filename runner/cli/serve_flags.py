@@ -1,4 +1,4 @@
-"""Pure: the flags of `runner serve`, for commands that are about the server that they would start."""
+"""Pure: the flags of `runner serve`, for commands about the server that they would start."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runner.cli.serve import serve
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: Flags that are spelled otherwise than their field of the settings.
+#: Flags whose names differ from the fields of the settings.
 FLAG_FIELDS = {"grace": "grace_s", "allow_host": "allow_hosts", "allow_origin": "allow_origins"}
 
 
 def with_serve_flags(*only: str) -> Callable[[Command], Command]:
-    """Let a command take the flags of `runner serve` (or `only` these) in its `**flags`."""
+    """Give a command the flags of `runner serve` (or `only` these) in its `**flags`."""
 
     def change(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
@@ -29,5 +29,5 @@ def with_serve_flags(*only: str) -> Callable[[Command], Command]:
 
 
 def settings_fields(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that were given, by the fields of the settings."""
+    """Return the given flags by field of the settings."""
     return {FLAG_FIELDS.get(name, name): value for name, value in flags.items() if value not in (None, [])}

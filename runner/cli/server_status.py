@@ -1,4 +1,4 @@
-"""Effect: `runner ps`, `devices` and `queues`: what the server has and does, and a hand on it."""
+"""Effect: `runner ps`, `devices`, `stats` and `queues`: show the server's resources and change them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from runner.cli.common_options import AsJson, Url, open_client, open_console, pr
 
 
 class QueueAction(StrEnum):
-    """What can be done to a queue."""
+    """Actions on a queue."""
 
     pause = "pause"
     resume = "resume"
 
 
 class DeviceAction(StrEnum):
-    """What can be done to a device."""
+    """Actions on a device."""
 
     drain = "drain"
     resume = "resume"

@@ -1,4 +1,4 @@
-"""Pure: what `runner serve` shows once it is ready."""
+"""Pure: formats the banner of `runner serve`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from runner.cli.formatting import format_size, one_line
 
-#: Words beside the bar of a device; a terminal of 80 columns fits all.
+#: Columns of the text beside the bar of a device; a terminal of 80 columns fits all.
 WIDTH = 76
 LABEL = 10
 
 
 def format_banner(document: Mapping[str, Any], *, terminal: bool = False, color: bool = False) -> str:
-    """The panel as text: framed for a terminal, plain `label  text` lines otherwise.
+    """Return the banner: framed for a terminal, plain `label  text` lines otherwise.
 
     `document`: `{"url", "version", "devices": [{"id", "name", "total_bytes", "free_bytes", "note"?}],
     "handlers": {"ok", "broken": [name], "describing"}, "store", "notes": [text], "exposure"}`.

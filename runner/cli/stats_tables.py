@@ -1,4 +1,4 @@
-"""Pure: the document of /stats as tables for people."""
+"""Pure: formats the document of /stats as tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Document = Mapping[str, Any]
 
 
 def stats_tables(found: Document) -> Iterator[Table]:
-    """The whole, then who had what: by handler, by tenant, by device."""
+    """Yield the totals, then usage by handler, by tenant and by device."""
     yield _totals(found)
     handlers = _table("HANDLER", "RUNS", "P50", "P95", "WAIT P50", "P95", "ON DEVICES", "GRANTED")
     for name, own in found["handlers"].items():

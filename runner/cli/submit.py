@@ -1,4 +1,4 @@
-"""Effect: `runner submit` and `runner run`: a job is handed in, and followed to its end."""
+"""Effect: `runner submit` and `runner run`: submit a job, and follow it to its end."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ Wait = Annotated[
     str | None, typer.Option("--wait", metavar="TIME", help="Stop waiting after this; the job goes on.")
 ]
 
-#: How long a job that Ctrl-C cancelled may take to end.
+#: Longest wait for the end of a job that Ctrl-C cancelled.
 CANCEL_S = 5.0
 
 
 class _TimeLimitReached(BaseException):
-    """No TimeoutError yet: on its way out through the connection that would be taken for a cut."""
+    """Not a TimeoutError: the connection that it passes through would take that for a disconnect."""
 
 
 def submit(
@@ -162,7 +162,7 @@ def show_events(handle: JobHandle[Any], name: str) -> None:
 
 
 def print_result(handle: JobHandle[Any], *, as_json: bool) -> None:
-    """Print what an ended job gave; its failure is raised."""
+    """Print the output of an ended job; raise its failure."""
     if as_json:
         print_json(handle.wait())
         with contextlib.redirect_stdout(None):
@@ -182,7 +182,7 @@ def time_limit(seconds: float | None, job_id: str) -> Iterator[None]:
         raise _TimeLimitReached
 
     before = signal.signal(signal.SIGALRM, on_alarm)
-    # A timer of 0 would be no timer at all.
+    # A timer of 0 would be disabled.
     signal.setitimer(signal.ITIMER_REAL, max(0.001, seconds))
     try:
         yield
@@ -194,7 +194,7 @@ def time_limit(seconds: float | None, job_id: str) -> Iterator[None]:
 
 
 def parse_duration(text: str | None, option: str) -> float | None:
-    """Seconds of a duration that was typed; None where none was."""
+    """Return the seconds of a duration option; None if it was not given."""
     from runner.formats.units import parse_seconds
 
     try:
@@ -219,7 +219,7 @@ def _submit(
 
 
 def _priority(text: str | None) -> int | str | None:
-    """A number, or a word that the server knows; it refuses any other."""
+    """Return a number, or a word for the server, which refuses unknown ones."""
     return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 

@@ -1,4 +1,4 @@
-"""Pure: the server's documents as tables for people."""
+"""Pure: formats the server's documents as tables."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ COLORS = {
     "paused": "yellow",
     "drained": "yellow",
 }
-#: Reasons that say nothing beside their state.
+#: Reasons that add nothing to their state.
 _PLAIN_REASONS = (None, "running", "ready")
 
 
 def jobs(found: Iterable[Document], now: datetime) -> Table:
-    """One line per job."""
+    """Return one line per job."""
     table = _table("ID", "STATE", "HANDLER", "AGE", "TOOK")
     for job in found:
         took = elapsed_s(job.get("started_at"), job.get("finished_at"), now)
@@ -55,7 +55,7 @@ def jobs(found: Iterable[Document], now: datetime) -> Table:
 
 
 def state(job: Document) -> Text:
-    """The state, with how far it is, or with the reason where that says more."""
+    """Return the state, with its progress, or with the reason if that says more."""
     word = str(job["state"])
     text = Text(word, style=COLORS.get(word, ""))
     reason, fraction = job.get("reason"), (job.get("progress") or {}).get("fraction")
@@ -67,8 +67,10 @@ def state(job: Document) -> Text:
 
 
 def devices(found: Iterable[Document]) -> Table:
-    """One line per device with every byte of it: what is free and what is not add up to the whole. SEEN is
-    the level to which it is known who uses what."""
+    """Return one line per device; the columns of its memory add up to the total.
+
+    SEEN is the level of memory attribution.
+    """
     kinds = ("free", "reserved", "draining", "foreign", "headroom", "total")
     table = _table(
         *("DEVICE", "FREE", "PROMISED", "LEAVING", "FOREIGN", "HEADROOM", "OF", "LOADED"),
@@ -80,7 +82,7 @@ def devices(found: Iterable[Document]) -> Table:
             health = "drained" if health == "ok" else f"drained, {health}"
         free, *others = (format_size(device.get(f"{kind}_bytes")) for kind in kinds)
         if device.get("short_bytes"):
-            # Others took what was promised.
+            # Other programs took memory that is granted.
             free = f"-{format_size(device['short_bytes'])}"
         table.add_row(
             str(device["id"]),
@@ -95,7 +97,7 @@ def devices(found: Iterable[Document]) -> Table:
 
 
 def executors(found: Iterable[Document]) -> Table:
-    """One line per loaded handler, device by device, with its model and the jobs that it has now."""
+    """Return one line per loaded handler, device by device, with its model and its current jobs."""
     table = _table("DEVICE", "HANDLER", "MEMORY", "GRANTED", "CHARGED", "NOW")
     for device in found:
         loaded = device.get("executors") or ()
@@ -116,7 +118,7 @@ def executors(found: Iterable[Document]) -> Table:
 
 
 def queues(found: Iterable[Document]) -> Table:
-    """One line per queue with its counts."""
+    """Return one line per queue with its counts."""
     words = ("queued", "running", "succeeded", "failed", "cancelled")
     table = _table("QUEUE", "", *(word.upper() for word in words), "OLDEST", "RUN")
     for queue in found:
@@ -132,7 +134,7 @@ def queues(found: Iterable[Document]) -> Table:
 
 
 def handlers(found: Iterable[Document]) -> Table:
-    """One line per handler: what it needs and what was learned of it."""
+    """Return one line per handler: its needs and what was learned."""
     table = _table("HANDLER", "STATE", "NEEDS", "RUNS", "P50", "WHAT IT IS")
     for handler in found:
         word, figures = str(handler["state"]), handler.get("figures") or {}
@@ -148,7 +150,7 @@ def handlers(found: Iterable[Document]) -> Table:
 
 
 def checked_handlers(found: Iterable[Document]) -> Table:
-    """One line per handler that was described without a server: what it needs and where it is."""
+    """Return one line per handler that was described without a server: its needs and location."""
     table = _table("HANDLER", "STATE", "NEEDS", "FROM", "WHAT IT IS")
     for handler in found:
         word, options = str(handler["state"]), handler["options"]
@@ -163,7 +165,7 @@ def checked_handlers(found: Iterable[Document]) -> Table:
 
 
 def needs(options: Document, learned: Sequence[Document]) -> str:
-    """What one executor of a handler takes: as declared, or from the least to the most that was learned."""
+    """Return the memory of one executor of a handler: as declared, or the learned range."""
     gpus, vram, ram = options.get("gpus") or 0, options.get("vram_bytes"), options.get("ram_bytes")
     parts = [] if gpus == 0 else ["1 GPU" if gpus == 1 else f"{gpus} GPUs"]
     measured = [row["vram"]["grant_bytes"] for row in learned if row["vram"] and row["vram"]["peak_bytes"]]
@@ -179,7 +181,7 @@ def needs(options: Document, learned: Sequence[Document]) -> str:
 
 
 def attempts(found: Iterable[Document]) -> Table:
-    """One line per start of a job."""
+    """Return one line per attempt of a job."""
     table = _table("ATTEMPT", "DEVICE", "GRANTED", "LOAD", "RUN", "PEAK", "ERROR")
     for attempt in found:
         error = attempt.get("error")
@@ -196,7 +198,7 @@ def attempts(found: Iterable[Document]) -> Table:
 
 
 def placements(found: Iterable[Document]) -> Table:
-    """One line per device that may run a waiting job: what it has, what the job needs, what is in the way."""
+    """Return one line per device for a waiting job: what it has, what the job needs, what is in the way."""
     table = _table("DEVICE", "FREE", "NEEDED", "THERE")
     for device in found:
         needed = device.get("needed_bytes")
@@ -211,7 +213,7 @@ def placements(found: Iterable[Document]) -> Table:
 
 
 def job(document: Document, now: datetime) -> Table:
-    """Everything of one job, a line per field."""
+    """Return everything of one job, a line per field."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -262,6 +264,6 @@ def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
 def _table(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in names:
-        # What has no room goes on in the next line; nothing is cut off.
+        # A text that is too wide continues in the next line; nothing is cut off.
         table.add_column(name, overflow="fold")
     return table

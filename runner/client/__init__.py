@@ -1,4 +1,4 @@
-"""Pure: the Python client: one core of operations, two thin shells over it."""
+"""Pure: the Python client: one core of operations with two thin clients over it."""
 
 from runner.client.async_client import AsyncClient, AsyncJobHandle
 from runner.client.events import (

@@ -1,4 +1,4 @@
-"""Effect: the client for programs with an event loop; the twin of `blocking`, over the same operations."""
+"""Effect: the client for programs with an event loop; the twin of `sync_client`, over the same operations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger("runner.client")
 
 
 class AsyncJobHandle(Generic[T]):
-    """A job that was handed in; T is what its handler returns."""
+    """A submitted job; T is the type that its handler returns."""
 
     def __init__(self, client: AsyncClient, job_id: str, read: Callable[[Any], Any] | None = None) -> None:
         self.id = job_id
@@ -43,34 +43,34 @@ class AsyncJobHandle(Generic[T]):
         self._progress_task: asyncio.Task[None] | None = None
 
     async def result(self, timeout: float | str | None = None) -> T:
-        """The output, once the job has ended.
+        """Return the output once the job has ended.
 
         Raises:
-            JobFailed: with the job's `error`.
-            JobCancelled: with its reason in `error`.
-            TimeoutError: `timeout` (seconds or "5m") is over; the job goes on.
+            JobFailed: the job failed; it has the job's `error`.
+            JobCancelled: the job was cancelled; the reason is in `error`.
+            TimeoutError: `timeout` (seconds or "5m") is over; the job continues.
         """
         output = await self._client._perform(operations.result(self.id, **self._client._time_bounds(timeout)))
         if self._progress_task is not None:
-            # The last progress came before the end; let it be told before the caller goes on.
+            # The last progress came before the end: deliver it before the caller continues.
             await asyncio.wait({self._progress_task}, timeout=2.0)
         value: T = self._read_output(output) if self._read_output is not None else output
         return value
 
     async def wait(self, timeout: float | str | None = None) -> Job:
-        """The job once it has ended, however it did. Raises TimeoutError."""
+        """Return the job once it has ended in any state. Raises TimeoutError."""
         return await self._client.wait(self.id, timeout)
 
     async def status(self) -> Job:
-        """The job as it is now."""
+        """Return the job as it is now."""
         return await self._client.get(self.id)
 
     def events(self, after: int | None = None, types: Sequence[str] = ()) -> AsyncIterator[JobEvent]:
-        """The job's events as they come, from the first (or after a number) to the end of the job."""
+        """Yield the job's events as they come, from the first (or after a number) to the end of the job."""
         return self._client.events(self.id, after, types)
 
     def on_progress(self, fn: Callable[[ProgressEvent], object]) -> Callable[[], None]:
-        """Call `fn` with every progress from a task of its own; returns what ends that."""
+        """Call `fn` with every progress event in a task of its own; return a function that stops it."""
         self._listeners.append(fn)
         if self._progress_task is None:
             self._progress_task = asyncio.create_task(self._follow_progress(), name=f"progress-{self.id}")
@@ -85,7 +85,7 @@ class AsyncJobHandle(Generic[T]):
         return remove
 
     async def cancel(self, reason: str | None = None) -> Job:
-        """Ask for a cancel; a running job ends a little later."""
+        """Request a cancel; a running job ends a little later."""
         return await self._client.cancel(self.id, reason)
 
     async def retry(self) -> Job:
@@ -93,15 +93,15 @@ class AsyncJobHandle(Generic[T]):
         return await self._client.retry(self.id)
 
     async def explain(self) -> dict[str, Any]:
-        """Why the job waits, with the figures."""
+        """Return why the job waits, with the figures."""
         return await self._client.explain(self.id)
 
     async def file(self, name: str) -> bytes:
-        """The bytes of a file that the job saved."""
+        """Return the bytes of a file that the job saved."""
         return await self._client.file(self.id, name)
 
     def __repr__(self) -> str:
-        """The id is what tells handles apart."""
+        """Return a text with the id, which tells handles apart."""
         return f"<AsyncJobHandle {self.id}>"
 
     async def _follow_progress(self) -> None:
@@ -113,18 +113,18 @@ class AsyncJobHandle(Generic[T]):
         except RunnerError as error:
             log.warning("progress of job %s is not followed any more: %s", self.id, error)
         except RuntimeError:
-            # The client was closed, which also ends this.
+            # Closing the client also ends this.
             log.debug("progress of job %s: the client was closed", self.id)
         self._progress_task = None
 
 
 class AsyncClient:
-    """Talks to one server. `url` defaults to RUNNER_URL or this machine, `token` to RUNNER_TOKEN."""
+    """A client of one server. `url` defaults to RUNNER_URL or this machine, `token` to RUNNER_TOKEN."""
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = client_http.server_url(url)
         self._http = httpx2.AsyncClient(**client_http.http_options(self.url, token))
-        #: The server has answered: from then on a short absence of it is waited out.
+        #: The server has answered: from then on a short absence is waited out.
         self._has_answered = False
 
     async def aclose(self) -> None:
@@ -132,7 +132,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
-        """The client itself."""
+        """Return the client itself."""
         return self
 
     async def __aexit__(
@@ -164,7 +164,7 @@ class AsyncClient:
     async def submit(
         self, handler: Any, input: object = None, **options: Unpack[JobOptions]
     ) -> AsyncJobHandle[Any]:
-        """Hand in one job: a handler's name, class or function and its input. Durable on return."""
+        """Submit one job: a handler's name, class or function and its input. Durable on return."""
         body = operations.submit_body(handler_name(handler), input, options)
         job = await self._perform(operations.submit(body))
         return AsyncJobHandle(self, job.id, output_reader(handler))
@@ -172,10 +172,10 @@ class AsyncClient:
     async def submit_many(
         self, handler: Any, inputs: Iterable[object], **options: Unpack[JobOptions]
     ) -> list[AsyncJobHandle[Any]]:
-        """Hand in one job per input; handles in the same order.
+        """Submit one job per input; return handles in the same order.
 
         Raises:
-            RunnerError: the first one that was refused; `detail` has its `index` and `accepted_ids`.
+            RunnerError: error of the first refused job; `detail` has its `index` and `accepted_ids`.
         """
         name, read = handler_name(handler), output_reader(handler)
         bodies = [operations.submit_body(name, entry, options) for entry in inputs]
@@ -190,7 +190,7 @@ class AsyncClient:
         result_timeout: float | str | None = None,
         **options: Unpack[JobOptions],
     ) -> list[Any]:
-        """The outputs for all inputs, in their order; the first job that did not succeed raises."""
+        """Return the outputs for all inputs, in their order; raise for the first job that did not succeed."""
         ids = [handle.id for handle in await self.submit_many(handler, inputs, **options)]
         read = output_reader(handler)
         outputs = await self._perform(
@@ -206,22 +206,22 @@ class AsyncClient:
         result_timeout: float | str | None = None,
         **options: Unpack[JobOptions],
     ) -> Any:
-        """Hand in one job and return its output; one round trip where the job is short."""
+        """Submit one job and return its output, in one round trip if the job is short."""
         body = operations.submit_body(handler_name(handler), input, options)
         output = await self._perform(operations.run(body, **self._time_bounds(result_timeout, known=False)))
         read = output_reader(handler)
         return read(output) if read is not None else output
 
     def job(self, job_id: str) -> AsyncJobHandle[Any]:
-        """A handle of a job whose id is known; asks nothing."""
+        """Return a handle of a job whose id is known; sends no request."""
         return AsyncJobHandle(self, job_id)
 
     async def get(self, job_id: str) -> Job:
-        """The job as it is now."""
+        """Return the job as it is now."""
         return await self._perform(operations.get(job_id))
 
     async def wait(self, job_id: str, timeout: float | str | None = None) -> Job:
-        """The job once it has ended, however it did. Raises TimeoutError."""
+        """Return the job once it has ended in any state. Raises TimeoutError."""
         bound = self._time_bounds(timeout)
         limit_s = bound.pop("timeout_s")
         until = None if limit_s is None else time.monotonic() + limit_s
@@ -230,7 +230,7 @@ class AsyncClient:
     async def events(
         self, job_id: str, after: int | None = None, types: Sequence[str] = ()
     ) -> AsyncIterator[JobEvent]:
-        """The job's events as they come, each once, also over cuts and restarts of the server."""
+        """Yield the job's events as they come, each once, even over disconnects and server restarts."""
         follower = EventFollower(job_id, after=after, types=tuple(types), known=self._has_answered)
         while not follower.is_over:
             try:
@@ -250,7 +250,7 @@ class AsyncClient:
                 await asyncio.sleep(pause_s)
 
     async def cancel(self, job_id: str, reason: str | None = None) -> Job:
-        """Ask for a cancel; a running job ends a little later."""
+        """Request a cancel; a running job ends a little later."""
         return await self._perform(operations.cancel(job_id, reason))
 
     async def retry(self, job_id: str) -> Job:
@@ -258,43 +258,43 @@ class AsyncClient:
         return await self._perform(operations.retry(job_id))
 
     async def delete(self, job_id: str) -> None:
-        """Remove a job that does not run, with its events and files."""
+        """Delete a job that is not running, with its events and files."""
         await self._perform(operations.delete(job_id))
 
     async def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:
-        """Jobs that match (state, reason, handler, queue, tenant, tag, created_after, ...), newest first."""
+        """Return jobs by state, reason, handler, queue, tenant, tag, created_after, ..., newest first."""
         return await self._perform(operations.list_jobs(filters, limit=limit))
 
     async def explain(self, job_id: str) -> dict[str, Any]:
-        """Why a job waits, with the figures."""
+        """Return why a job waits, with the figures."""
         return await self._perform(operations.get_job_document(job_id, "explain"))
 
     async def attempts(self, job_id: str) -> list[dict[str, Any]]:
-        """Each start of the job: worker, devices, times, peak memory, error."""
+        """Return each attempt of the job: worker, devices, times, peak memory, error."""
         return await self._perform(operations.get_job_document(job_id, "attempts"))
 
     async def file(self, job_id: str, name: str) -> bytes:
-        """The bytes of a file that the job saved."""
+        """Return the bytes of a file that the job saved."""
         return await self._perform(operations.get_file(job_id, name))
 
     async def queues(self) -> list[dict[str, Any]]:
-        """Every queue with its counts."""
+        """Return every queue with its counts."""
         return await self._list("queues")
 
     async def devices(self) -> list[dict[str, Any]]:
-        """Every device with its memory and executors."""
+        """Return every device with its memory and executors."""
         return await self._list("devices")
 
     async def workers(self) -> list[dict[str, Any]]:
-        """Every worker process."""
+        """Return every worker process."""
         return await self._list("workers")
 
     async def handlers(self) -> list[dict[str, Any]]:
-        """Every handler, also broken ones with their error."""
+        """Return every handler, including broken ones with their error."""
         return await self._list("handlers")
 
     async def handler(self, name: str) -> dict[str, Any]:
-        """One handler: options, where it is loaded, what was measured."""
+        """Return one handler: options, where it is loaded, what was measured."""
         return await self._perform(operations.get_document(f"handlers/{quote(name, safe='')}"))
 
     async def load(
@@ -304,30 +304,30 @@ class AsyncClient:
         device: str | None = None,
         timeout: float | str | None = None,
     ) -> dict[str, Any]:
-        """Have an executor of it ready without a job. Raises NotLoaded, TimeoutError."""
+        """Load an executor of the handler without a job. Raises NotLoaded, TimeoutError."""
         until = None if timeout is None else time.monotonic() + parse_seconds(timeout)
         return await self._perform(executors.load(handler, model, device, until=until, clock=time.monotonic))
 
     async def unload(
         self, handler: str, model: str | None = None, device: str | None = None
     ) -> dict[str, Any]:
-        """Have its executors go, busy ones when they have ended what they run."""
+        """Unload its executors; busy ones finish their attempts first."""
         return await self._perform(executors.unload(handler, model, device))
 
     async def reload_handlers(self) -> dict[str, Any]:
-        """Have the server find its handlers anew: which are added, changed, removed, broken, unchanged."""
+        """Have the server find its handlers again; return which are added, changed, removed or broken."""
         return await self._perform(operations.reload_handlers())
 
     async def stats(self) -> dict[str, Any]:
-        """Throughput, waits, runs and failures."""
+        """Return throughput, waits, runs and failures."""
         return await self._perform(operations.get_document("stats"))
 
     async def ready(self) -> dict[str, Any]:
-        """What the server says of its own health."""
+        """Return the server's readiness."""
         return await self._perform(operations.get_readiness())
 
     async def pause(self, queue: str) -> dict[str, Any]:
-        """Start nothing more from this queue."""
+        """Stop starting jobs of this queue."""
         return await self._perform(operations.set_queue(queue, "pause"))
 
     async def resume(self, queue: str) -> dict[str, Any]:
@@ -335,7 +335,7 @@ class AsyncClient:
         return await self._perform(operations.set_queue(queue, "resume"))
 
     async def drain_device(self, device: str) -> dict[str, Any]:
-        """Start nothing more on this device (its id or uuid) and let go of what idles there."""
+        """Stop starting jobs on this device (its id or uuid) and unload its idle executors."""
         return await self._perform(operations.drain_device(device, "drain"))
 
     async def resume_device(self, device: str) -> dict[str, Any]:
@@ -343,7 +343,7 @@ class AsyncClient:
         return await self._perform(operations.drain_device(device, "resume"))
 
     async def set_device(self, device: str, *, max_executors: int | None) -> dict[str, Any]:
-        """How many executors the device runs at once; None: what the server's settings say."""
+        """Set how many executors the device runs at once; None: as configured in the server."""
         return await self._perform(operations.set_device(device, max_executors))
 
     async def _list(self, path: str) -> list[dict[str, Any]]:

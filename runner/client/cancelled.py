@@ -1,4 +1,4 @@
-"""Pure: what `result()` raises for a cancelled job."""
+"""Pure: the exception of `result()` for a cancelled job."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from runner.handlers.exceptions import JobCancelled
 class CancelledJob(JobWasCancelled, JobCancelled):
     """The job was cancelled; `error` has the reason.
 
-    One word serves both sides: `except runner.JobCancelled` catches this one as it catches what is
-    raised inside a handler, and as a RunnerError this one is an ordinary exception.
+    One name serves both sides: `except runner.JobCancelled` catches this one as it catches the one raised
+    inside a handler, and as a RunnerError this one is an ordinary exception.
     """

@@ -1,4 +1,4 @@
-"""Pure: a job's events as values, and the cursor that reads them out of a stream that may be cut."""
+"""Pure: a job's events as values, and the follower that reads them over disconnects."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from runner.client.http_call import HttpCall, HttpResponse, raise_problem
 from runner.errors import NoServer
 
-#: The server says something (a ping at least) every 15 s.
+#: Read timeout: the server sends something (at least a ping) every 15 s.
 READ_TIMEOUT_S = 45.0
-#: How long a server that was there before may be away, over all tries.
+#: Longest absence of a server that has answered before, over all tries.
 RECONNECT_S = 30.0
 
 
@@ -39,7 +39,7 @@ class StatusEvent(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent(JobEvent):
-    """How far the attempt is; `fraction` is within 0 and 1 where the total is known."""
+    """Progress of the attempt; `fraction` is within 0 and 1 if the total is known."""
 
     done: float | None = None
     total: float | None = None
@@ -74,7 +74,7 @@ class MetricEvent(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class DoneEvent(JobEvent):
-    """The job ended. A large output is left out here: `result()` fetches it."""
+    """The job ended. A large output is omitted here: `result()` fetches it."""
 
     state: str
     output: Any = None
@@ -107,7 +107,7 @@ _FIELDS: dict[str, tuple[type[JobEvent], tuple[str, ...]]] = {
 
 
 def parse_event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -> JobEvent:
-    """The value of one event; a kind that is not known is a plain `JobEvent`."""
+    """Return the value of one event; an unknown kind becomes a plain `JobEvent`."""
     at = data.get("at")
     moment = datetime.fromisoformat(at) if isinstance(at, str) else None
     job_id = str(data.get("job_id") or data.get("id") or job_id)
@@ -123,7 +123,7 @@ def parse_event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -
 
 @dataclass(frozen=True, slots=True)
 class SseFrame:
-    """One event as it stands in the stream."""
+    """One event of the stream."""
 
     name: str
     data: str
@@ -131,14 +131,14 @@ class SseFrame:
 
 
 class SseParser:
-    """Cuts a byte stream of server-sent events into frames; lines end with LF or CR LF."""
+    """Splits a byte stream of server-sent events into frames; lines end with LF or CR LF."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._lines: list[tuple[str, str]] = []
 
     def feed(self, chunk: bytes) -> Iterator[SseFrame]:
-        """Frames that this chunk completes."""
+        """Return the frames that this chunk completes."""
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for raw in lines:
             line = raw.removesuffix(b"\r").decode("utf-8", "replace")
@@ -154,10 +154,10 @@ class SseParser:
 
 
 class EventFollower:
-    """Follows one job: what to ask for next, which events are new, when it is over.
+    """Follows one job: builds the next request, filters new events, detects the end.
 
-    Every event comes once and in order, however often the stream is cut: the next one is asked for from
-    the last seen on. `now` is monotonic seconds, given by the caller.
+    Every event comes once and in order, however often the stream is cut: the next request continues after the
+    last event seen. `now` is monotonic seconds, passed by the caller.
     """
 
     #: Seconds before each new try; the last one repeats.
@@ -169,9 +169,9 @@ class EventFollower:
         self._job_id = job_id
         self._after = after
         self._types = types
-        #: Without `done` nobody would tell that the stream is over.
+        #: Without `done` the end of the stream would go unnoticed.
         self._requested_types = (*types, "done") if types and "done" not in types else types
-        #: The server has answered before: its silence may pass.
+        #: The server has answered before: its absence may be temporary.
         self._known = known
         self._silent_since: float | None = None
         self._failures = 0
@@ -181,7 +181,7 @@ class EventFollower:
         self.is_over = False
 
     def open_call(self) -> HttpCall:
-        """The request that opens the stream from where it was left."""
+        """Return the request that opens the stream where it was left."""
         self._parser = SseParser()
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._after is not None:
@@ -191,19 +191,19 @@ class EventFollower:
         return HttpCall("GET", path, params=params, headers=headers, timeout_s=READ_TIMEOUT_S)
 
     def on_opened(self, status: int) -> bool:
-        """True where events follow; False where the answer is `refused` or there is nothing more."""
+        """Return True if events follow; False if the response is an error or there is nothing more."""
         if status == 204:
             self.is_over = True
         return status == 200
 
     def on_refused(self, answer: HttpResponse, now: float) -> float:
-        """Seconds to wait before the next try; raises what the answer means if that is final."""
+        """Return the seconds to wait before the next try; raise the response's error if it is final."""
         if answer.status != 503 or not self._known:
             raise_problem(answer)
         return self.on_failed(NoServer("the server is not available"), now)
 
     def feed(self, chunk: bytes) -> Iterator[JobEvent]:
-        """The new events that these bytes complete."""
+        """Return the new events that these bytes complete."""
         self._known, self._failures, self._silent_since = True, 0, None
         for frame in self._parser.feed(chunk):
             seq = int(frame.id) if frame.id and frame.id.isdigit() else None
@@ -220,12 +220,12 @@ class EventFollower:
                 yield parse_event(frame.name, json.loads(frame.data), seq, self._job_id)
 
     def on_closed(self) -> float:
-        """The server closed the stream in order: over after `done`, else seconds before the next try."""
+        """Handle an orderly close: over after `done`, else return the seconds before the next try."""
         self.is_over = self._ended
         return self.retry_pauses_s[0]
 
     def on_failed(self, error: NoServer, now: float) -> float:
-        """Seconds to wait before the next try; raises the error once patience is at its end."""
+        """Return the seconds to wait before the next try; raise the error once RECONNECT_S has passed."""
         if self._silent_since is None:
             self._silent_since = now
         if not self._known or now - self._silent_since > RECONNECT_S:

@@ -1,4 +1,4 @@
-"""Pure: loading and unloading handlers without a job, as operations that a shell performs."""
+"""Pure: operations that load and unload handlers without a job."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from urllib.parse import quote
 from runner.client.http_call import Operation, post_call, send_call
 from runner.client.operations import WAIT_S, Clock
 
-#: Beyond the wait: the server may first have to describe the handler.
+#: Added to the wait: the server may first have to describe the handler.
 SLACK_S = 60.0
 
 
 def load(
     handler: str, model: str | None, device: str | None, *, until: float | None, clock: Clock
 ) -> Operation[dict[str, Any]]:
-    """Have an executor ready; what the server says of it once it is loaded. `until` is on `clock`.
+    """Load an executor; return the server's reply once it is loaded. `until` is on `clock`.
 
     Raises:
-        NotLoaded: with its error.
-        TimeoutError: the time is over, and the load goes on.
+        NotLoaded: the load failed; it has the error.
+        TimeoutError: the time is over; the load continues.
     """
     while True:
         remaining_s = math.inf if until is None else until - clock()
@@ -38,7 +38,7 @@ def load(
 
 
 def unload(handler: str, model: str | None, device: str | None) -> Operation[dict[str, Any]]:
-    """Have executors go; those that are told to."""
+    """Unload executors; return those that were asked to."""
     answer = yield from send_call(
         post_call(_path(handler, "unload"), _target_body(model, device), timeout_s=SLACK_S)
     )

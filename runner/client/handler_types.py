@@ -1,4 +1,4 @@
-"""Pure: what a submit may name: a handler by its name, or the decorated class or function itself."""
+"""Pure: references to a handler in a submit: its name, or the decorated class or function."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class HandlerClass(Protocol[T_co]):
-    """A handler class whose `run` gives a T."""
+    """A handler class whose `run` returns a T."""
 
     def run(self, *args: Any, **kwargs: Any) -> T_co:
-        """The handler's work."""
+        """Do the handler's work."""
         ...
 
 
-#: Decorated functions and classes, from the narrow to the wide: coroutines first.
+#: Decorated functions and classes, narrow types first: coroutine functions before functions.
 AsyncHandlerFunction = Callable[..., Coroutine[Any, Any, T]]
 AsyncHandlerClass = type[HandlerClass[Coroutine[Any, Any, T]]]
 
 
 def handler_name(target: object) -> str:
-    """The handler's name.
+    """Return the handler's name.
 
     Raises:
-        TypeError: neither a name nor something that `@handler` decorated.
+        TypeError: neither a name nor decorated by `@handler`.
     """
     if isinstance(target, str):
         return target
@@ -43,9 +43,9 @@ def handler_name(target: object) -> str:
 
 
 def output_reader(target: object) -> Callable[[Any], Any] | None:
-    """What turns a JSON output into the handler's own type; None where it stays as it is.
+    """Return a converter of JSON output to the handler's own type; None if none is needed.
 
-    Only types in which a pydantic model stands are read: others are JSON already.
+    Only types that contain a pydantic model are converted: others are JSON already.
     """
     if isinstance(target, str) or "pydantic" not in sys.modules:
         return None
@@ -63,7 +63,7 @@ def _output_hint(target: object) -> object:
     try:
         hint = typing.get_type_hints(run).get("return")
     except (NameError, TypeError):
-        # A hint that only the type checker can resolve says nothing here.
+        # A hint that only the type checker can resolve is ignored.
         return None
     if typing.get_origin(hint) is Generator:
         parts = typing.get_args(hint)

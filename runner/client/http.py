@@ -1,4 +1,4 @@
-"""Effect: what both clients share of HTTP: the address, the connection's options, what its errors mean."""
+"""Effect: HTTP for both clients: server address, connection options and connection errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECT_S = 5.0
 
 
 class HttpOptions(TypedDict):
-    """Arguments of both kinds of `httpx2` client."""
+    """Arguments common to both `httpx2` clients."""
 
     base_url: str
     headers: dict[str, str]
@@ -28,7 +28,7 @@ class HttpOptions(TypedDict):
 
 
 def server_url(url: str | None) -> str:
-    """The server's address: as given, else RUNNER_URL, else this machine's default."""
+    """Return the server's address: the one given, else RUNNER_URL, else this machine's default."""
     chosen = (url or os.environ.get("RUNNER_URL") or DEFAULT_URL).rstrip("/")
     if not chosen.startswith(("http://", "https://")):
         raise BadRequest(f"{chosen!r} is no server's address; it looks like {DEFAULT_URL}")
@@ -36,7 +36,7 @@ def server_url(url: str | None) -> str:
 
 
 def http_options(url: str, token: str | None) -> HttpOptions:
-    """How to talk to `url`; the token is the one given or RUNNER_TOKEN."""
+    """Return the connection options for `url`; the token is the one given or RUNNER_TOKEN."""
     secret = token or os.environ.get("RUNNER_TOKEN")
     host = httpx2.URL(url).host
     return {
@@ -44,15 +44,15 @@ def http_options(url: str, token: str | None) -> HttpOptions:
         "headers": {"Authorization": f"Bearer {secret}"} if secret else {},
         # Shorter than the server's 5 s, so that no request meets a connection that is being closed.
         "limits": httpx2.Limits(max_connections=None, keepalive_expiry=3.0),
-        # Without TLS the certificates are not needed, and loading them takes longer than a job.
+        # Without TLS no certificates are needed, and loading them takes longer than a job.
         "verify": url.startswith("https://"),
-        # A proxy of the environment never leads to this machine.
+        # Never use a proxy of the environment for this machine.
         "trust_env": host not in ("127.0.0.1", "localhost", "::1"),
     }
 
 
 def request_options(call: HttpCall) -> dict[str, Any]:
-    """Arguments of `request` and `stream` for a call."""
+    """Return the arguments of `request` and `stream` for a call."""
     return {
         "method": call.method,
         "url": call.path,
@@ -64,12 +64,12 @@ def request_options(call: HttpCall) -> dict[str, Any]:
 
 
 def read_response(response: httpx2.Response) -> HttpResponse:
-    """A response that was read to its end."""
+    """Return a response that was read to its end."""
     return HttpResponse(response.status_code, response.headers, response.content)
 
 
 def connection_error(error: httpx2.TransportError, url: str, call: HttpCall | None = None) -> NoServer:
-    """What a broken connection means, in words that help."""
+    """Return the error for a broken connection, with advice."""
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return NoServer(
             f"no server answers at {url}; start one with `runner serve`, "
@@ -82,7 +82,7 @@ def connection_error(error: httpx2.TransportError, url: str, call: HttpCall | No
 
 
 def call_listener(fn: Callable[[ProgressEvent], object], event: ProgressEvent, log: logging.Logger) -> None:
-    """Call a listener; what it raises is logged and stops nothing else."""
+    """Call a listener; log an exception of it instead of raising it."""
     try:
         fn(event)
     except Exception:

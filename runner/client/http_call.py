@@ -1,7 +1,7 @@
-"""Pure: one question to the server and its answer, and what an answer that is a problem means.
+"""Pure: one HTTP request to the server, its response, and the error that a problem response means.
 
-An operation is a generator: it yields a `Call` (and is sent the `Answer`) or a `Pause`, and returns its
-value. A shell performs them; where no answer comes it throws `NoServer` into the operation.
+An operation is a generator: it yields an `HttpCall` (and is sent the `HttpResponse`) or a `Pause`, and
+returns its value. A client performs them; if no response comes it throws `NoServer` into the operation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.errors import RunnerError
 T = TypeVar("T")
 JSON_TYPE = "application/json"
 
-#: For an answer whose code this client does not know (a newer server).
+#: For a response whose code this client does not know (a newer server).
 _BY_STATUS: dict[int, type[RunnerError]] = {
     400: errors.BadRequest,
     401: errors.Unauthorized,
@@ -42,39 +42,39 @@ class HttpCall:
     params: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: Longest silence of the server.
+    #: Read timeout: longest silence of the server.
     timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Let this time pass."""
+    """Wait for this time."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What the server said; header names are lower case."""
+    """The server's response; header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The JSON value of the body; `RunnerError` where something else answered."""
+        """Return the JSON value of the body; raises `RunnerError` if another program answered."""
         try:
             return json.loads(self.body) if self.body else None
         except ValueError:
             raise foreign_answer_error(self) from None
 
 
-#: What an operation yields, is sent and returns.
+#: A generator that yields calls, is sent responses and returns a T.
 Operation = Generator["HttpCall | Pause", "HttpResponse | None", T]
 
 
 def send_call(call: HttpCall) -> Operation[HttpResponse]:
-    """The answer to one call; raises what it means where it is a problem."""
+    """Return the response to one call; raise the error that a problem response means."""
     answer = yield call
     if answer is None:
         raise RuntimeError("a call was answered by nothing")
@@ -84,18 +84,18 @@ def send_call(call: HttpCall) -> Operation[HttpResponse]:
 
 
 def encode(value: object) -> bytes:
-    """JSON text of a value in which pydantic models may stand anywhere.
+    """Return the JSON text of a value that may contain pydantic models anywhere.
 
     Raises:
-        ValueError: NaN, infinity or a lone surrogate, for which JSON has no text.
-        TypeError: an object that is none of JSON's.
+        ValueError: NaN, infinity or a lone surrogate, which JSON can't express.
+        TypeError: the value contains an object that is not JSON.
     """
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_dump_model)
     return text.encode("utf-8")
 
 
 def raise_problem(answer: HttpResponse) -> NoReturn:
-    """Raise the error that an answer with a status of 400 and above stands for."""
+    """Raise the error for a response with a status of 400 and above."""
     document = None
     if "json" in answer.headers.get("content-type", ""):
         document = answer.json()
@@ -107,7 +107,7 @@ def raise_problem(answer: HttpResponse) -> NoReturn:
 def post_call(
     path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 60.0
 ) -> HttpCall:
-    """A POST of a JSON body, or of none."""
+    """Return a POST with a JSON body, or without one."""
     if body is None:
         return HttpCall("POST", path, headers=headers or {}, timeout_s=timeout_s)
     sent = {"Content-Type": JSON_TYPE, **(headers or {})}
@@ -117,7 +117,7 @@ def post_call(
 def problem_error(
     document: Mapping[str, Any], status: int = 0, retry_after: str | None = None
 ) -> RunnerError:
-    """The error of our tree that a problem document stands for."""
+    """Return the `RunnerError` for a problem document."""
     status = int(document.get("status") or status)
     code = str(document.get("code") or "")
     kind = _by_code().get(code) or _BY_STATUS.get(status, RunnerError)
@@ -129,7 +129,7 @@ def problem_error(
 
 
 def foreign_answer_error(answer: HttpResponse) -> RunnerError:
-    """The error for an answer that no runner gives: something else listens there."""
+    """Return the error for a response that does not come from a runner server."""
     start = answer.body[:80].decode("utf-8", "replace")
     return RunnerError(f"the answer ({answer.status}) is not from a runner server: {start!r}")
 

@@ -1,4 +1,4 @@
-"""Pure: a job as the server tells it."""
+"""Pure: a job as the server returns it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Job(dict[str, Any]):
 
     @property
     def reason(self) -> str | None:
-        """Why it is in that state; of an ended one the error's code."""
+        """The reason of its state; for an ended job the error's code."""
         return self.get("reason")
 
     @property
@@ -42,12 +42,12 @@ class Job(dict[str, Any]):
 
     @property
     def attempt(self) -> int:
-        """Starts so far."""
+        """Number of starts so far."""
         return int(self.get("attempt") or 0)
 
     @property
     def progress(self) -> dict[str, Any] | None:
-        """The last progress: done, total, fraction, message, details."""
+        """The latest progress: done, total, fraction, message, details."""
         return self.get("progress")
 
     @property
@@ -61,5 +61,5 @@ class Job(dict[str, Any]):
         return self.get("error")
 
     def __repr__(self) -> str:
-        """Short, as lists of jobs are printed often."""
+        """Return a short form, as lists of jobs are often printed."""
         return f"<Job {self.get('id')} {self.get('handler')} {self.get('state')}>"

@@ -1,4 +1,4 @@
-"""Pure: everything that can be asked of a server, as operations that a shell performs."""
+"""Pure: all requests to a server, as operations that either client performs."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from runner.client.models import Job
 from runner.errors import JobFailed, NoServer, RunnerError, Unavailable
 from runner.formats.units import parse_bytes, parse_seconds
 
-#: One wait; the server takes up to 300 s, but a shorter one notices a dead link sooner.
+#: Length of one wait; the server allows 300 s, but a shorter one notices a dead connection sooner.
 WAIT_S = 60
-#: Bounds of one bulk request; the server's own are 10,000 jobs and 64 MiB.
+#: Bounds of one bulk request; the server's are 10,000 jobs and 64 MiB.
 BULK_JOBS = 10_000
 BULK_BYTES = 32 << 20
-#: Above this a job's document may leave the output out.
+#: Above this size a job's document may omit the output.
 INLINE_BYTES = 64 << 10
 
-#: An answer within this time was not held back.
+#: A reply within this time was immediate.
 NO_WAIT_S = 0.05
 
 Clock = Callable[[], float]
 
 
 class JobOptions(TypedDict, total=False):
-    """What a submit may ask for, beside the input; what is not given is the handler's own."""
+    """Options of a submit beside the input; options left out are the handler's own."""
 
     queue: str
     #: 0 to 100, higher first, or "critical", "high", "normal", "low".
@@ -50,23 +50,23 @@ class JobOptions(TypedDict, total=False):
     timeout: float | str
     #: Longest wait before the start.
     queue_timeout: float | str
-    #: Not before this moment (UTC where no zone is given).
+    #: Earliest start (UTC if no zone is given).
     run_at: datetime | str | float
-    #: Not before so much time has passed.
+    #: Delay before the earliest start.
     delay: float | str
     retries: int
     #: Seconds, a list of seconds, or `{kind, base_s, max_s, jitter}`.
     backoff: float | list[float] | dict[str, Any]
     #: Peak device memory: bytes or "6GiB".
     vram: int | str
-    #: For whom it is: devices are shared between tenants by their weights.
+    #: Tenant of the job: devices are shared between tenants by their weights.
     tenant: str
     tags: list[str]
     metadata: dict[str, Any]
 
 
 def rfc3339_text(value: datetime | str | float) -> str:
-    """RFC 3339 text of a point in time; a naive one is UTC."""
+    """Return the RFC 3339 text of a point in time; a naive one is UTC."""
     if isinstance(value, str):
         return value
     if isinstance(value, datetime):
@@ -77,7 +77,7 @@ def rfc3339_text(value: datetime | str | float) -> str:
 
 
 def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, Any]:
-    """The body of a submit."""
+    """Return the body of a submit."""
     unknown = set(options) - set(JobOptions.__annotations__)
     if unknown:
         raise TypeError(f"submit() has no option {', '.join(sorted(unknown))}")
@@ -98,14 +98,17 @@ def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, An
 
 
 def submit(body: dict[str, Any]) -> Operation[Job]:
-    """Hand in one job; it is durable when this returns."""
+    """Submit one job; it is durable when this returns."""
     answer = yield from send_call(post_call("/v1/jobs", body))
     return Job(answer.json())
 
 
 def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
-    """Hand in many; ids in the order given. Raises for the first that was refused; its `detail` has
-    the `index` and the `accepted_ids` of the others."""
+    """Submit several jobs; return their ids in the order given.
+
+    Raises the error of the first job that was refused; its `detail` has the `index` and the `accepted_ids` of
+    the others.
+    """
     ids: list[str] = []
     refused: list[tuple[int, dict[str, Any]]] = []
     index = 0
@@ -129,9 +132,9 @@ def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
 
 
 def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Operation[Any]:
-    """Hand in one job and return its output, in one round trip where the job is short."""
+    """Submit one job and return its output, in one round trip if the job is short."""
     until = None if timeout_s is None else clock() + timeout_s
-    # Whole seconds only, and no cut from this side: without an answer the job's id would be lost.
+    # Whole seconds, and no timeout on this side: without a reply the job's id would be lost.
     wait_s = WAIT_S if timeout_s is None else min(WAIT_S, int(timeout_s))
     prefer = {"Prefer": f"wait={wait_s}"} if wait_s > 0 else {}
     answer = yield from send_call(post_call("/v1/jobs", body, headers=prefer, timeout_s=wait_s + 15.0))
@@ -142,17 +145,18 @@ def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Opera
 
 
 def get(job_id: str) -> Operation[Job]:
-    """The job as it is now."""
+    """Return the job as it is now."""
     answer = yield from send_call(HttpCall("GET", _job(job_id)))
     return Job(answer.json())
 
 
 def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Operation[Job]:
-    """The job once it has ended. `until` is on `clock`; `known`: the server has answered before, so a
-    restart of it is waited out.
+    """Return the job once it has ended.
+
+    `until` is on `clock`; `known`: the server has answered before, so a restart of it is waited out.
 
     Raises:
-        TimeoutError: the time is over and the job goes on.
+        TimeoutError: the time is over; the job continues.
     """
     silent_since: float | None = None
     failures = 0
@@ -181,18 +185,18 @@ def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Oper
 
 
 def result(job_id: str, *, timeout_s: float | None, clock: Clock, known: bool) -> Operation[Any]:
-    """The job's output once it has ended; raises as `outcome` does."""
+    """Return the job's output once it has ended; raises as `read_outcome` does."""
     until = None if timeout_s is None else clock() + timeout_s
     job = yield from wait(job_id, until=until, clock=clock, known=known)
     return (yield from read_outcome(job))
 
 
 def read_outcome(job: Job) -> Operation[Any]:
-    """What an ended job gives.
+    """Return the output of an ended job.
 
     Raises:
-        JobFailed: with the job's error.
-        JobCancelled: (the class of the same name of handlers catches it) with its reason.
+        JobFailed: the job failed; it has the job's error.
+        JobCancelled: the job was cancelled; handlers' class of the same name catches it.
     """
     if job.state != "succeeded":
         error = job.error or {"code": job.reason, "message": "no error was recorded"}
@@ -204,7 +208,7 @@ def read_outcome(job: Job) -> Operation[Any]:
 
 
 def results(ids: Sequence[str], *, timeout_s: float | None, clock: Clock) -> Operation[list[Any]]:
-    """The outputs of these jobs, in their order; the first that did not succeed raises."""
+    """Return the outputs of these jobs, in their order; raise for the first that did not succeed."""
     until = None if timeout_s is None else clock() + timeout_s
     wanted = set(ids)
     found: dict[str, Job] = {}
@@ -213,7 +217,7 @@ def results(ids: Sequence[str], *, timeout_s: float | None, clock: Clock) -> Ope
         if job_id not in found:
             asked_at = clock()
             found[job_id] = yield from wait(job_id, until=until, clock=clock, known=True)
-            # It had ended already, so its neighbours probably have: a page tells 500 of them at once.
+            # It had ended already, so its neighbours probably have too: a page returns 500 of them at once.
             if clock() - asked_at < NO_WAIT_S and len(outputs) < len(ids) - 1:
                 yield from _collect_ended(found[job_id], wanted, found)
         outputs.append((yield from read_outcome(found.pop(job_id))))
@@ -221,7 +225,7 @@ def results(ids: Sequence[str], *, timeout_s: float | None, clock: Clock) -> Ope
 
 
 def _collect_ended(first: Job, wanted: set[str], found: dict[str, Job]) -> Operation[None]:
-    """Add the ended ones of `wanted` that came in with `first`, page by page while there are some."""
+    """Add ended jobs of `wanted` that were submitted with `first`, page by page while there are any."""
     params = (("handler", first.handler), ("created_after", str(first["created_at"])), ("order", "asc"))
     cursor: tuple[tuple[str, str], ...] = ()
     while True:
@@ -238,7 +242,7 @@ def _collect_ended(first: Job, wanted: set[str], found: dict[str, Job]) -> Opera
 
 
 def list_jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[Job]]:
-    """Jobs that match, newest first unless `order` says else; `limit` None fetches all pages."""
+    """Return matching jobs, newest first unless `order` says otherwise; `limit` None fetches all pages."""
     found: list[Job] = []
     params = tuple(_params(filters))
     cursor: tuple[tuple[str, str], ...] = ()
@@ -256,7 +260,7 @@ def list_jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[J
 
 
 def cancel(job_id: str, reason: str | None) -> Operation[Job]:
-    """Ask for a cancel; a running job ends a little later."""
+    """Request a cancel; a running job ends a little later."""
     answer = yield from send_call(post_call(_job(job_id, "/cancel"), {"reason": reason} if reason else {}))
     return Job(answer.json())
 
@@ -268,19 +272,19 @@ def retry(job_id: str) -> Operation[Job]:
 
 
 def delete(job_id: str) -> Operation[None]:
-    """Remove a job that does not run, with its events and files."""
+    """Delete a job that is not running, with its events and files."""
     yield from send_call(HttpCall("DELETE", _job(job_id)))
 
 
 def get_document(path: str) -> Operation[Any]:
-    """The JSON document at a path below `/v1`, without the envelope of a list."""
+    """Return the JSON document at a path below `/v1`, without the envelope of a list."""
     answer = yield from send_call(HttpCall("GET", f"/v1/{path}"))
     value = answer.json()
     return value["data"] if isinstance(value, dict) and isinstance(value.get("data"), list) else value
 
 
 def get_job_document(job_id: str, what: str) -> Operation[Any]:
-    """One of the documents below a job: `explain` or `attempts`."""
+    """Return a document below a job: `explain` or `attempts`."""
     return (yield from get_document(f"jobs/{quote(job_id, safe='')}/{what}"))
 
 
@@ -299,7 +303,7 @@ def drain_device(name: str, verb: str) -> Operation[dict[str, Any]]:
 
 
 def set_device(name: str, max_executors: int | None) -> Operation[dict[str, Any]]:
-    """Say how many executors a device runs at once; None: what the settings say."""
+    """Set how many executors a device runs at once; None: as configured."""
     body = encode({"max_executors": max_executors})
     call = HttpCall(
         "PATCH", f"/v1/devices/{quote(name, safe='')}", body=body, headers={"Content-Type": JSON_TYPE}
@@ -310,21 +314,21 @@ def set_device(name: str, max_executors: int | None) -> Operation[dict[str, Any]
 
 
 def reload_handlers() -> Operation[dict[str, Any]]:
-    """Have the server find and describe its handlers anew; it answers after 60 s at the latest."""
+    """Have the server find and describe its handlers again; it replies within 60 s."""
     answer = yield from send_call(post_call("/v1/handlers/reload", None, timeout_s=90.0))
     value: dict[str, Any] = answer.json()
     return value
 
 
 def get_file(job_id: str, name: str) -> Operation[bytes]:
-    """The bytes of a file that the job saved."""
+    """Return the bytes of a file that the job saved."""
     path = _job(job_id, f"/files/{quote(name, safe='')}")
     answer = yield from send_call(HttpCall("GET", path, timeout_s=120.0))
     return answer.body
 
 
 def get_readiness() -> Operation[dict[str, Any]]:
-    """What /readyz says, whether the server is ready or not."""
+    """Return the document of /readyz, whether the server is ready or not."""
     answer: HttpResponse | None = yield HttpCall("GET", "/readyz")
     value = answer.json() if answer is not None else None
     if not isinstance(value, dict):
@@ -337,9 +341,9 @@ def _job(job_id: str, below: str = "") -> str:
 
 
 def _wait_bounds(left_s: float | None) -> tuple[dict[str, str], float]:
-    """The header that asks the server to hold its answer, and the longest silence to bear.
+    """Return the header that asks the server to delay its reply, and the read timeout.
 
-    The header knows whole seconds only; where it is rounded up, the silence is what ends the wait."""
+    The header has whole seconds only; if it is rounded up, the read timeout ends the wait."""
     if left_s is None or left_s >= WAIT_S:
         return {"Prefer": f"wait={WAIT_S}"}, WAIT_S + 15.0
     if left_s <= 0:

@@ -1,8 +1,8 @@
-"""Effect: a process that imports one source of handlers, says what is in it, and ends.
+"""Effect: a process that imports one source of handlers, describes its contents and exits.
 
-Started as `python -P -m runner.discovery.describe PLACE FD`: PLACE is a JSON object, the answer (msgpack of a
-`Description`) goes to the descriptor. User code may do here what it likes: whatever it is, it costs its
-own source and nothing else.
+Started as `python -P -m runner.discovery.describe REQUEST FD`: REQUEST is a JSON object; the reply (msgpack
+of a `SourceDescription`) goes to the descriptor. User code may do anything here: it affects only its own
+source.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from runner.handlers.options import check_combinations
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
 DESCRIPTION_MAX = 4000
-#: Times of files are as coarse as the kernel's tick.
+#: Resolution of file times: the kernel's tick.
 TICK_S = 0.01
-#: No code of the one who wrote the handlers: the interpreter's, ours, installed packages.
+#: Folders with code that is not the handlers' own: interpreter, runner, installed packages.
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 class DescribeRequest(msgspec.Struct):
-    """What to import; `name` is what it is listed as if that fails."""
+    """The source to import; `name` is its listed name if that fails."""
 
     name: str
     kind: str
@@ -49,7 +49,7 @@ class DescribeRequest(msgspec.Struct):
 
 
 def describe(request: DescribeRequest) -> SourceDescription:
-    """All handlers of a source, or why it can't be imported."""
+    """Return all handlers of a source, or why it can't be imported."""
     source = Source(request.kind, request.target, request.attr or "", request.path)  # type: ignore[arg-type]
     started_at = time.time()
     try:
@@ -64,12 +64,12 @@ def describe(request: DescribeRequest) -> SourceDescription:
 
 
 def broken_spec(name: str, source: Source, error: str) -> HandlerSpec:
-    """What stands for a source that can't be used."""
+    """Return the placeholder for a source that can't be used."""
     return HandlerSpec(name, "", "broken", source, error=strict_json.replace_surrogates(error))
 
 
 def main() -> None:
-    """Answer and end at once, whatever threads the module has started."""
+    """Reply and exit at once, whatever threads the module has started."""
     bootstrap.bind_to_parent()
     faulthandler.enable()
     request = msgspec.json.decode(sys.argv[1], type=DescribeRequest)
@@ -81,12 +81,12 @@ def main() -> None:
 
 
 def _source_files(request: DescribeRequest, started_at: float) -> dict[str, str]:
-    """The source's own files that were imported: its file, what lies beside it, and its own package."""
+    """Return the source's own imported files: its file, those beside it, and its own package."""
     found = {request.target} if request.kind == "file" else set()
     package = request.target.partition(".")[0] if request.kind == "module" else None
     folders = tuple(os.path.join(folder, "") for folder in request.path)
     for name, module in list(sys.modules.items()):
-        # Not by getattr: what stands there may be lazy and import something at the first touch.
+        # Not by getattr: an attribute may be lazy and import something when it is read.
         file = getattr(module, "__dict__", {}).get("__file__")
         if not isinstance(file, str) or not file.endswith(".py"):
             continue
@@ -100,7 +100,7 @@ def _source_files(request: DescribeRequest, started_at: float) -> dict[str, str]
 
 
 def _digest_if_unchanged(path: str, started_at: float) -> str:
-    """The digest of what was imported; "" where the file may have changed since."""
+    """Return the digest of the imported content; "" if the file may have changed since."""
     try:
         if started_at - TICK_S <= os.stat(path).st_mtime <= time.time():
             return ""
@@ -130,7 +130,7 @@ def _find_definitions(module: ModuleType, request: DescribeRequest) -> list[tupl
 
 
 def _module_definitions(module: ModuleType) -> Iterator[tuple[str, Definition]]:
-    """The module's own handlers, each once; those it has imported belong to another source."""
+    """Yield the module's own handlers, each once; imported ones belong to another source."""
     seen: set[int] = set()
     for attr, value in list(vars(module).items()):
         definition = definition_of(value)
@@ -143,7 +143,7 @@ def _is_foreign(target: Any, module: ModuleType) -> bool:
     module_name = str(getattr(target, "__module__", module.__name__))
     if module_name == module.__name__ or module_name.startswith(f"{module.__name__}."):
         return False
-    # What a factory elsewhere has made for this module is this module's own.
+    # A definition made for this module by a factory elsewhere is this module's own.
     return getattr(sys.modules.get(module_name), getattr(target, "__name__", ""), None) is target
 
 
@@ -194,7 +194,7 @@ def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
 
 
 def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
-    """`true` where the annotation says nothing of JSON: what is really returned is checked in any case."""
+    """Return `true` if the annotation says nothing about JSON: the result itself is always checked."""
     try:
         given = handler_annotations.output_annotation(function)
         if is_batched:

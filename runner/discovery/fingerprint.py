@@ -1,4 +1,4 @@
-"""Effect: the content of source files: what it is known by, and bytecode that may be of an earlier one."""
+"""Effect: digests of source files, and removal of bytecode that may be of an earlier version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import cache_from_source
 
 
 def file_digest(path: str) -> str:
-    """What the content is known by; "" where it can't be read."""
+    """Return a digest of the content; "" if the file can't be read."""
     try:
         with open(path, "rb") as file:
             return sha256(file.read()).hexdigest()
@@ -17,13 +17,15 @@ def file_digest(path: str) -> str:
 
 
 def is_unchanged(path: str, known: str) -> bool:
-    """Whether the content is the one of that digest; nobody knows of "" what it was."""
+    """Return whether the content has this digest; False for "", an unknown content."""
     return known != "" and file_digest(path) == known
 
 
 def drop_bytecode(path: str) -> None:
-    """Forget the bytecode of a changed file where Python would take it for that of the new content: it looks
-    at no more than the size and the second of the change."""
+    """Remove the bytecode of a changed file if Python might take it for that of the new content.
+
+    Python compares no more than the size and the second of the change.
+    """
     try:
         compiled = cache_from_source(path)
         with open(compiled, "rb") as file:
@@ -33,5 +35,5 @@ def drop_bytecode(path: str) -> None:
         if (second, size) == (int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size & 0xFFFFFFFF):
             os.unlink(compiled)
     except (OSError, NotImplementedError):
-        # There is none, or somebody else's that we may not touch.
+        # There is none, or it belongs to another user and can't be removed.
         return

@@ -1,4 +1,4 @@
-"""Effect: describes all sources of handlers side by side, in children, and remembers what they said."""
+"""Effect: describes all sources of handlers concurrently in child processes, and caches the descriptions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runner.discovery.sources import SourceRef
 from runner.executor.bootstrap import PARENT_PID
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
-#: Longest time a source may take to be imported and described.
+#: Longest time to import and describe a source.
 DESCRIBE_S = 120.0  # guard: describe-limit
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
@@ -34,33 +34,35 @@ SourceId = tuple[str, str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class DescribedSource:
-    """A source, what came of importing it, and its handlers."""
+    """A source, its description and its handlers."""
 
     ref: SourceRef
     description: SourceDescription
     specs: list[HandlerSpec]
-    #: What the last whole description of it is remembered by.
+    #: Cache key of its last complete description.
     key: str | None
 
     @property
     def handler_names(self) -> set[str]:
-        """Of its handlers, whether they can be used or not."""
+        """Return the names of its handlers, whether they are usable or not."""
         return {spec.name for spec in self.specs}
 
     def is_current(self, ref: SourceRef) -> bool:
-        """Whether describing `place` would give the same again; what is broken may be mended from outside."""
+        """Return whether describing `ref` would give the same; a broken source may be fixed from outside."""
         files = self.description.files
         if ref != self.ref or not self.description.is_complete:
             return False
         if not files:
-            # Not of source files: it is known by its one file.
+            # Not by its source files: it is identified by a single file.
             return self.key is not None and ref.cache_key() == self.key
         return all(fingerprint.is_unchanged(path, digest) for path, digest in files.items())
 
 
 class HandlerRegistry:
-    """`specs` holds what is described so far, by name; `on_change` is called whenever the start has added
-    to it. `reload` replaces it at once."""
+    """All handlers by name. `on_change` is called whenever the start has added to `specs`.
+
+    `reload` replaces `specs` at once.
+    """
 
     def __init__(
         self,
@@ -75,9 +77,9 @@ class HandlerRegistry:
     ) -> None:
         #: Some sources are not described yet.
         self.describing = True
-        #: Descriptions that the start, or the last reload, has made, for the next start's `cache`.
+        #: Descriptions made by the start or the last reload, for the `cache` of the next start.
         self.cache_entries: dict[str, bytes] = {}
-        #: Those of a `cache` or an earlier reload that no start will ask for any more.
+        #: Keys of a `cache` or an earlier reload that no later start will use.
         self.outdated_keys: set[str] = set()
         self._requests = requests
         self._entry_points = entry_points
@@ -88,31 +90,31 @@ class HandlerRegistry:
         self._describe_s = describe_s
         self._table = HandlerTable()
         self._described: dict[SourceId, DescribedSource] = {}
-        #: What is to be described; None before `recall`.
+        #: Sources to describe; None before `load_cache`.
         self._pending: list[SourceRef] | None = None
         self._changed = asyncio.Event()
         self._child_slots = asyncio.Semaphore(os.cpu_count() or 1)
 
     @property
     def specs(self) -> Mapping[str, HandlerSpec]:
-        """All handlers by name, the broken ones too."""
+        """Return all handlers by name, including broken ones."""
         return self._table.specs
 
     def load_cache(self) -> None:
-        """Find the sources, and take those whose description is remembered; `run` describes the others.
+        """Find the sources and take the cached descriptions; `describe_all` makes the others.
 
         Raises:
-            RefusedStart: a file that is not there, or two handlers of one name.
+            RefusedStart: a file does not exist, or two handlers have the same name.
         """
         self._pending = [ref for ref in self._find_sources() if not self._load_cached(ref)]
         self.describing = bool(self._pending)
         self._notify()
 
     async def describe_all(self) -> None:
-        """Describe everything; returns when all is known.
+        """Describe everything; return when all handlers are known.
 
         Raises:
-            RefusedStart: as `recall`.
+            RefusedStart: as `load_cache`.
         """
         try:
             if self._pending is None:
@@ -123,22 +125,24 @@ class HandlerRegistry:
             self._notify()
 
     async def wait_for_handler(self, name: str) -> HandlerSpec | None:
-        """The handler of this name, once it is described; None where there is none after all were."""
+        """Return the handler of this name once it is described; None if no source has it."""
         while name not in self.specs and self.describing:
             await self._changed.wait()
         return self.specs.get(name)
 
     async def wait_until_described(self) -> None:
-        """Until nothing is being described any more."""
+        """Wait until no source is being described."""
         while self.describing:
             await self._changed.wait()
 
     async def reload(self) -> set[str]:
-        """Find the sources anew and describe those whose files are not what they were. Gives the names of
-        handlers that may be others now, gone or new. One at a time.
+        """Find the sources again and describe those whose files have changed; one call at a time.
+
+        Returns:
+            The names of handlers that are new, gone or possibly changed.
 
         Raises:
-            RefusedStart: as `recall`; everything is left as it was.
+            RefusedStart: as `load_cache`; nothing is changed.
         """
         await self.wait_until_described()
         refs, stale = await asyncio.to_thread(self._find_changed)
@@ -156,7 +160,7 @@ class HandlerRegistry:
         return self._record_changes(before, described)
 
     def watched_folders(self) -> set[str]:
-        """Those in which a change may mean other handlers."""
+        """Return the folders in which a change may change handlers."""
         found: set[str] = set()
         for known in self._described.values():
             found.update(known.ref.path)
@@ -169,7 +173,7 @@ class HandlerRegistry:
         )
 
     def _find_changed(self) -> tuple[list[SourceRef], list[SourceRef]]:
-        """All sources as they are now, and those that have to be described. Reads files: not for the loop."""
+        """Return all sources as they are now, and those to describe. Reads files: not for the event loop."""
         importlib.invalidate_caches()
         refs = self._find_sources()
         stale = [
@@ -183,7 +187,7 @@ class HandlerRegistry:
     def _record_changes(
         self, before: Mapping[SourceId, DescribedSource], described: Mapping[SourceId, DescribedSource]
     ) -> set[str]:
-        """What a reload has changed: the names, and what is to be remembered and forgotten."""
+        """Record the changes of a reload: the names, and the cache entries to write and to drop."""
         self.cache_entries, self.outdated_keys, names = {}, set(), set()
         for known in described.values():
             self._cache_description(known)
@@ -206,7 +210,7 @@ class HandlerRegistry:
         try:
             description = _decoder.decode(found)
         except msgspec.DecodeError:
-            # Written by another version: as good as not remembered.
+            # Written by another version: treated as not cached.
             return False
         known = DescribedSource(ref, description, description.specs, key)
         if not known.is_current(ref):
@@ -223,8 +227,8 @@ class HandlerRegistry:
         self._notify()
 
     async def _describe(self, ref: SourceRef, before: DescribedSource | None = None) -> DescribedSource:
-        """Import it in a child. Of a source that can't be imported any more all handlers are broken."""
-        # Taken before: a file that is changed while it is read must not be remembered as the new one.
+        """Describe it in a child. If a source can't be imported any more, all its handlers are broken."""
+        # Taken before: a file that changes while it is read must not be cached under its new content.
         key = ref.cache_key()
         async with self._child_slots:
             description = await _describe_in_child(ref, self._env, self._cwd, self._describe_s)
@@ -239,7 +243,7 @@ class HandlerRegistry:
         return DescribedSource(ref, description, specs, kept)
 
     def _cache_description(self, known: DescribedSource) -> None:
-        # What is broken may be mended without a change of its own file.
+        # A broken source may be fixed without a change to its own file.
         if known.key is not None and known.description.is_complete:
             self.cache_entries[known.key] = msgspec.msgpack.encode(known.description)
 
@@ -254,14 +258,14 @@ class HandlerRegistry:
 
 
 def _drop_bytecode(description: SourceDescription) -> None:
-    """What will be imported again must not be what was compiled before the change."""
+    """Remove bytecode compiled before the change, so that it is not imported again."""
     for path, digest in description.files.items():
         if not fingerprint.is_unchanged(path, digest):
             fingerprint.drop_bytecode(path)
 
 
 async def _run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do them side by side; where one fails, none goes on."""
+    """Run them concurrently; if one fails, cancel the others."""
     tasks = [asyncio.ensure_future(work) for work in coroutines]
     try:
         for task in asyncio.as_completed(tasks):
@@ -275,7 +279,7 @@ async def _run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
 async def _describe_in_child(
     ref: SourceRef, env: dict[str, str], cwd: Path, within_s: float
 ) -> SourceDescription:
-    """Its answer, or one that says why there is none."""
+    """Return the child's description, or one that says why there is none."""
     request = DescribeRequest(ref.name, ref.kind, ref.target, ref.attr, ref.path, ref.must_have_handlers)
     try:
         child = _DescribingChild(request, env, cwd)
@@ -304,7 +308,7 @@ def _exit_text(status: int) -> str:
 
 
 class _DescribingChild:
-    """A describing process. Its group is killed in any case: an import may have started others."""
+    """A describing process. Its group is always killed: an import may have started other processes."""
 
     def __init__(self, request: DescribeRequest, env: dict[str, str], cwd: Path) -> None:
         answer_in, answer_out = os.pipe()
@@ -350,10 +354,10 @@ class _DescribingChild:
             self._loop.add_reader(fd, read)
 
     def kill(self) -> int:
-        """Kill what is left of its group, read what is left of its words, and give its exit status."""
+        """Kill what is left of its group, read the rest of its output, and return its exit status."""
         if self._status is not None:
             return self._status
-        # While the leader is not reaped its number can't be another's.
+        # Until the leader is reaped its pid can't belong to another process.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._status = self._process.wait()
@@ -375,7 +379,7 @@ class _DescribingChild:
         while chunk := self._read(self._answer_fd):
             self.answer += chunk
             if len(self.answer) > ANSWER_MAX_BYTES:
-                # Not an answer of ours; what is cut off does not decode.
+                # Not a valid description; a truncated one does not decode.
                 self._loop.remove_reader(self._answer_fd)
                 return
 

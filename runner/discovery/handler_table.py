@@ -1,4 +1,4 @@
-"""Pure: the handlers of all sources by name, and what becomes of two that have one name."""
+"""Pure: the handlers of all sources by name, and the handling of duplicate names."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class HandlerTable:
         self._titles: dict[str, str] = {}
 
     def add(self, title: str, specs: Iterable[HandlerSpec]) -> None:
-        """Put the handlers of a source beside the others; an operator knows the source by `title`.
+        """Add the handlers of a source; an operator knows the source by `title`.
 
         Raises:
-            RefusedStart: there is another handler of one of the names.
+            RefusedStart: another handler has one of the names.
         """
         for spec in specs:
             other = self.specs.get(spec.name)
@@ -38,7 +38,7 @@ class HandlerTable:
                 self._add_duplicate(spec, other, title)
 
     def _add_duplicate(self, spec: HandlerSpec, other: HandlerSpec, title: str) -> None:
-        """Of two the usable one keeps the name; a broken source is listed under a name that is free."""
+        """Give the name to the usable one of two; a broken source is listed under a free name."""
         good, bad = (spec, other) if spec.state == "ok" else (other, spec)
         self.specs[spec.name] = good
         number = 2
@@ -52,7 +52,7 @@ class HandlerTable:
 
 
 def _is_same(one: HandlerSpec, other: HandlerSpec) -> bool:
-    """The same object, reached on two ways."""
+    """Return whether both are the same object, reached in two ways."""
     a, b = one.source, other.source
     return (a.kind, a.target, a.attr) == (b.kind, b.target, b.attr)
 

@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 from runner.errors import RefusedStart
 
 GROUP = "runner.handlers"
-#: The folder of the package `runner`.
+#: Folder of the package `runner`.
 _OWN = Path(__file__).resolve().parent.parent
-#: What decides how a description is made; it is made anew when one of them has changed.
+#: Files that affect how a description is made; it is made again when one of them changes.
 _DESCRIBER_FILES = (
     "handlers/annotations.py",
     "handlers/batch.py",
@@ -31,29 +31,29 @@ _DESCRIBER_FILES = (
 
 
 class SourceRef(NamedTuple):
-    """One thing to import and describe."""
+    """One module, file or object to import and describe."""
 
-    #: How an operator would know it again.
+    #: How an operator recognises it.
     title: str
-    #: What it is listed as while nothing better is known.
+    #: Name under which it is listed until its handlers are known.
     name: str
     kind: Literal["file", "module"]
     target: str
-    #: The one object that is meant; None: all handlers of the module.
+    #: The single object meant; None: all handlers of the module.
     attr: str | None
     path: tuple[str, ...]
-    #: The file whose content it is remembered by; None: it could not be found without importing.
+    #: The file whose content keys the cache; None: it can't be found without importing.
     file: Path | None
-    #: Whether it is a mistake if there is no handler in it (not so for one of many files of a folder).
+    #: A source without a handler is an error (False for each of several files of a folder).
     must_have_handlers: bool = True
 
     @property
     def id(self) -> tuple[str, str, str | None]:
-        """What makes it another than all others."""
+        """Return what distinguishes it from all others."""
         return self.kind, self.target, self.attr
 
     def cache_key(self) -> str | None:
-        """What its description is remembered by; None: it can't be remembered."""
+        """Return the key of its cached description; None: it can't be cached."""
         try:
             content = None if self.file is None else self.file.read_bytes()
         except OSError:
@@ -72,10 +72,10 @@ class SourceRef(NamedTuple):
 def find_sources(
     requests: Sequence[str], *, with_entry_points: bool, cwd: Path, env: Mapping[str, str]
 ) -> list[SourceRef]:
-    """All places, each once, in the order of the requests, then entry points.
+    """Return all sources, each once, in the order of the requests, then entry points.
 
     Raises:
-        RefusedStart: a file or folder that is named is not there.
+        RefusedStart: a named file or folder does not exist.
     """
     refs: dict[tuple[str, str, str | None], SourceRef] = {}
     for request in requests:
@@ -147,14 +147,14 @@ def _is_module(text: str) -> bool:
 
 
 def _search_path(env: Mapping[str, str]) -> list[str]:
-    """Where a process that runs user code finds modules: as we do, less the folder of our own packages."""
+    """Return the module path of a process that runs user code: this one's, less the folder of the runner."""
     ours = {_OWN / "_site", _OWN.parent}
     folders = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder] + sys.path
     return [folder for folder in folders if folder and Path(folder).resolve() not in ours]
 
 
 def _module_file(module: str, path: Sequence[str] | None) -> Path | None:
-    """The file of a module. `importlib.util.find_spec` would import its parents, which are user code."""
+    """Return the file of a module; `importlib.util.find_spec` would import its parents, user code."""
     name = ""
     file: str | None = None
     for part in module.split("."):
@@ -168,5 +168,5 @@ def _module_file(module: str, path: Sequence[str] | None) -> Path | None:
 
 
 def _name(text: str) -> str:
-    """The text as a handler's name."""
+    """Return the text as a handler's name."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:100] or "-"

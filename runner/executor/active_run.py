@@ -62,13 +62,14 @@ class ActiveRun(Protocol):
         """Return the attempt that owns files which the handler saves or opens.
 
         Raises:
-                RuntimeError: this is a batch; each file belongs to one of its jobs.
+            RuntimeError: this is a batch; each file belongs to one of its jobs.
         """
 
     def require_open(self) -> None:
-        """
+        """Refuse further use after the end of the run.
+
         Raises:
-                RuntimeError: the run has ended.
+            RuntimeError: the run has ended.
         """
 
     def touch(self) -> None:

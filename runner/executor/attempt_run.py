@@ -91,7 +91,8 @@ class AttemptRun(AttemptStream):
         self.environment.page.touch()
 
     def require_open(self) -> None:
-        """
+        """Refuse further use after the end of the attempt.
+
         Raises:
             RuntimeError: the attempt has ended.
         """
@@ -120,7 +121,7 @@ class AttemptRun(AttemptStream):
         """Add a metric event.
 
         Raises:
-                ValueError: an invalid name, or a value that is not a finite number.
+            ValueError: an invalid name, or a value that is not a finite number.
         """
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
@@ -131,7 +132,7 @@ class AttemptRun(AttemptStream):
         """Send a progress event if the last one is old enough, else keep it until the next one is due.
 
         Raises:
-                ValueError: a value that is not a finite number, or more than 64 KiB.
+            ValueError: a value that is not a finite number, or more than 64 KiB.
         """
         data = _encode_progress(done, total, message, details)
         pending = self.pending_progress
@@ -227,9 +228,10 @@ def run_callbacks(callbacks: list[Callable[[], object]], report: Callable[[str],
 
 
 def _check_number(name: str, value: object) -> int | float:
-    """
+    """Return the number if JSON can carry it.
+
     Raises:
-            ValueError: the value is not a finite number of at most 64 bits.
+        ValueError: the value is not a finite number of at most 64 bits.
     """
     if type(value) is int and -(2**63) <= value < 2**63:
         return value

@@ -88,14 +88,16 @@ class BatchRun:
         return next((item for item in self.items if item.key == key), None)
 
     def file_owner(self) -> AttemptRun:
-        """
+        """Refuse files of the batch as a whole.
+
         Raises:
-                RuntimeError: always, as a file belongs to one job.
+            RuntimeError: always, as a file belongs to one job.
         """
         raise RuntimeError("a file belongs to one job: in a batch, use ctx.items[i].save_file(...)")
 
     def require_open(self) -> None:
-        """
+        """Refuse further use after the end of the batch.
+
         Raises:
             RuntimeError: the batch has ended.
         """
@@ -293,9 +295,10 @@ def _call_handler(
 
 
 def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
-    """
+    """Check that there is one outcome for each input.
+
     Raises:
-            TypeError: the outcomes are not one for each input.
+        TypeError: the outcomes are not one for each input.
     """
     if not isinstance(outcomes, list | tuple):
         raise TypeError(f"a batch returns a list with an outcome for each input, not {type(outcomes)!r}")

@@ -115,7 +115,8 @@ class Context:
         return self._run.cancelled
 
     def check_cancelled(self) -> None:
-        """
+        """Raise if the job has been asked to stop.
+
         Raises:
             JobCancelled: the job has been asked to stop.
         """
@@ -147,7 +148,7 @@ class Context:
         """Stream a chunk (a JSON value or pydantic model) to the job's subscribers.
 
         Raises:
-                ValueError: the chunk is not JSON, or larger than an output may be.
+            ValueError: the chunk is not JSON, or larger than an output may be.
         """
         run = self._run
         run.require_open()
@@ -163,7 +164,7 @@ class Context:
         """Record a value over time, such as a loss.
 
         Raises:
-                ValueError: the value is not a finite number.
+            ValueError: the value is not a finite number.
         """
         if not self._run.closed:
             self._run.touch()
@@ -175,8 +176,8 @@ class Context:
         Returns its reference, which may be part of the output. Saving a name again replaces the earlier file.
 
         Raises:
-                ValueError: the name is not a file name.
-                OSError: the disk refused the write.
+            ValueError: the name is not a file name.
+            OSError: the disk refused the write.
         """
         from runner.executor import files
 

@@ -41,8 +41,8 @@ class ExecutorEnvironment:
         """Send a request to the coordinator and return its reply.
 
         Raises:
-                LookupError: the coordinator refuses; (code, message).
-                TimeoutError: no reply within 30 s.
+            LookupError: the coordinator refuses; (code, message).
+            TimeoutError: no reply within 30 s.
         """
         pending = _PendingRequest()
         with self._lock:

@@ -33,8 +33,8 @@ def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | No
     Saving a name again replaces the earlier file.
 
     Raises:
-            ValueError: the name is not a file name.
-            OSError: the disk refused the write, or the given path can't be read.
+        ValueError: the name is not a file name.
+        OSError: the disk refused the write, or the given path can't be read.
     """
     check_name(name)
     from runner.jobs.ids import new_id
@@ -72,7 +72,7 @@ def open_file(run: AttemptRun, reference: Any) -> IO[bytes]:
     """Open a file for reading by its reference or id.
 
     Raises:
-            TypeError: the value is not a file reference.
+        TypeError: the value is not a file reference.
         FileNotFoundError: no such file.
     """
     file_id = reference
@@ -91,9 +91,10 @@ def open_file(run: AttemptRun, reference: Any) -> IO[bytes]:
 
 
 def check_name(name: object) -> None:
-    """
+    """Refuse a name that no file can have.
+
     Raises:
-            ValueError: the name is not a file name.
+        ValueError: the name is not a file name.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"a file's name is a text, not {name!r}")

@@ -30,8 +30,8 @@ class Invocation:
         """Return the JSON text of the output.
 
         Raises:
-                NotSerialisable: the value or a chunk is not JSON.
-                ResultTooLarge: the text exceeds the limit of an output.
+            NotSerialisable: the value or a chunk is not JSON.
+            ResultTooLarge: the text exceeds the limit of an output.
             JobCancelled: the job was asked to stop between two chunks.
         """
         if isinstance(value, CoroutineType):

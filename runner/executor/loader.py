@@ -23,7 +23,7 @@ def import_source(source: Source) -> ModuleType:
     """Import the module of a source, with its folders first in `sys.path`.
 
     Raises:
-            ImportError: no such module or file; also everything that the module raises.
+        ImportError: no such module or file; also everything that the module raises.
     """
     for folder in reversed(source.path):
         if folder not in sys.path[:1]:
@@ -37,7 +37,7 @@ def find_target(module: ModuleType, attr: str) -> Any:
     """Return the object at an attribute path.
 
     Raises:
-            AttributeError: there is no such attribute.
+        AttributeError: there is no such attribute.
     """
     found: Any = module
     for part in attr.split("."):
@@ -75,7 +75,7 @@ class LoadedHandler:
         """Return the arguments of the call.
 
         Raises:
-                InvalidInput: the input does not match the parameter's annotation.
+            InvalidInput: the input does not match the parameter's annotation.
         """
         if self.read_input is None:
             return ()

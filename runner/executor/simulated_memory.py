@@ -15,7 +15,7 @@ def allocate(nbytes: int | str) -> None:
     Does nothing outside an executor, so that plain tests can call handlers.
 
     Raises:
-            ValueError: the value is not a size.
+        ValueError: the value is not a size.
     """
     size = units.parse_bytes(nbytes)
     if _report is not None:

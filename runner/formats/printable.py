@@ -1,13 +1,13 @@
-"""Pure: text that a terminal shows instead of obeying."""
+"""Pure: removes characters that a terminal would interpret."""
 
 from __future__ import annotations
 
 import re
 
-#: What a terminal would obey instead of show; tab and line feed stay.
+#: Characters that a terminal interprets instead of showing; tab and line feed stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: object) -> str:
-    """Text from a handler or a client with terminal control characters taken out."""
+    """Return text from a handler or a client without terminal control characters."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text).replace("\r\n", "\n"))

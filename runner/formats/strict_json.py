@@ -1,4 +1,4 @@
-"""Pure: the one strict codec for what handlers give us: JSON values and pydantic models, nothing else."""
+"""Pure: the strict codec for values of handlers: JSON values and pydantic models, nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-#: Deeper values are refused: whoever reads them would have to recurse as deep.
+#: Bound on nesting: readers of a value recurse as deep.
 DEPTH_MAX = 256
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _ATOMS = frozenset({str, bool, type(None)})
@@ -29,11 +29,11 @@ class NotSerialisable(ValueError):
 
 
 def encode(value: Any) -> bytes:
-    """JSON text of a JSON value or pydantic model.
+    """Return the JSON text of a JSON value or pydantic model.
 
     Raises:
         NotSerialisable: NaN, infinity, an integer beyond 64 bits, a lone surrogate, a key that is not
-            text, a foreign object, or too deep (which a circle is too).
+            text, a foreign object, or too much nesting (which a cycle is too).
     """
     try:
         return _dump(value if value is None else _plain(value, 0))
@@ -42,7 +42,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_text(value: str) -> bytes:
-    """JSON text of a string; lone surrogates become question marks."""
+    """Return the JSON text of a string; lone surrogates become question marks."""
     try:
         return _dump(value)
     except UnicodeEncodeError:
@@ -50,12 +50,12 @@ def encode_text(value: str) -> bytes:
 
 
 def replace_surrogates(value: str) -> str:
-    """The string without lone surrogates."""
+    """Return the string without lone surrogates."""
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """The value itself if it is plain JSON already, else a plain copy."""
+    """Return the value itself if it is plain JSON already, else a plain copy."""
     kind = type(value)
     if kind in _ATOMS:
         return value
@@ -101,7 +101,7 @@ def _key(key: Any) -> str:
 
 
 def _plain_list(value: list[Any] | tuple[Any, ...], depth: int) -> Any:
-    # A million numbers are checked at the speed of C: which types are there, then one pass each.
+    # A million numbers are checked at the speed of C: collect the types, then one pass for each.
     kinds = set(map(type, value))
     if kinds <= _ATOMS or (kinds == {float} and all(map(isfinite, value))):
         return value
@@ -137,7 +137,7 @@ def _plain_foreign(value: Any, kind: type, depth: int) -> Any:
 
 
 def _dumped(value: Any, kind: Any) -> Any:
-    """A pydantic model or dataclass as plain values, under its fields' own names."""
+    """Return a pydantic model or dataclass as plain values, under its fields' own names."""
     try:
         return kind.__pydantic_serializer__.to_python(value, mode="json", by_alias=False)
     except ValueError as error:

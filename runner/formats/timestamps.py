@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from functools import lru_cache
 
-#: Epoch seconds of the last second that a calendar of four digits has.
+#: Epoch seconds of the last second in a year of four digits.
 _LAST_SECOND = 253_402_300_799
 
 
@@ -15,10 +15,10 @@ def _format_second(whole: int) -> str:
 
 
 def format_rfc3339(at: float) -> str:
-    """`2026-01-31T09:05:00.250Z` for UTC epoch seconds; milliseconds are cut, not rounded.
+    """Return `2026-01-31T09:05:00.250Z` for UTC epoch seconds; milliseconds are truncated, not rounded.
 
-    It never fails: times come from files and other processes, and one that can't be written would fail the
-    whole list in which it stands. What lies outside the years 1970 to 9999 gives their first or last second.
+    It never fails: times come from files and other processes, and an invalid one would fail the whole list
+    that contains it. A time outside the years 1970 to 9999 gives their first or last second.
     """
     # In this order NaN becomes 0.
     at = min(max(0.0, at), _LAST_SECOND)
@@ -27,7 +27,7 @@ def format_rfc3339(at: float) -> str:
 
 
 def parse_rfc3339(text: str) -> float:
-    """UTC epoch seconds of an RFC 3339 text; without an offset it is taken as UTC.
+    """Return the UTC epoch seconds of an RFC 3339 text; without an offset it is UTC.
 
     Raises:
         ValueError: not a date and time.

@@ -1,4 +1,4 @@
-"""Pure: durations, sizes and backoffs as people write them, turned into numbers."""
+"""Pure: parses durations, sizes and backoffs as people write them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from runner.jobs.retry import Backoff
 
-#: Compiled by the first text that is read: an executor starts without one.
+#: Compiled at first use: an executor starts without it.
 _NUMBER_AND_UNIT = r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*"
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -29,7 +29,7 @@ SECONDS_MAX = 10 * 366 * 86400.0
 
 
 def parse_seconds(value: float | str) -> float:
-    """A duration: a number of seconds, or text such as "500ms", "30s", "5m", "2h".
+    """Return the seconds of a duration: a number, or text such as "500ms", "30s", "5m", "2h".
 
     Raises:
         ValueError: not a duration, negative, not finite or longer than ten years.
@@ -44,14 +44,14 @@ def parse_seconds(value: float | str) -> float:
         raise ValueError(f'{value!r} is not a duration; write seconds or text such as "30s"')
     elif not 0 <= value < math.inf:
         raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
-    # Compared before it is converted: an integer may be larger than any float.
+    # Compared before conversion: an integer may be larger than any float.
     if value > SECONDS_MAX:
         raise ValueError("a duration is at most ten years")
     return float(value)
 
 
 def parse_bytes(value: int | str) -> int:
-    """A size: a number of bytes, or text such as "512MiB", "6GiB", "1.5GB".
+    """Return the bytes of a size: a number, or text such as "512MiB", "6GiB", "1.5GB".
 
     Raises:
         ValueError: not a size, negative, or a fraction of a byte.
@@ -68,11 +68,13 @@ def parse_bytes(value: int | str) -> int:
 
 
 def parse_backoff(value: object) -> Backoff:
-    """A retry curve: seconds (the same each time), a list of seconds (the last one repeats), or
+    """Return a retry curve.
+
+    The value is seconds (the same each time), a list of seconds (the last one repeats), or
     `{kind: fixed|linear|exponential, base_s, max_s, jitter}`.
 
     Raises:
-        ValueError: none of these, or a wait in it is no duration.
+        ValueError: none of these, or one of its delays is not a duration.
     """
     if isinstance(value, Backoff):
         for wait_s in (value.base_s, value.max_s, *value.steps_s):

@@ -1,4 +1,4 @@
-"""Pure: what a handler's annotations say of its input and output."""
+"""Pure: reads a handler's annotations of its input and output."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _PLAIN_TYPES: dict[Any, PlainType] = {
 
 
 class UnresolvedAnnotation(TypeError):
-    """An annotation that names something which is not there."""
+    """An annotation refers to a name that does not exist."""
 
 
 def is_anything(annotation: Any) -> bool:
-    """Whether any JSON value fits."""
+    """Return whether any JSON value matches."""
     return any(annotation is one for one in _ANYTHING)
 
 
 def find_plain(annotation: Any) -> PlainType | None:
-    """How an annotation is checked without pydantic, where that is possible."""
+    """Return how to check an annotation without pydantic, if that is possible."""
     try:
         return _PLAIN_TYPES.get(annotation)
     except TypeError:
@@ -53,10 +53,10 @@ def find_plain(annotation: Any) -> PlainType | None:
 
 
 def input_annotation(function: Callable[..., Any]) -> Any:
-    """The annotation of the first parameter; `inspect.Parameter.empty` where there is none.
+    """Return the annotation of the first parameter; `inspect.Parameter.empty` if there is none.
 
     Raises:
-        Unresolved: it is text that does not name a type.
+        UnresolvedAnnotation: it is text that does not name a type.
     """
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
@@ -66,16 +66,16 @@ def input_annotation(function: Callable[..., Any]) -> Any:
 
 
 def output_annotation(function: Callable[..., Any]) -> Any:
-    """The annotation of what is returned.
+    """Return the annotation of the return value.
 
     Raises:
-        Unresolved: it is text that does not name a type.
+        UnresolvedAnnotation: it is text that does not name a type.
     """
     return _resolve(function, "output", inspect.signature(function).return_annotation)
 
 
 def item_annotation(wanted: Any) -> Any:
-    """What one input of a batch is, from the annotation of the list.
+    """Return the type of one input of a batch, from the annotation of the list.
 
     Raises:
         TypeError: it is not annotated as a list.
@@ -88,7 +88,7 @@ def item_annotation(wanted: Any) -> Any:
 
 
 def output_item_annotation(given: Any) -> Any:
-    """What one output of a batch is; exceptions stand for items that failed and are no output.
+    """Return the type of one output of a batch; exceptions stand for failed items and are no output.
 
     Raises:
         TypeError: it is not annotated as a list.
@@ -106,7 +106,7 @@ def _resolve(function: Callable[..., Any], what: str, found: Any) -> Any:
     bare = inspect.unwrap(function)
     namespace = getattr(bare, "__globals__", {})
     try:
-        # Only the one annotation that is needed: others may name what exists for type checkers alone.
+        # Resolve only the annotation needed: others may use names that exist for type checkers alone.
         hints = typing.get_type_hints(
             SimpleNamespace(__annotations__={"it": found}), globalns=namespace, include_extras=True
         )

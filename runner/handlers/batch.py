@@ -1,4 +1,4 @@
-"""Pure: the option `batch` as a handler's author and an operator write it, checked, with units resolved."""
+"""Pure: the option `batch` of authors and operators, checked, with units resolved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runner.formats import units
 from runner.handlers.spec import BatchOptions
 from runner.jobs.traits import PATH
 
-#: No batch is larger, and no executor has more slots: each slot has its place in a page of memory.
+#: Bound on batches and slots: each slot has its entry in a page of memory.
 ATTEMPTS_MAX = 1000
 FIELDS_MAX = 8
 _FIELDS = ("max", "wait", "by")
@@ -18,12 +18,12 @@ _FIELDS = ("max", "wait", "by")
 class Batch:
     """Ask for inputs in lists: `@handler("embed", batch=Batch(max=8, wait="20ms"))`.
 
-    `run` is given a list of at most `max` inputs and returns a list with one outcome for each. A list that
-    is not full goes once its oldest job has waited for `wait`. Only jobs that have the same in the fields of
-    the input that `by` names go together.
+    `run` gets a list of at most `max` inputs and returns a list with one outcome for each. An incomplete
+    batch starts once its oldest job has waited for `wait`. A batch has only jobs with equal values in the
+    fields of the input that `by` names.
 
     Raises:
-        ValueError: a value that can't be read; the text names it.
+        ValueError: a value can't be read; the text names it.
     """
 
     __slots__ = ("batching",)
@@ -35,7 +35,7 @@ class Batch:
 
 
 def read_batch(value: object) -> BatchOptions | None:
-    """What the decorator was given.
+    """Return the decorator's `batch` value, parsed.
 
     Raises:
         ValueError: neither a `Batch` nor a mapping of its fields, or a value that can't be read.
@@ -46,10 +46,10 @@ def read_batch(value: object) -> BatchOptions | None:
 
 
 def override_batch(own: BatchOptions, table: object) -> BatchOptions:
-    """A handler's own with an operator's fields over them.
+    """Return a handler's own options with an operator's fields over them.
 
     Raises:
-        ValueError: a field that does not exist, or a value that can't be read.
+        ValueError: a field does not exist, or a value can't be read.
     """
     given = _fields(table)
     own_fields: dict[str, Any] = {"max": own.max, "wait": own.wait_s, "by": own.by}

@@ -1,4 +1,4 @@
-"""Pure: the `handler` decorator: a handler's name and options, checked where they are written."""
+"""Pure: the `handler` decorator, which checks a handler's name and options where they are written."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from runner.handlers.batch import Batch
 from runner.handlers.options import NAME, read_options
 from runner.handlers.spec import HandlerKind, HandlerOptions
 
-#: Where a decorated object keeps its definition.
+#: Attribute of a decorated object that holds its definition.
 DEFINITION_ATTR = "__runner_handler__"
-#: Options that are described but that this version does not have.
+#: Documented options that this version does not support.
 UNSUPPORTED_OPTIONS = ("cache",)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """What the decorator was told, with units resolved."""
+    """Arguments of the decorator, with units resolved."""
 
     name: str
     options: HandlerOptions
     #: None: a hash of the handler's file.
     version: str | None
-    #: The decorated object, so that a subclass is not taken for it.
+    #: The decorated object, so that a subclass is not mistaken for it.
     target: Any
 
 
@@ -59,11 +59,11 @@ def handler(
     version: str | None = None,
     **others: Any,
 ) -> Callable[[Decorated], Decorated]:
-    """Make a function or a class a handler of this name; the object itself is given back unchanged.
+    """Make a function or a class a handler of this name; the object itself is returned unchanged.
 
     Raises:
-        TypeError: an option that does not exist, or a wrong type.
-        ValueError: a value that can't be read; the text names the option.
+        TypeError: an option does not exist or has the wrong type.
+        ValueError: a value can't be read; the text names the option.
     """
     given = dict(locals())
     _check_names(name, others)
@@ -80,16 +80,16 @@ def handler(
 
 
 def definition_of(target: object) -> Definition | None:
-    """The definition of a decorated function or class; None for anything else, subclasses included."""
+    """Return the definition of a decorated function or class; None for anything else, subclasses included."""
     found = getattr(target, DEFINITION_ATTR, None)
     return found if isinstance(found, Definition) and found.target is target else None
 
 
 def count_positional(function: Callable[..., Any]) -> int:
-    """How many of (input, context) a function takes; `self` of a bound method is not counted.
+    """Return how many of (input, context) a function takes; `self` of a bound method is not counted.
 
     Raises:
-        TypeError: it needs more than that.
+        TypeError: it requires more than that.
     """
     taken = 0
     for parameter in inspect.signature(function).parameters.values():
@@ -110,10 +110,10 @@ def count_positional(function: Callable[..., Any]) -> int:
 
 
 def check_target(name: str, target: object, options: HandlerOptions) -> None:
-    """Refuse what can't be run.
+    """Refuse a target that can't be run.
 
     Raises:
-        TypeError: not a function or class, no `run`, parameters that nobody passes, or of a kind that
+        TypeError: not a function or class, no `run`, parameters without a value, or of a kind that
             `batch` or `slots` can't run.
     """
     if isinstance(target, type):
@@ -131,10 +131,10 @@ def check_target(name: str, target: object, options: HandlerOptions) -> None:
 
 
 def check_kind(name: str, options: HandlerOptions, kind: HandlerKind) -> None:
-    """Refuse `batch` and `slots` where the handler's code can't be run that way.
+    """Refuse `batch` and `slots` for handlers whose code can't run that way.
 
     Raises:
-        TypeError: a batch of generators, or slots for what is no coroutine.
+        TypeError: a batch of generators, or slots for a function that is not a coroutine function.
     """
     if options.batch is not None and "generator" in kind:
         raise TypeError(
@@ -151,7 +151,7 @@ def check_kind(name: str, options: HandlerOptions, kind: HandlerKind) -> None:
 
 
 def function_of(target: Any) -> Callable[..., Any]:
-    """What will be called, with `self` out of its signature."""
+    """Return the function that will be called, without `self` in its signature."""
     if not isinstance(target, type):
         function: Callable[..., Any] = target
         return function
@@ -162,7 +162,7 @@ def function_of(target: Any) -> Callable[..., Any]:
 
 
 def kind_of(function: Callable[..., Any]) -> HandlerKind:
-    """What calling it gives."""
+    """Return the kind of the function's result."""
     bare = inspect.unwrap(function)
     if inspect.isasyncgenfunction(bare):
         return "async_generator"
@@ -175,7 +175,7 @@ def _check_method(name: str, owner: type, method: str, parameters_max: int) -> N
     function = getattr(owner, method, None)
     if function is None:
         return
-    # A static method has no self; looked up on the class it is a plain function all the same.
+    # A static method has no self, though it is a plain function when looked up on the class.
     own = 0 if isinstance(inspect.getattr_static(owner, method), (staticmethod, classmethod)) else 1
     needed = [
         parameter

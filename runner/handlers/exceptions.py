@@ -1,4 +1,4 @@
-"""Pure: the exceptions by which a handler says how its attempt ends."""
+"""Pure: the exceptions by which a handler decides how its attempt ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Retry(Exception):
-    """Raise it to have the job tried again later, within its `retries`.
+    """Raise it to have the job retried later, within its `retries`.
 
     `after` is a delay (seconds or text such as "60s"), `at` a time with a time zone; with neither the
     handler's backoff decides. Neither may be more than ten years ahead.
@@ -35,7 +35,7 @@ class Retry(Exception):
             self.after_s = parse_seconds(after)
 
     def earliest(self, now: float) -> float | None:
-        """UTC epoch seconds before which the next attempt must not start; None: the backoff decides.
+        """Return the UTC epoch seconds of the earliest next attempt; None: the backoff decides.
 
         Raises:
             ValueError: `at` is more than ten years after `now`.
@@ -51,8 +51,8 @@ class Retry(Exception):
 
 
 class PermanentError(Exception):
-    """Raise it where trying again cannot help: the job fails at once."""
+    """Raise it if a retry can't help: the job fails at once."""
 
 
 class JobCancelled(BaseException):
-    """Raised in a handler that is being cancelled; clean up and let it pass."""
+    """Raised in a handler that is being cancelled; clean up and let it propagate."""

@@ -1,4 +1,4 @@
-"""Pure: the options of a handler: which there are, and how their values are read."""
+"""Pure: the options of a handler and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from runner.jobs.retry import Backoff
 from runner.jobs.traits import NAME_CHARS_MAX, PATH
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-#: `size_by` names at most so many fields.
+#: Bound on the fields in `size_by`.
 FIELDS_MAX = 8
-#: `preload` names at most so many models.
+#: Bound on the models in `preload`.
 MODELS_MAX = 1000
 
 
@@ -133,7 +133,7 @@ class _OptionReader:
             raise self.fail(option, error) from None
 
 
-#: Option -> field of Options, and how its value is read.
+#: Option -> field of HandlerOptions, and how its value is read.
 OPTIONS: dict[str, tuple[str, Callable[[_OptionReader, str, Any], Any]]] = {
     "queue": ("queue", _OptionReader.queue),
     "vram": ("vram_bytes", _OptionReader.size),
@@ -159,10 +159,10 @@ OPTIONS: dict[str, tuple[str, Callable[[_OptionReader, str, Any], Any]]] = {
 
 
 def read_options(name: str, given: Mapping[str, Any]) -> HandlerOptions:
-    """The options of the handler `name` as the decorator was `given` them; `gpus` is left for it to resolve.
+    """Return the options given to the decorator of handler `name`; it resolves `gpus` itself.
 
     Raises:
-        ValueError: a value that can't be read; the text names the handler and the option.
+        ValueError: a value can't be read; the text names the handler and the option.
     """
     reader = _OptionReader(name)
     if given["gpus"] is not None:
@@ -174,10 +174,10 @@ def read_options(name: str, given: Mapping[str, Any]) -> HandlerOptions:
 
 
 def check_combinations(options: HandlerOptions) -> None:
-    """What single options can't tell.
+    """Check options against each other.
 
     Raises:
-        ValueError: two that contradict each other.
+        ValueError: two options contradict each other.
     """
     if options.preload and options.model_by is not None and "" in options.preload:
         raise ValueError('option preload: with model_by it names the models: preload=["a", "b"]')

@@ -1,4 +1,4 @@
-"""Pure: an operator's `[handlers.NAME]` tables, read as the decorator reads options, over handlers' own."""
+"""Pure: an operator's `[handlers.NAME]` tables, which override the options of handlers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from runner.handlers.decorator import check_kind, definition_of, handler
 from runner.handlers.options import OPTIONS
 from runner.handlers.spec import BatchOptions, HandlerOptions, HandlerSpec
 
-#: What stands in a table for Python's None, which TOML lacks.
+#: Value in a table for Python's None, which TOML lacks.
 NONE = "none"
-#: What belongs to the handler's code, and why.
+#: Options that belong to the handler's code, and why.
 CODE_ONLY = {
     "name": "clients and stored jobs know the handler by it",
     "version": "it says which code an executor runs",
@@ -25,10 +25,10 @@ _TYPES = {field.name: field.type for field in msgspec.structs.fields(HandlerOpti
 
 
 class Overrides:
-    """The tables, read. `over` lays them over what a handler says of itself.
+    """The parsed tables. `apply_to` overrides a handler's own options.
 
     Raises:
-        RefusedStart: an option that does not exist or can't be overridden, or a value that can't be read.
+        RefusedStart: an option does not exist or can't be overridden, or a value can't be read.
     """
 
     def __init__(self, tables: Mapping[str, object], origin: str = "the settings") -> None:
@@ -36,7 +36,7 @@ class Overrides:
         self._changes = {name: _changes(name, table, origin) for name, table in tables.items()}
 
     def apply_to(self, spec: HandlerSpec) -> HandlerSpec:
-        """The handler with the operator's options; the argument is left as it is."""
+        """Return the handler with the operator's options; the argument is unchanged."""
         changes = self._changes.get(spec.name)
         if not changes or spec.state == "broken":
             return spec
@@ -47,18 +47,18 @@ class Overrides:
             options = msgspec.structs.replace(own, **changes)
             check_kind(spec.name, options, spec.kind)
         except (TypeError, ValueError) as error:
-            # Its code is known only now, when the server runs: it costs this handler and nothing else.
+            # Its code is known only now, while the server runs: an error affects this handler alone.
             why = f"{self._origin}: [handlers.{spec.name}] {_without_title(str(error), spec.name)}"
             return msgspec.structs.replace(spec, state="broken", error=why)
         return msgspec.structs.replace(spec, options=options)
 
     def unused_tables(self, known: Iterable[str]) -> list[str]:
-        """Names of tables for which there is no handler among these."""
+        """Return the names of tables without a handler among these."""
         return sorted(set(self._changes) - set(known))
 
 
 def _changes(name: str, table: object, origin: str) -> dict[str, Any]:
-    """Field of Options -> value, for the options that the table names."""
+    """Return field of HandlerOptions -> value, for the options in the table."""
     title = f"{origin}: [handlers.{name}]"
     if not isinstance(table, Mapping):
         raise RefusedStart(f"{title} must be a table of options, not {table!r}.")
@@ -67,19 +67,19 @@ def _changes(name: str, table: object, origin: str) -> dict[str, Any]:
             raise RefusedStart(f"{title} {option}: can't be overridden, {why}.")
     given = {option: _none_value(option, value) for option, value in table.items()}
     try:
-        # Stands for the handler's code, which nobody needs in order to read options.
+        # Stands for the handler's code, which is not needed to read options.
         read = handler(name, **given)(_placeholder)
     except (TypeError, ValueError) as error:
         raise RefusedStart(f"{title} {_without_title(str(error), name)}.") from None
     definition = definition_of(read)
     assert definition is not None
     read_options = {_field(option): getattr(definition.options, _field(option)) for option in given}
-    # Kept as it was written: it lays its fields over those of the handler.
+    # Kept as written: its fields override those of the handler.
     return read_options | ({"batch": given["batch"]} if "batch" in given else {})
 
 
 async def _placeholder() -> None:
-    """What takes every option."""
+    """Stand in for a handler that accepts every option."""
 
 
 def _override_batch(own: HandlerOptions, table: object) -> BatchOptions:
@@ -96,10 +96,10 @@ def _none_value(option: str, value: Any) -> Any:
 
 
 def _field(option: str) -> str:
-    """The field of Options that an option of the decorator fills."""
+    """Return the field of HandlerOptions that an option of the decorator fills."""
     return OPTIONS[option][0] if option in OPTIONS else option
 
 
 def _without_title(text: str, name: str) -> str:
-    """The decorator's words, less what the title has said."""
+    """Return the decorator's message without the part that the title repeats."""
     return text.removeprefix(f"handler {name!r}: ").removeprefix("option ").rstrip(".")

@@ -1,4 +1,4 @@
-"""Pure: what is known of a handler without its code: where it is found, its options, its schemas."""
+"""Pure: the description of a handler without its code: its source, options and schemas."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BatchOptions(msgspec.Struct, frozen=True, array_like=True):
-    """How the jobs of a handler that takes lists are gathered."""
+    """How jobs are gathered for a handler that takes lists."""
 
     max: int = 8
-    #: A list that is not full goes once its oldest job has waited so long.
+    #: An incomplete batch starts once its oldest job has waited this long.
     wait_s: float = 0.02
-    #: Fields of the input in which those of one list are alike.
+    #: Fields of the input that must be equal within one batch.
     by: tuple[str, ...] = ()
 
 
@@ -51,7 +51,7 @@ class HandlerOptions(msgspec.Struct, frozen=True, array_like=True):
     priority: int = 50
     #: How long an idle executor stays loaded; 0 unloads at once, -1 never.
     keep_alive_s: float = 300.0
-    #: Attempts running at once, everywhere. None: no limit.
+    #: Attempts running at once, over all executors. None: no limit.
     concurrency: int | None = None
     #: Attempts after which an executor is replaced. None: never.
     max_jobs: int | None = None
@@ -59,13 +59,13 @@ class HandlerOptions(msgspec.Struct, frozen=True, array_like=True):
     model_by: str | None = None
     #: Fields of the input by which jobs are expected to need alike.
     size_by: tuple[str, ...] = ()
-    #: Models of which an executor is to be ready always, where there is room; ("",) without `model_by`.
+    #: Models for which an executor is kept ready while memory allows; ("",) without `model_by`.
     preload: tuple[str, ...] = ()
-    #: No more than `vram_bytes` is granted, whatever was learned.
+    #: Never grant more than `vram_bytes`, whatever was learned.
     strict: bool = False
-    #: Attempts at once in one executor; more than 1 for coroutines only.
+    #: Concurrent attempts in one executor; more than 1 for coroutine functions only.
     slots: int = 1
-    #: None: `run` is given one input.
+    #: None: `run` gets one input.
     batch: BatchOptions | None = None
 
 
@@ -82,7 +82,7 @@ class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
     options: HandlerOptions = HandlerOptions()
     kind: HandlerKind = "function"
     description: str = ""
-    #: JSON Schema documents as JSON text; `true` where anything goes.
+    #: JSON Schema documents as JSON text; `true` accepts anything.
     input_schema: bytes = b"true"
     output_schema: bytes = b"true"
     #: A traceback where state is "broken".
@@ -90,15 +90,15 @@ class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SourceDescription(msgspec.Struct, frozen=True, array_like=True):
-    """What came of importing a source."""
+    """Result of importing a source."""
 
     specs: list[HandlerSpec] = []
     #: Why it could not be imported; there are no specs then.
     error: str = ""
-    #: Its own files that were read for it, by path: the digest of the content, "" where that was not sure.
+    #: Its own files that were read, by path: the digest of the content, "" if that was not certain.
     files: dict[str, str] = {}
 
     @property
     def is_complete(self) -> bool:
-        """Whether all in it can be used."""
+        """Return whether all its handlers can be used."""
         return not self.error and all(spec.state == "ok" for spec in self.specs)

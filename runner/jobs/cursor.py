@@ -1,4 +1,4 @@
-"""Pure: the opaque text by which a list goes on where its last page ended."""
+"""Pure: the opaque text by which a list continues where its last page ended."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ CHARS_MAX = 64
 
 
 def encode(number: int) -> str:
-    """The text for "continue after the job of this order number"."""
+    """Return the text for "continue after the job of this order number"."""
     return base64.urlsafe_b64encode(b"n%d" % number).decode().rstrip("=")
 
 
 def decode(text: str) -> int:
-    """The order number inside a text that `encode` made.
+    """Return the order number in a text that `encode` made.
 
     Raises:
-        ValueError: it is not such a text.
+        ValueError: the text is not a cursor.
     """
     if len(text) <= CHARS_MAX:
         try:

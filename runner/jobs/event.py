@@ -11,8 +11,11 @@ EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """A stored event. `data` is one JSON object on one line, complete as SSE sends it
-    (`job_id`, `seq`, `at` and the fields of its type), encoded once for all readers."""
+    """A stored event.
+
+    `data` is one JSON object on one line, complete as SSE sends it (`job_id`, `seq`, `at` and the fields of
+    its type), encoded once for all readers.
+    """
 
     #: 1, 2, 3, ... within the job, over all its attempts; it never changes its meaning.
     seq: int

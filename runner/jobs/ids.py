@@ -1,4 +1,4 @@
-"""Effect: ids that sort by the time they were made (UUIDv7, RFC 9562), from clock and kernel."""
+"""Effect: ids that sort by their creation time (UUIDv7, RFC 9562), from clock and kernel."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import threading
 import time
 
-#: 12 bits `rand_a` and 62 bits `rand_b`: what is left beside time, version and variant.
+#: 12 bits `rand_a` and 62 bits `rand_b`: the bits beside time, version and variant.
 _RANDOM_BITS = 74
 _LOW_62 = (1 << 62) - 1
-#: One system call serves so many ids: a call for each would cost more than the rest of making one.
+#: Ids served by one system call: a call for each would cost more than the rest of creating it.
 _IDS_PER_REFILL = 512
 _BYTES_PER_ID = 10
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> str:
-    """The UUIDv7 text of a moment: 36 characters, lower case.
+    """Return the UUIDv7 text of a time: 36 characters, lower case.
 
     `now_ms` is UTC epoch milliseconds (48 bits), `random_bytes` at least 10 bytes of which 74 bits are used.
     """
@@ -23,7 +23,7 @@ def uuid7(now_ms: int, random_bytes: bytes) -> str:
 
 
 class IdSource:
-    """Gives ids of which each is greater than the one before, though the clock stand still or step back.
+    """Makes ids each greater than the one before, even if the clock stands still or steps back.
 
     Safe to share between threads.
     """
@@ -36,12 +36,12 @@ class IdSource:
         self._pool_offset = 0
 
     def new(self, now_ms: int) -> str:
-        """The next id; `now_ms` is UTC epoch milliseconds."""
+        """Return the next id; `now_ms` is UTC epoch milliseconds."""
         with self._lock:
             bits = self._draw_bits()
             if now_ms > self._last_ms:
                 self._last_ms = now_ms
-                # The top bit stays free, so that steps within one millisecond do not run over.
+                # The top bit stays free, so that steps within one millisecond do not overflow.
                 self._random = bits >> 1
             else:
                 # A random step of up to 2**32 keeps neighbours unguessable and still in order.
@@ -60,7 +60,7 @@ class IdSource:
         return int.from_bytes(self._pool[at : at + _BYTES_PER_ID], "big") >> 6
 
     def reset_after_fork(self) -> None:
-        """Drop randomness drawn ahead: a forked child must not hand out its parent's next ids."""
+        """Drop randomness drawn ahead: a forked child must not return its parent's next ids."""
         self._lock = threading.Lock()
         self._pool = b""
         self._pool_offset = 0
@@ -71,7 +71,7 @@ os.register_at_fork(after_in_child=_source.reset_after_fork)
 
 
 def new_id() -> str:
-    """A UUIDv7 of now, greater than every one that this process gave before."""
+    """Return a UUIDv7 of now, greater than all earlier ones of this process."""
     return _source.new(time.time_ns() // 1_000_000)
 
 

@@ -1,4 +1,4 @@
-"""Pure: a job, its attempts, and the words for its states."""
+"""Pure: a job, its attempts and the names of its states."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 #: Key in the detail of an error after which the process could not use its GPU any more.
 CONTEXT_LOST = "context_lost"
-#: Key in the detail of `memory_exceeded`: "grant" or "ram", which of its limits it was over.
+#: Key in the detail of `memory_exceeded`: the exceeded limit, "grant" or "ram".
 EXCEEDED_LIMIT = "limit"
-#: Key in the detail of an error that several may have caused: whether this one is to go alone from then on.
+#: Key in the detail of an error with several possible causes: whether the job must run alone from then on.
 MUST_RUN_ALONE = "alone"
 
 
@@ -60,17 +60,17 @@ class JobError(msgspec.Struct, array_like=True):
 
     @property
     def is_context_lost(self) -> bool:
-        """Whether the attempt's process could not use its GPU any more."""
+        """Return whether the attempt's process could not use its GPU any more."""
         return isinstance(self.detail, dict) and bool(self.detail.get(CONTEXT_LOST))
 
     @property
     def must_run_alone(self) -> bool:
-        """Whether the job may have spoiled what ran together with it, and goes alone until that is clear."""
+        """Return whether the job may have broken others beside it, and must run alone until that is clear."""
         return isinstance(self.detail, dict) and self.detail.get(MUST_RUN_ALONE) is True
 
 
 class FileRecord(msgspec.Struct, array_like=True):
-    """A file saved by an attempt; it lies at DATA/files/<job id>/<attempt>/<file id>."""
+    """A file saved by an attempt, at DATA/files/<job id>/<attempt>/<file id>."""
 
     id: str
     name: str
@@ -81,7 +81,7 @@ class FileRecord(msgspec.Struct, array_like=True):
 
 
 class AttemptUsage(msgspec.Struct, array_like=True):
-    """What was used of devices: an executor at work counts on each of its own; one that idles does not."""
+    """Device usage: a busy executor counts on each of its devices; an idle one does not."""
 
     device_s: float = 0.0
     #: Granted bytes times seconds.
@@ -89,28 +89,28 @@ class AttemptUsage(msgspec.Struct, array_like=True):
 
 
 class AttemptRecord(msgspec.Struct, array_like=True):
-    """One execution, as `/jobs/{id}/attempts` shows it."""
+    """One attempt, as `/jobs/{id}/attempts` shows it."""
 
     attempt: int
     worker: str
     devices: list[str]
     started_at: float
     ended_at: float | None = None
-    #: Seconds spent loading for this attempt; None where the executor was warm.
+    #: Seconds spent loading for this attempt; None if the executor was warm.
     load_s: float | None = None
     run_s: float | None = None
     vram_peak_bytes: int | None = None
     error: JobError | None = None
-    #: What its executor was granted on each of the devices.
+    #: Grant of its executor on each of the devices.
     granted_bytes: int = 0
-    #: None where it occupies no device.
+    #: None if it occupied no device.
     spent: AttemptUsage | None = None
-    #: It was started with nobody else at work on its devices.
+    #: No other executor was busy on its devices when it started.
     alone: bool = False
 
 
 class Submission(msgspec.Struct, array_like=True):
-    """What a client asked for, checked and with units resolved; None means "the handler's"."""
+    """A client's request, checked and with units resolved; None means "the handler's"."""
 
     #: UUIDv7 text, made by the front.
     id: str
@@ -131,7 +131,7 @@ class Submission(msgspec.Struct, array_like=True):
     #: JSON object text.
     metadata: bytes | None = None
     tenant: str = ""
-    #: What the input says, see `traits.Told`: read by the front, which has it decoded at hand.
+    #: Traits of the input, see `traits.InputTraits`: read by the front, which has decoded it anyway.
     model: str = ""
     size: str = ""
     group: str = ""
@@ -140,7 +140,7 @@ class Submission(msgspec.Struct, array_like=True):
 class JobTerms(msgspec.Struct, frozen=True, array_like=True):
     """The part of a job that never changes after submit, options resolved against the handler's.
 
-    It is packed into one column; equal terms of many jobs are one object in memory.
+    It is packed into one column; equal terms of several jobs are one object in memory.
     """
 
     timeout_s: float | None = None
@@ -160,7 +160,7 @@ class JobTerms(msgspec.Struct, frozen=True, array_like=True):
 class Job(msgspec.Struct, array_like=True):
     """A job as the coordinator holds it and the store keeps it. Times are UTC epoch seconds.
 
-    The input is kept apart (`Batch.inserts`, `Store.payload`): it may be large and is seldom read.
+    The input is kept apart (`WriteBatch.inserts`, `Store.load_payload`): it may be large and is seldom read.
     """
 
     #: Order of acceptance, unique in a store, never reused; the key of the events.
@@ -173,23 +173,23 @@ class Job(msgspec.Struct, array_like=True):
     terms: JobTerms
     input_bytes: int
     state: State = "queued"
-    #: Only what the store must remember: "scheduled" or "retry_backoff" of a queued job, the
-    #: error's code of an ended one. The rest is told from memory.
+    #: Only reasons that the store must keep: "scheduled" or "retry_backoff" of a queued job, the
+    #: error's code of an ended one. Other reasons are derived from memory.
     reason: str | None = None
     ready_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
-    #: Starts so far.
+    #: Number of starts so far.
     attempt: int = 0
     #: Failures counted against `retries`.
     failures: int = 0
-    #: Attempts whose executor died under them.
+    #: Attempts whose executor died while it ran them.
     deaths: int = 0
-    #: Last message number of the current attempt that was applied (see wire.Ended.seq).
+    #: Last message number of the current attempt that was applied (see `worker_protocol.AttemptEnded.seq`).
     applied_seq: int = 0
     #: Sequence number of the job's last event.
     last_seq: int = 0
-    #: Sequence number of the first event that retention has left.
+    #: Sequence number of the first event that retention has kept.
     first_seq: int = 1
     #: JSON text of the last progress, `{done, total, fraction, message, details}`.
     progress: bytes | None = None
@@ -197,17 +197,17 @@ class Job(msgspec.Struct, array_like=True):
     output_bytes: int | None = None
     attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
     files: list[FileRecord] = msgspec.field(default_factory=list)
-    #: Why a cancel was asked for; set while the job is being cancelled and after.
+    #: Why a cancel was requested; set while the job is being cancelled and after.
     cancel_reason: str | None = None
-    #: What all attempts that have ended used; None: none of them occupied a device.
+    #: Total usage of all ended attempts; None: none of them occupied a device.
     spent: AttemptUsage | None = None
-    #: How far up it has come since it ran out of device memory, see gpu.planning.oom_escalation.
+    #: Its rung since it ran out of device memory, see gpu.planning.oom_escalation.
     rung: int = 0
-    #: The grants with which it ran out, in order; they used up none of `retries`.
+    #: Grants with which it ran out of memory, in order; these failures used up none of `retries`.
     ran_out: tuple[int, ...] = ()
 
     @property
     def start_by(self) -> float | None:
-        """The moment until which it has to start: `queue_timeout_s` counts up to the first start."""
+        """Return the time by which it must start: `queue_timeout_s` counts up to the first start."""
         limit = self.terms.queue_timeout_s
         return None if limit is None or self.started_at is not None else self.ready_at + limit

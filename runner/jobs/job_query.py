@@ -1,4 +1,4 @@
-"""Pure: the filters, the order and the page of a list of jobs."""
+"""Pure: filters, order and page of a list of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure: how long to wait before the next attempt."""
+"""Pure: computes the delay before the next attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Backoff(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     `fixed` waits `base_s` each time, `linear` `base_s * failure`, `exponential`
     `base_s * 2 ** (failure - 1)`, `list` the given seconds (the last one repeats).
-    All are cut at `max_s`, then spread by `jitter` (0.2 = up to 20 % less or more).
+    All are capped at `max_s`, then spread by `jitter` (0.2 = up to 20 % less or more).
     """
 
     kind: Literal["fixed", "linear", "exponential", "list"] = "exponential"
@@ -23,7 +23,7 @@ class Backoff(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 def delay_s(backoff: Backoff, failure: int, spread: float) -> float:
-    """Seconds to wait after the `failure`-th failure (>= 1).
+    """Return the seconds to wait after the `failure`-th failure (>= 1).
 
     `spread` is a random number in [0, 1) passed in by the caller; 0.5 gives the bare curve.
     """
@@ -34,7 +34,7 @@ def delay_s(backoff: Backoff, failure: int, spread: float) -> float:
     elif backoff.kind == "linear":
         bare = backoff.base_s * failure
     else:
-        # Beyond 2**63 a float still holds, but nobody waits so long: cut the exponent first.
+        # 2**63 still fits in a float and is longer than any wait: clamp the exponent first.
         bare = backoff.base_s * 2.0 ** min(failure - 1, 63)
     bare = min(bare, backoff.max_s)
     return max(0.0, bare * (1.0 + backoff.jitter * (2.0 * spread - 1.0)))

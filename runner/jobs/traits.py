@@ -1,4 +1,4 @@
-"""Pure: the traits of a job: what its input and its timeout say of how it will run, as one short text."""
+"""Pure: traits of a job: facts in its input and timeout that matter to the planner, as one short text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-#: A model's or group's name is at most so long; a text of a size that is longer counts by its length.
+#: Bound on the name of a model or group; a longer text of a size counts by its length.
 NAME_CHARS_MAX = 200
 SIZE_CHARS_MAX = 40
-#: A timeout of a thousand years and more bounds nothing.
+#: A timeout of this length, over a thousand years, bounds nothing.
 FOREVER_S = 2.0**35
-#: The text of a job of which nothing is said.
+#: The text of a job without traits.
 NEUTRAL = "[null]"
-#: How a field of the input is named: "a", or "a.b" for a field of a field.
+#: Path of a field of the input: "a", or "a.b" for a field of a field.
 PATH = re.compile(r"[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -27,21 +27,21 @@ _decode = msgspec.json.Decoder().decode
 
 
 class JobTraits(NamedTuple):
-    """What tells jobs of one handler apart for the plan; neutral where nothing was said."""
+    """Traits that distinguish jobs of one handler for the planner; neutral by default."""
 
     tenant: str = ""
-    #: What `model_by` named: an executor is loaded for one model.
+    #: Value of the field that `model_by` names: an executor is loaded for one model.
     model: str = ""
-    #: What `size_by` named, numbers rounded up to powers of two: jobs of one size are expected to need alike.
+    #: Values of `size_by`, numbers rounded up to powers of two: jobs of one size are expected to need alike.
     size: str = ""
-    #: Only jobs of one group go in one batch.
+    #: A batch has jobs of one group only.
     group: str = ""
-    #: No attempt runs longer, in seconds: the timeout, rounded up to a power of the square root of two.
+    #: Bound on an attempt's run, in seconds: the timeout, rounded up to a power of the square root of two.
     limit_s: float = math.inf
 
 
 class InputTraits(NamedTuple):
-    """What an input says."""
+    """Traits that an input gives."""
 
     model: str
     size: str
@@ -49,7 +49,7 @@ class InputTraits(NamedTuple):
 
 
 class TraitError(NamedTuple):
-    """Why an input can't be read."""
+    """Why the traits of an input can't be read."""
 
     #: JSON pointer inside the input.
     pointer: str
@@ -58,7 +58,7 @@ class TraitError(NamedTuple):
 
 @lru_cache(maxsize=8192)
 def encode_traits(tenant: str, model: str, size: str, group: str, timeout_s: float | None) -> str:
-    """The traits as one text, equal for equal traits: a JSON list without what is neutral at its end."""
+    """Return the traits as text, equal for equal traits: a JSON list without neutral values at its end."""
     fields: list[Any] = [_limit_step(timeout_s), tenant, model, size, group]
     while len(fields) > 1 and fields[-1] == "":
         fields.pop()
@@ -67,14 +67,14 @@ def encode_traits(tenant: str, model: str, size: str, group: str, timeout_s: flo
 
 @lru_cache(maxsize=8192)
 def decode_traits(text: str) -> JobTraits:
-    """The traits that a text of `text_of` tells."""
+    """Return the traits that a text of `encode_traits` contains."""
     step, *names = _decode(text)
     tenant, model, size, group = (*names, "", "", "", "")[:4]
     return JobTraits(tenant, model, size, group, math.inf if step is None else _limit_s(step))
 
 
 class TraitReader:
-    """Where a handler's inputs tell their traits: paths of fields, "a.b" for a field of a field."""
+    """Reads traits from inputs of a handler by paths of fields, "a.b" for a field of a field."""
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class TraitReader:
         group_by: Iterable[str] = (),
         schema: Any = True,
     ) -> None:
-        """`schema` is the input's; a field that is left out counts as the default that it names."""
+        """`schema` is the input's; a field that is left out counts as its default there."""
         self._model = None if model_by is None else _InputField(model_by, schema)
         self._size = tuple(_InputField(path, schema) for path in size_by)
         self._group = tuple(_InputField(path, schema) for path in group_by)
 
     def read(self, value: Any) -> InputTraits | TraitError:
-        """What the input says, or the one thing that keeps it from being read."""
+        """Return the input's traits, or why they can't be read."""
         names = []
         for field in (self._model, *self._group):
             named = "" if field is None else _name_text(field.read(value))
@@ -99,7 +99,7 @@ class TraitReader:
                 return TraitError(field.pointer, f"{what} without control characters")
             names.append(named)
         size = ",".join(_size_text(field.read(value)) for field in self._size)
-        # No name has the character between them.
+        # No name contains the separator.
         return InputTraits(names[0], size, "\x1f".join(names[1:]))
 
 
@@ -114,7 +114,7 @@ class _InputField:
         self.pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in self._parts)
 
     def read(self, value: Any) -> Any:
-        """What stands there; None where nothing does."""
+        """Return the value at the path; None if there is none."""
         for part in self._parts:
             value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
         return self._default if value is _MISSING else value
@@ -131,7 +131,7 @@ def _default(schema: Any, parts: list[str]) -> Any:
 
 
 def _name_text(value: Any) -> str | None:
-    """A scalar as text; None for what names nothing."""
+    """Return a scalar as text; None if it is no name."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -140,7 +140,7 @@ def _name_text(value: Any) -> str | None:
 
 
 def _size_text(value: Any) -> str:
-    """A value of a size as text, so that there are few: lists and objects count by how much they hold."""
+    """Return the text of a size, one of few values: lists and objects count by their length."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -159,11 +159,11 @@ def _size_text(value: Any) -> str:
 
 
 def _limit_step(timeout_s: float | None) -> int | None:
-    """The least k for which sqrt(2)**k is as long; None where there is no limit."""
+    """Return the least k with sqrt(2)**k >= the timeout; None without a timeout."""
     if timeout_s is None or timeout_s >= FOREVER_S:
         return None
     step = math.ceil(2 * math.log2(timeout_s))
-    # The logarithm is a little off: one step less or more than what it says may be right.
+    # The logarithm is slightly inexact: one step less or more may be right.
     while _limit_s(step) < timeout_s:
         step += 1
     while _limit_s(step - 1) >= timeout_s:

@@ -37,7 +37,7 @@ def unpack(frame: bytes | memoryview) -> list[bytes]:
     """Return the encoded messages of a frame.
 
     Raises:
-            WireError: the bytes are not a frame.
+        WireError: the bytes are not a frame.
     """
     try:
         return _frame_decoder.decode(frame)
@@ -63,7 +63,7 @@ class FrameBuffer:
         """Add bytes and return all frames that are complete now.
 
         Raises:
-                WireError: a length exceeds the bound; the stream can't be used any more.
+            WireError: a length exceeds the bound; the stream can't be used any more.
         """
         data = self._data
         data += chunk

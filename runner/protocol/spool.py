@@ -42,7 +42,7 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
     The token is left out, because the file outlives it.
 
     Raises:
-            OSError: the disk is full or failed.
+        OSError: the disk is full or failed.
     """
     path = folder / f"{hello.name}{SUFFIX}"
     draft = path.with_suffix(".draft")

@@ -1,4 +1,4 @@
-"""Pure: every setting in force as people write it, with the flag, variable, key or default that gave it."""
+"""Pure: every setting in force as people write it, with the flag, variable, key or default behind it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from runner.settings.settings import SHORT_NAMES, SHOWN_NAMES, TOKENS, SettingLa
 STARS = "********"
 DEFAULT = "default"
 _FLAGS = {"grace_s": "--grace", "allow_hosts": "--allow-host", "allow_origins": "--allow-origin"}
-#: Variables for handler code whose values are nobody's business.
+#: Variables for handler code whose values are kept secret.
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
 class SettingValue(NamedTuple):
-    """One setting: a JSON value, and where it comes from."""
+    """One setting: a JSON value, and its origin."""
 
     name: str
     value: Any
@@ -27,7 +27,7 @@ class SettingValue(NamedTuple):
 
 
 def list_settings(settings: Settings, read: SettingLayers, environ: Mapping[str, str]) -> list[SettingValue]:
-    """All settings in the order in which they are documented; tables by a dot, secrets as stars."""
+    """Return all settings in the documented order; nested names have dots, secrets are stars."""
     return [
         SettingValue(_name(path), _value(path, value), _origin(path, read, environ))
         for path, value in _leaves(settings)
@@ -67,7 +67,7 @@ def _origin(path: tuple[str, ...], read: SettingLayers, environ: Mapping[str, st
         return "found in the current folder"
     layers: tuple[dict[str, Any], ...] = (read.flags, read.environment, read.table)
     if path[0] in TOKENS:
-        # Of the others nothing counts, not even a way that this one does not use.
+        # Other layers do not count, not even for the form that this one does not use.
         layers = tuple(layer if layer is read.token_layer else {} for layer in layers)
         if path[0] == "token" and not read.token_layer.get("token"):
             path = ("token_file",)
@@ -97,7 +97,7 @@ def _flag(name: str, value: Any) -> str:
 
 
 def _variable(path: tuple[str, ...], environ: Mapping[str, str]) -> str:
-    """The variable as it is spelled in the environment; the nearest to the setting first."""
+    """Return the variable as it is spelled in the environment; the most specific one first."""
     spelled = {name.upper(): name for name in environ}
     firsts = [path[0], *(short for short, field in SHORT_NAMES.items() if field == path[0])]
     for length in range(len(path), 0, -1):

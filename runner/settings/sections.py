@@ -1,4 +1,4 @@
-"""Pure: the tables of the settings, and the forms in which their values may be written."""
+"""Pure: the sections of the settings, and the forms in which their values may be written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 def _split_list(value: object) -> object:
-    """A list may come as `a,b` where only text can be written."""
+    """Split `a,b`, the form of a list where only text can be written."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -22,7 +22,7 @@ def _absolute(value: object) -> object:
     return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
 
 
-#: Means to hold executors to their grants that this version does not have, and what they would need.
+#: Enforcement methods that this version does not support, and what they would need.
 UNSUPPORTED_ENFORCEMENT = {
     "mps": "it needs NVIDIA's MPS daemon with a limit for each client, and there a fatal fault of one client "
     "ends all clients of that GPU",
@@ -51,11 +51,11 @@ class _Section(BaseModel):
 
 
 class LimitSettings(_Section):
-    """`[limits]`: what one request, one attempt and the whole store may take."""
+    """`[limits]`: bounds of one request, one attempt and the whole store."""
 
     body_bytes: Bytes = 16 * MIB
     bulk_bytes: Bytes = 64 * MIB
-    #: Nesting of a request's JSON.
+    #: Nesting depth of a request's JSON.
     depth: int = Field(default=64, gt=0)
     output_bytes: Bytes = 16 * MIB
     #: Text of `log` events, per attempt.
@@ -64,34 +64,34 @@ class LimitSettings(_Section):
     events: int = Field(default=100_000, gt=0)
     #: Events kept of one job.
     events_kept: int = Field(default=100_000, gt=0)
-    #: Jobs that may wait at once.
+    #: Jobs that may be queued at once.
     queued: int = Field(default=2_000_000, gt=0)
 
 
 class ExecutorSettings(_Section):
     """`[executors]`: the environment that handler code sees, besides the server's own without `RUNNER_*`."""
 
-    #: Names that are taken out; a trailing `*` stands for any ending.
+    #: Variables to remove; a trailing `*` matches any ending.
     env_deny: Names = []
-    #: Names that are put in.
+    #: Variables to add.
     env: dict[str, str] = {}
-    #: Modules that are imported once a worker, in a process of which executors are forked.
+    #: Modules imported once in each worker's fork server, from which executors are forked.
     template: Names = []
 
 
 class DeviceSettings(_Section):
-    """`[devices]`: what holds for every device."""
+    """`[devices]`: settings of every device."""
 
-    #: Executors that run at once on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
+    #: Concurrent executors on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
     max_executors: int | None = Field(default=None, gt=0)
-    #: By what executors on GPUs are held to their grants: fraction, watchdog or none.
+    #: How executors on GPUs are held to their grants: fraction, watchdog or none.
     enforcement: Enforcement = "fraction"
-    #: Bytes of each GPU that are promised to nobody. None: 2 %, at least 256 MiB.
+    #: Bytes of each GPU that are never granted. None: 2 %, at least 256 MiB.
     headroom: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)] | None = None
 
 
 class TenantSettings(_Section):
-    """`[tenants.NAME]`: what holds for the jobs of one tenant."""
+    """`[tenants.NAME]`: settings of one tenant's jobs."""
 
-    #: Its part of the devices beside the parts of the others who wait; 1 where nothing is said.
+    #: Weight of its share of the devices among waiting tenants; 1 by default.
     weight: float = Field(default=1.0, ge=0.001, le=1000.0, allow_inf_nan=False)

@@ -38,10 +38,10 @@ from runner.settings.sections import (
     TenantSettings,
 )
 
-#: Of a tenant, as of queues and handlers.
+#: Pattern of tenant names, the same as for queues and handlers.
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 
-#: Names of flags that users will also try as keys -> fields.
+#: Flag names that users will also try as keys -> fields.
 SHORT_NAMES = {
     "grace": "grace_s",
     "allow_host": "allow_hosts",
@@ -49,15 +49,15 @@ SHORT_NAMES = {
     "sources": "handlers",
 }
 
-#: Fields that people know by another name.
+#: Fields that users know by another name.
 SHOWN_NAMES = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
 
-#: The two ways to name a token.
+#: The two ways to set a token.
 TOKENS = ("token", "token_file")
 
 
 class Settings(BaseSettings):
-    """All that `runner serve` can be told. Only `load` reads the environment and the config file."""
+    """All settings of `runner serve`. Only `load_settings` reads the environment and the config file."""
 
     model_config = SettingsConfigDict(
         env_prefix="RUNNER_",
@@ -71,14 +71,14 @@ class Settings(BaseSettings):
     gpus: str = "all"
     #: `module[:name]`, a .py file or a folder.
     handlers: Names = []
-    #: Handler name -> option -> value, laid over what the handler itself says.
+    #: Handler name -> option -> value; overrides the handler's own options.
     overrides: dict[str, dict[str, Any]] = {}
-    #: Also take the handlers that installed packages offer (group `runner.handlers`).
+    #: Also take handlers of installed packages (entry points of group `runner.handlers`).
     entry_points: bool = True
     #: For development: reload handlers when their files change.
     reload: bool = False
     host: str = "127.0.0.1"
-    #: 0: a free one.
+    #: 0: any free port.
     port: int = Field(default=8484, ge=0, le=65535)
     fronts: int = Field(default=1, ge=1, le=64)
     #: `sqlite:///PATH` or `memory:`. None: `runner.db` in the data folder.
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     data_dir: AbsolutePath = Field(default=Path("~/.local/share/runner"), validate_default=True)
     #: The file that was read, if any.
     config: AbsolutePath | None = None
-    #: How long running jobs may go on after the first TERM or Ctrl-C.
+    #: How long running jobs may continue after the first TERM or Ctrl-C.
     grace_s: Seconds = 30.0
     allow_hosts: Names = []
     allow_origins: Names = []
@@ -108,41 +108,41 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What the constructor is given, and nothing else: `load` has put the layers together."""
+        """Use the constructor's arguments only: `load_settings` has merged the layers."""
         return (init_settings,)
 
     @property
     def store_url(self) -> str:
-        """Where the jobs are kept, with the default filled in."""
+        """Return the URL of the store, with the default filled in."""
         return self.store or f"sqlite:///{self.data_dir / 'runner.db'}"
 
     @property
     def exposure(self) -> str:
-        """Who can reach the server, in words."""
+        """Return a description of who can reach the server."""
         where = "this machine only" if is_loopback(self.host) else "other machines too"
         return f"{where}, {'token needed' if self.token else 'no token'}"
 
 
 class SettingLayers(NamedTuple):
-    """What was told, the nearest first; `settle` makes settings of it."""
+    """Values by source, highest precedence first; `merge_layers` makes settings of them."""
 
     flags: dict[str, Any]
     environment: dict[str, Any]
-    #: The config file, if there is one, and what it says by field.
+    #: The config file, if there is one, and its values by field.
     file: Path | None
     table: dict[str, Any]
-    #: Fields that stand there under another name.
+    #: Fields that the file has under another name.
     written_as: dict[str, str]
 
     @property
     def token_layer(self) -> dict[str, Any]:
-        """The nearer of the two ways to name a token wins; within one layer the token itself."""
+        """Return the token setting of the highest layer; within one layer the token itself wins."""
         layers = (self.flags, self.environment, self.table)
         return next((layer for layer in layers if any(layer.get(name) for name in TOKENS)), {})
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Settings:
-    """The settings in force: `flags` (fields that were given, None means not given) over the rest.
+    """Return the settings in force: `flags` (None means not given) over the other sources.
 
     Raises RefusedStart with one sentence that names the setting and where it came from, also for a
     server that would be open to other machines without a token, and on a platform that is not supported.
@@ -152,7 +152,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, *, folder: Path | None
 
 
 def read_layers(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> SettingLayers:
-    """What stands in the flags, the environment and the config file. Raises RefusedStart for the file."""
+    """Return the values of the flags, environment and config file. Raises RefusedStart for the file."""
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     environment = _read_environment()
     chosen = given.get("config") or environment.get("config")
@@ -162,7 +162,7 @@ def read_layers(flags: Mapping[str, Any] | None = None, *, folder: Path | None =
 
 
 def merge_layers(read: SettingLayers) -> Settings:
-    """The settings that the layers come to. Raises RefusedStart as `load`."""
+    """Return the merged settings. Raises RefusedStart as `load_settings`."""
     layers = {"the command line": read.flags, "the environment": read.environment, str(read.file): read.table}
     merged: dict[str, Any] = {}
     for layer in reversed(layers.values()):
@@ -183,8 +183,10 @@ def merge_layers(read: SettingLayers) -> Settings:
 
 
 def reload_overrides(settings: Settings) -> dict[str, Any]:
-    """The `[handlers.NAME]` tables as they stand now in the config file of `settings`, under those of the
-    environment. Raises RefusedStart as `load`."""
+    """Return the current `[handlers.NAME]` tables of the config file, under those of the environment.
+
+    Raises RefusedStart as `load_settings`.
+    """
     if settings.config is None:
         return dict(settings.overrides)
     read = read_layers({"config": settings.config})
@@ -196,7 +198,7 @@ def reload_overrides(settings: Settings) -> dict[str, Any]:
 
 
 def require_platform(system: str, machine: str) -> None:
-    """Raise RefusedStart unless this is a system that can pin and kill processes as we need it."""
+    """Raise RefusedStart unless processes can be pinned to devices and killed on this system."""
     if system == "linux" and machine in ("x86_64", "aarch64", "arm64"):
         return
     hint = "; on Windows, use WSL2" if system.startswith(("win", "cygwin")) else ""
@@ -213,7 +215,7 @@ def refuse_open_bind(settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """True where only this machine can reach a server bound to `host`."""
+    """Return True if only this machine can reach a server bound to `host`."""
     if host == "localhost":
         return True
     try:
@@ -226,7 +228,7 @@ def _read_environment() -> dict[str, Any]:
     try:
         values = dict(EnvSettingsSource(Settings)())
     except SettingsError as error:
-        # The value may be a secret in the wrong place: it is not repeated.
+        # The value may be a misplaced secret: do not repeat it.
         raise RefusedStart(
             f"{error} (in the environment); give a table's keys as RUNNER_TABLE__KEY."
         ) from None
@@ -234,7 +236,7 @@ def _read_environment() -> dict[str, Any]:
         text = os.environ.get(f"RUNNER_{short.upper()}")
         if text:
             values.setdefault(field, text)
-    # Names of variables keep their case; the source above folds it.
+    # Variable names keep their case here; the source above folds it.
     marker = "RUNNER_EXECUTORS__ENV__"
     executor_env = {
         name.removeprefix(marker): text for name, text in os.environ.items() if name.startswith(marker)
@@ -257,7 +259,7 @@ def _read_file(chosen: Path | None, folder: Path) -> tuple[Path | None, dict[str
 
 
 def _read_table(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the file says by field, and the fields that it names otherwise."""
+    """Return the file's values by field, and the fields that it names differently."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -297,7 +299,7 @@ def _resolve_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _check_overrides(layer: Mapping[str, Any], name: str) -> None:
-    """Refuse tables that can't be read while it is known where they stand."""
+    """Refuse invalid tables while their origin is known."""
     tables = layer.get("overrides")
     if isinstance(tables, Mapping):
         Overrides(tables, f"in {name}" if name.startswith("the ") else name)

@@ -1,1 +1,1 @@
-"""Pure: stores of jobs and events: the interface, and what implements it."""
+"""Pure: stores of jobs and events: the interface and its implementations."""

@@ -1,4 +1,4 @@
-"""Pure: how much of an event log one read gives."""
+"""Pure: selects the events that one read of an event log returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runner.jobs.event import Event
 
 
 def take_events(events: Iterable[Event], after: int, max_bytes: int) -> list[Event]:
-    """The events with seq > `after` whose data fit into `max_bytes` together, the first one always.
+    """Return events with seq > `after` whose data fit into `max_bytes` together, the first one always.
 
     `events` come in order of seq.
     """

@@ -1,4 +1,4 @@
-"""Effect: the store in this process's memory, for tests and for servers that may forget."""
+"""Effect: the store in this process's memory, for tests and for servers that need no durability."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ _MISSING = object()
 
 
 class MemoryStore:
-    """A `Store` that ends with its process. It keeps copies and gives copies: a job that a caller
-    changes afterwards is not changed here before the next commit."""
+    """A `Store` that ends with its process.
+
+    It stores copies and returns copies: a later change by a caller has no effect before the next commit.
+    """
 
     def __init__(self) -> None:
         self.stale_updates = 0
@@ -49,7 +51,7 @@ class MemoryStore:
         return self._epoch
 
     def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """See `Store.commit`. All that can fail is looked at before anything is changed."""
+        """See `Store.commit`. Everything that can fail is checked before anything is changed."""
         if epoch != self._epoch:
             raise Fenced(f"epoch {self._epoch} is in force, this coordinator has {epoch}; it must stop")
         self._refuse_conflicts(batch)
@@ -143,7 +145,7 @@ class MemoryStore:
         )
 
     def load_values(self, prefix: str) -> dict[str, bytes]:
-        """Values whose name begins with `prefix`."""
+        """Return values whose name begins with `prefix`."""
         return {name: value for name, value in sorted(self._values.items()) if name.startswith(prefix)}
 
     def count_jobs(self) -> dict[tuple[str, str], int]:
@@ -155,7 +157,7 @@ class MemoryStore:
         return self._last_n
 
     def close(self) -> None:
-        """Nothing is held outside; what is stored stays until the object goes."""
+        """Do nothing: no resource is held, and the data lives as long as the object."""
 
     def _refuse_conflicts(self, batch: WriteBatch) -> None:
         taken: dict[str, int] = {}
@@ -232,8 +234,10 @@ def _matches_bounds(job: Job, query: JobQuery) -> bool:
 
 
 def _input_equals(document: object, path_parts: list[str], wanted: object) -> bool:
-    """Whether the value at the path is the wanted scalar, JSON types compared strictly. A numeric
-    part is a list's index or an object's key."""
+    """Return whether the value at the path is this scalar, JSON types compared strictly.
+
+    A numeric part is a list index or an object key.
+    """
     value = document
     for part in path_parts:
         if isinstance(value, list) and part.isascii() and part.isdigit():

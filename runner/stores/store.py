@@ -1,6 +1,6 @@
 """Pure: the interface of a store, and the batch of writes that it takes.
 
-A store is finished when the conformance suite in `tests/runner/stores` is green over it.
+A store is complete when it passes the conformance suite in `tests/runner/stores`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.stores.queued_groups import StoredGroup
 
 
 class EventChunk(msgspec.Struct, array_like=True):
-    """Consecutive events of one job that one commit holds; one row."""
+    """Consecutive events of one job from one commit; one row."""
 
     job_number: int
     first_seq: int
@@ -31,22 +31,23 @@ class WriteBatch(msgspec.Struct, array_like=True):
 
     #: New jobs with the JSON text of their inputs, in the state they have at commit time.
     inserts: list[tuple[Job, bytes]] = msgspec.field(default_factory=list)
-    #: The changed state of known jobs. A row whose stored attempt is higher is left alone.
+    #: The changed state of known jobs. A row whose stored attempt is higher stays unchanged.
     updates: list[Job] = msgspec.field(default_factory=list)
     #: (n, JSON text) of jobs that succeeded in this batch.
     outputs: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
     events: list[EventChunk] = msgspec.field(default_factory=list)
     #: (n, seq): drop whole chunks whose last_seq < seq.
     trims: list[tuple[int, int]] = msgspec.field(default_factory=list)
-    #: Jobs to remove with all that is theirs.
+    #: Jobs to remove with all their data.
     deletes: list[int] = msgspec.field(default_factory=list)
     #: Named values (paused queues, described handlers, learned figures); None removes one.
     values: list[tuple[str, bytes | None]] = msgspec.field(default_factory=list)
 
 
 class Store(Protocol):
-    """Durable memory. All methods block and belong to one thread; none is called on the loop
-    of a coordinator except `memory:`, where they cost microseconds.
+    """Durable storage of jobs. All methods block and belong to one thread.
+
+    No method is called on a coordinator's event loop except with `memory:`, where they cost microseconds.
 
     Raises:
         StoreUnavailable: disk full, locked for longer than 5 s, read-only.
@@ -55,40 +56,40 @@ class Store(Protocol):
     """
 
     def take_epoch(self) -> int:
-        """Begin a new coordinator's time: migrate if need be, check the file, and give the next epoch."""
+        """Begin a new coordinator's term: migrate if needed, check the file, and return the next epoch."""
 
     def commit(self, epoch: int, batch: WriteBatch) -> None:
         """Apply the batch in one durable transaction, or nothing of it."""
 
     def current_epoch(self) -> int:
-        """The epoch in force."""
+        """Return the current epoch."""
 
     def find_jobs(self, query: JobQuery) -> list[Job]: ...
 
     def load_running_jobs(self) -> list[Job]:
-        """The jobs that run, by `n`."""
+        """Return running jobs, by number."""
 
     def load_queued_groups(self, now: float) -> list[StoredGroup]:
-        """The queued jobs as numbers; those with a `ready_at` after `now` are delayed."""
+        """Return queued jobs as numbers; those with a `ready_at` after `now` are delayed."""
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
-        """Those of these numbers that there are, by `n`."""
+        """Return the jobs among these numbers that exist, by number."""
 
     def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
-        """JSON text of a job's input or output; None where there is none."""
+        """Return the JSON text of a job's input or output; None if there is none."""
 
     def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
-        """Those of several jobs that have one, in one step; for small ones."""
+        """Return the payloads of the jobs that have one, in one step; for small ones."""
 
     def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
-        """Events with seq > after in order, at least one if there is any, then up to `max_bytes`."""
+        """Return events with seq > after in order, at least one if there is any, then up to `max_bytes`."""
 
     def load_values(self, prefix: str) -> dict[str, bytes]: ...
 
     def count_jobs(self) -> dict[tuple[str, str], int]:
-        """Jobs by (queue, state)."""
+        """Return the number of jobs by (queue, state)."""
 
     def last_job_number(self) -> int:
-        """The highest `n` ever given, 0 in an empty store."""
+        """Return the highest job number ever assigned, 0 in an empty store."""
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Pure: which store a URL names."""
+"""Pure: parses the URL of a store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _SQLITE = "sqlite:///"
 
 
 def sqlite_path(url: str) -> str | None:
-    """The path in a `sqlite:///PATH` URL (relative unless PATH begins with a slash), None for `memory:`.
+    """Return the path in a `sqlite:///PATH` URL (relative without a leading slash), None for `memory:`.
 
     Raises:
-        RefusedStart: a URL of neither form.
+        RefusedStart: the URL has neither form.
     """
     if url == "memory:":
         return None

@@ -88,8 +88,6 @@ class WorkerProcess:
         self._link.close()
         return 0
 
-    # `WorkerLink`, the interface for supervisors.
-
     def forward_request(self, request: worker_protocol.AttemptRequest, message: bytes) -> None:
         """Send a handler's request to the coordinator."""
         self._pending_requests[request.executor, request.request_id] = message

@@ -1,4 +1,4 @@
-"""Effect: the coordinator's way to its store: commits go to the writer process, reads to one thread."""
+"""Effect: the coordinator's access to its store: a writer process commits, threads of its own read."""
 
 from __future__ import annotations
 
@@ -34,57 +34,62 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _SEND_BUFFER_BYTES = 1024 * 1024
-#: The writer may be copying its log into the file when it is told to end.
+#: Longest wait for the writer to exit, as it may be copying its log into the file.
 _EXIT_WAIT_S = 10.0
-#: The first and the longest pause before another writer is started after one that answered nothing.
+#: First and longest pause before another start, after a writer that answered nothing.
 _RESTART_PAUSES_S = (0.2, 5.0)
 
 
 class StoreAccess(Protocol):
-    """A store as a coordinator's loop uses it; errors are those of `Store`."""
+    """A store as used by a coordinator's event loop; errors are those of `Store`."""
 
     kind: Literal["sqlite", "memory"]
-    #: Set while the writer process is gone unasked; later commits start another one.
+    #: Set while the writer process has died unexpectedly; later commits start another one.
     writer_died: asyncio.Event
 
     @property
     def stale_updates(self) -> int:
-        """Updates that were dropped because a later attempt was stored already."""
+        """Return the number of updates dropped because a later attempt was stored already."""
 
     async def take_epoch(self) -> int:
-        """See `Store.take_epoch`; comes before everything else."""
+        """See `Store.take_epoch`; must be called before everything else."""
 
     async def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """Returns when the batch is durable. Batches are committed in the order of the calls, each as it is
-        at the call: what changes in its jobs while the commit waits is not written.
+        """Commit the batch; return when it is durable.
+
+        Batches are committed in the order of the calls, each as it is at the call: later changes to its jobs,
+        while the commit waits, are not written.
 
         Raises:
-            StoreUnavailable: nothing of the batch is stored; or the writer died (`died` is set), and
+            StoreUnavailable: nothing of the batch is stored; or the writer died (`writer_died` is set),
+                and
                 the outcome is unknown until the next start. While no writer can be started, later
                 commits try again, with pauses between the starts.
         """
 
     async def run_read(self, read: Callable[[Store], T]) -> T:
-        """What `fn` gives, run on a reading store. It must not keep the store, nor give back an iterator
-        that still reads."""
+        """Run `read` on a reading store and return its result.
+
+        It must not keep the store, nor return an iterator that still reads.
+        """
 
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
-        """The same for what jobs need to start: it waits for no `read`, which may search for long."""
+        """Run a read that jobs need to start: it does not wait for a `run_read`, which may take long."""
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return one line for the log."""
 
     async def close(self) -> None:
-        """Finish what is under way and end the writer process."""
+        """Finish pending requests and stop the writer process."""
 
 
 async def open_store(url: str | None, data_dir: Path) -> StoreAccess:
-    """The store that `url` names; without one, the SQLite file `runner.db` in the data folder.
+    """Return the store that `url` names; without one, the SQLite file `runner.db` in the data folder.
 
-    Must be called from the main thread (it starts a child, see `launch.start`).
+    Must be called from the main thread (it starts a child, see `child.start_child`).
 
     Raises:
-        RefusedStart: the URL names no store that is supported.
+        RefusedStart: the URL does not name a supported store.
     """
     path = str(data_dir / "runner.db") if url is None else sqlite_path(url)
     if path is None:
@@ -95,7 +100,7 @@ async def open_store(url: str | None, data_dir: Path) -> StoreAccess:
 
 
 class MemoryAccess:
-    """All calls are made at once on the loop."""
+    """Runs all calls at once on the loop."""
 
     kind: Literal["sqlite", "memory"] = "memory"
 
@@ -129,11 +134,11 @@ class MemoryAccess:
         return "memory (jobs are lost when the server ends)"
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
 
 class SqliteAccess:
-    """A writer process at the end of a stream, and a reading connection in a thread of its own."""
+    """A writer process behind a stream, and reading connections in threads of their own."""
 
     kind: Literal["sqlite", "memory"] = "sqlite"
 
@@ -145,7 +150,8 @@ class SqliteAccess:
         self._urgent_read_connection = _ReadConnection(path, "store-fetcher")
         self._child: child_processes.Child | None = None
         self._writer_connection: _WriterConnection | None = None
-        #: Held while a request goes out, as the writer may have to be replaced first: they keep their order.
+        #: Held while a request is sent, since the writer may have to be replaced first: requests keep their
+        #: order.
         self._send_lock = asyncio.Lock()
         self._backoff = _WriterRestartBackoff()
         self._is_open = False
@@ -162,7 +168,7 @@ class SqliteAccess:
                 config = child_processes.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
                 self._child = child_processes.start_child("writer", config, pass_fds=(theirs.fileno(),))
             ours.setblocking(False)
-            # A batch that does not fit at once waits for the loop's next turns. The kernel may give less.
+            # A batch that does not fit at once waits for later iterations. The kernel may grant less.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             loop = asyncio.get_running_loop()
             _, self._writer_connection = await loop.create_connection(
@@ -173,10 +179,10 @@ class SqliteAccess:
             raise
 
     async def _replace_writer(self) -> None:
-        """Start another writer in place of one that has ended.
+        """Start another writer in place of one that has died.
 
         Raises:
-            StoreUnavailable: it cannot be started, or the pause after the last start is not over.
+            StoreUnavailable: it can't be started, or the pause after the last start is not over.
         """
         loop = asyncio.get_running_loop()
         if self._backoff.is_pausing(loop.time()):
@@ -186,12 +192,12 @@ class SqliteAccess:
             await _wait_for_exit(self._child)
         self._writer_connection = self._child = None
         self._backoff.record_start(loop.time())
-        # Before the start: a new writer may end at once.
+        # Cleared before the start: a new writer may die at once.
         self.writer_died.clear()
         try:
             await self._start_writer()
         except OSError as error:
-            # Out of descriptors, processes or memory: that may pass.
+            # Out of descriptors, processes or memory, which may be temporary.
             log.error("the store's writer process cannot be started: %s", error)
             raise StoreUnavailable(f"the store's writer process cannot be started: {error}") from error
         finally:
@@ -203,8 +209,11 @@ class SqliteAccess:
         return await self._send_request(TakeEpoch())
 
     async def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """See `StoreAccess.commit`. A writer that has died is replaced first: the epoch stays in force,
-        and a batch whose outcome is unknown may be given again."""
+        """See `StoreAccess.commit`.
+
+        A writer that has died is replaced first: the epoch stays valid, and a batch whose outcome is unknown
+        may be committed again.
+        """
         self.stale_updates = await self._send_request(Commit(epoch, batch))
 
     async def run_read(self, read: Callable[[Store], T]) -> T:
@@ -221,24 +230,24 @@ class SqliteAccess:
 
     async def close(self) -> None:
         """See `StoreAccess.close`."""
-        # A writer that is being replaced is waited for; commits that come later are refused.
+        # Waits for a writer that is being replaced; later commits are refused.
         async with self._send_lock:
             if not self._is_open:
                 return
             self._is_open = False
-            # The reading connections first: the last one to close copies the log, and that is the writer's.
+            # The reading connections first: the last one to close copies the log, which must be the writer's.
             await self._read_connection.close()
             await self._urgent_read_connection.close()
             if self._writer_connection is not None:
                 self._writer_connection.close()
-            # There is none while it cannot be started again.
+            # None while it can't be started again.
             if self._child is not None:
                 await _wait_for_exit(self._child)
             self._writer_connection = self._child = None
 
     async def _send_request(self, request: Request) -> int:
-        # Before anything is awaited: a batch holds the live jobs, which move on while a writer is replaced.
-        # Written later, a job could be stored as ended without the output and events of the next batch.
+        # Encoded before any await: a batch holds live jobs, which change while a writer is replaced. Written
+        # later, a job could be stored as ended without the output and events of the next batch.
         frame = encode_frame(request)
         async with self._send_lock:
             if self._is_open and self.writer_died.is_set():
@@ -258,22 +267,22 @@ class _WriterRestartBackoff:
         self.reset()
 
     def reset(self) -> None:
-        """The writer works."""
+        """Reset after a writer has answered."""
         self._pause_s = _RESTART_PAUSES_S[0]
         self._until_mono = 0.0
 
     def record_start(self, now_mono: float) -> None:
-        """A start is tried."""
+        """Record an attempt to start a writer."""
         self._until_mono = now_mono + self._pause_s
         self._pause_s = min(_RESTART_PAUSES_S[1], self._pause_s * 2)
 
     def is_pausing(self, now_mono: float) -> bool:
-        """Whether it is too early for another start."""
+        """Return whether it is too early for another start."""
         return now_mono < self._until_mono
 
 
 class _ReadConnection:
-    """A reading connection and the thread that it belongs to."""
+    """A reading connection and the thread that owns it."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._store = SqliteStore(str(path), read_only=True)
@@ -288,7 +297,7 @@ class _ReadConnection:
 
 
 class _WriterConnection(asyncio.Protocol):
-    """The stream to the writer; its answers come in the order of the questions."""
+    """The stream to the writer, which answers in the order of the requests."""
 
     def __init__(self, writer_died: asyncio.Event) -> None:
         self._writer_died = writer_died
@@ -312,7 +321,7 @@ class _WriterConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for frame in self._buffer.feed(data):
             reply = self._pending_replies.popleft()
-            # One who no longer waits (a cancelled task) leaves its place in the line all the same.
+            # A caller that no longer waits (a cancelled task) still has its entry in the queue.
             if not reply.done():
                 reply.set_result(reply_decoder.decode(frame))
 
@@ -338,7 +347,7 @@ def _writer_ended_error() -> StoreUnavailable:
 
 
 async def _wait_for_exit(child: child_processes.Child) -> None:
-    """Wait until the child has ended, reap it and let go of it; kill it if that takes too long."""
+    """Wait until the child has exited, reap it and close it; kill it if that takes too long."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(child.pidfd, ended.set)

@@ -12,10 +12,10 @@ from runner.stores.store import WriteBatch
 
 
 def write_batch(connection: SqliteConnection, batch: WriteBatch) -> int:
-    """Write the batch inside a transaction; gives how many of its updates were stale.
+    """Write the batch inside a transaction; return how many of its updates were stale.
 
     Raises:
-        RunnerError: a new job has the number of another one.
+        RunnerError: a new job has the number of an existing one.
     """
     db, stale = connection.db, frozenset[int]()
     if batch.inserts:
@@ -31,11 +31,11 @@ def write_batch(connection: SqliteConnection, batch: WriteBatch) -> int:
     if events:
         db.executemany(statements.INSERT_EVENTS, statements.chunk_rows(events))
     if batch.trims:
-        # Chunks of a job lie in order: `first_seq` bounds the search for the others.
+        # Chunks of a job are in order: `first_seq` bounds the search for the others.
         sql = "DELETE FROM events WHERE n = ? AND first_seq < ? AND last_seq < ?"
         db.executemany(sql, ((n, seq, seq) for n, seq in batch.trims))
     if batch.deletes:
-        # The highest number tells the last one given; it must outlive its job.
+        # The highest job number gives the last one assigned; it must outlive its job.
         db.execute(f"UPDATE meta SET value = ({statements.LAST_N}) WHERE name = 'last_n'")
         for table in ("jobs", "inputs", "outputs", "events", "tags"):
             db.executemany(f"DELETE FROM {table} WHERE n = ?", ((n,) for n in batch.deletes))
@@ -60,7 +60,7 @@ def _insert(connection: SqliteConnection, inserts: Sequence[tuple[Job, bytes]]) 
 
 
 def _update(connection: SqliteConnection, updates: Sequence[Job]) -> frozenset[int]:
-    """Write the changed jobs; gives those that a later attempt (or a delete) has overtaken."""
+    """Write the changed jobs; return those that a later attempt (or a delete) has superseded."""
     db = connection.db
     before = db.total_changes()
     db.executemany(statements.UPDATE_JOB, [statements.update_row(job) for job in updates])

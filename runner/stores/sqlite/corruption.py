@@ -1,4 +1,4 @@
-"""Pure: what is said of a damaged file."""
+"""Pure: the error for a damaged store file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from runner.errors import StoreCorrupt
 
 
 def corrupt_file_error(path: str, what: str) -> StoreCorrupt:
-    """The refusal of a damaged file: what is wrong with it, and what to do."""
+    """Return the error for a damaged file: what is wrong with it, and what to do."""
     advice = "Put back a copy from a backup, or move the file away to begin without what it holds"
     return StoreCorrupt(f"{path} is damaged ({what}); nothing was changed. {advice}")

@@ -1,4 +1,4 @@
-"""Pure: a JobQuery as SQL over the SQLite store's tables."""
+"""Pure: translates a JobQuery to SQL over the SQLite store's tables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from runner.jobs.job_query import JobQuery
 
 SqlValue = str | int | float | bytes | None
 
-#: A numeric part of an input's path may be a list's index or a key; every numeric part doubles the
-#: ways to read the path, so only the first few are read both ways, the rest as indices.
+#: A numeric part of an input's path may be a list index or a key; every numeric part doubles the readings
+#: of the path, so only the first few are read both ways, the rest as indices.
 _AMBIGUOUS_PARTS_MAX = 3
 
 
 def select_numbers(query: JobQuery) -> tuple[str, list[SqlValue]]:
-    """SQL and its values giving the `n` of the wanted jobs, at most `query.limit`, in any order.
+    """Return SQL and its values for the `n` of matching jobs, at most `query.limit`, in any order.
 
     One select per state, joined: each walks the index (state, n) in order and stops at the limit,
     where `state IN (...)` would collect all jobs of these states before it sorts them.
@@ -81,7 +81,7 @@ def _conditions(query: JobQuery) -> tuple[list[str], list[SqlValue]]:
 
 
 def _input_condition(path: str, wanted: object) -> tuple[str, list[SqlValue]]:
-    """JSON types are compared strictly (`1` is not `true`); a list or an object equals nothing."""
+    """Return a condition on an input; types are strict (`1` is not `true`), lists and objects never match."""
     paths = _json_paths(path)
     if isinstance(wanted, list | dict) or not paths:
         return "0", []
@@ -101,7 +101,7 @@ def _input_condition(path: str, wanted: object) -> tuple[str, list[SqlValue]]:
 
 
 def _json_paths(dotted: str) -> list[str]:
-    """The ways to write a dotted path for SQLite; none where it holds what SQLite cannot quote."""
+    """Return the ways to write a dotted path for SQLite; none if SQLite can't quote it."""
     if '"' in dotted or "\\" in dotted:
         return []
     ways: list[tuple[str, ...]] = []

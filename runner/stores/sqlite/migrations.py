@@ -1,4 +1,4 @@
-"""Pure: the tables of the SQLite store, as numbered steps from an empty file to the newest form."""
+"""Pure: the schema of the SQLite store as numbered migrations from an empty file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 
 class Migration(NamedTuple):
-    """One migration; it runs in one transaction with all others that a file still lacks."""
+    """One migration; it runs in one transaction with all others that a file lacks."""
 
     version: int
     name: str
     statements: tuple[str, ...]
 
 
-#: Stands in the file's header, so that another program's file is not taken for ours ("Jrun").
+#: Written into the file's header, so that another program's file is not mistaken for a store ("Jrun").
 APPLICATION_ID = 0x4A72756E
 
-#: Made before any step: which steps a file has seen.
+#: Created before any migration: it lists those that a file has had.
 MIGRATIONS_TABLE = """
 CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at REAL NOT NULL
@@ -48,15 +48,15 @@ MIGRATIONS: tuple[Migration, ...] = (
                 body BLOB NOT NULL
             )""",
             "CREATE UNIQUE INDEX jobs_id ON jobs (id)",
-            # Serves lists by state and, as it holds all that counts() asks for, the counts.
+            # For lists by state and, as it holds all columns that count_jobs() needs, for the counts.
             "CREATE INDEX jobs_state ON jobs (state, n, queue)",
             "CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL",
-            # A job that is inserted in its final state never touches these two.
+            # A job inserted in its final state never touches these two.
             "CREATE INDEX jobs_live ON jobs (n) WHERE state IN ('queued', 'running')",
             """
             CREATE INDEX jobs_queued ON jobs (queue, priority DESC, ready_at, n)
                 WHERE state = 'queued'""",
-            # Payloads lie apart: an update of a job must not rewrite megabytes of input.
+            # Payloads are stored separately: an update of a job must not rewrite megabytes of input.
             "CREATE TABLE inputs (n INTEGER PRIMARY KEY, body TEXT NOT NULL)",
             "CREATE TABLE outputs (n INTEGER PRIMARY KEY, body TEXT NOT NULL)",
             "CREATE TABLE tags (tag TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (tag, n)) WITHOUT ROWID",
@@ -79,9 +79,9 @@ MIGRATIONS: tuple[Migration, ...] = (
             "DROP INDEX jobs_live",
             "DROP INDEX jobs_queued",
             "ALTER TABLE jobs ADD COLUMN vram_bytes INTEGER",
-            # The moment until which a queued job has to start for the first time; NULL: any.
+            # The latest first start of a queued job; NULL: any time.
             "ALTER TABLE jobs ADD COLUMN start_by REAL",
-            # The store gives these functions. An ended job gets its values if it is queued again.
+            # The store defines these functions. An ended job gets its values if it is queued again.
             """
             UPDATE jobs SET vram_bytes = job_vram_bytes(body), start_by = job_start_by(body)
                 WHERE state IN ('queued', 'running')""",
@@ -110,7 +110,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         4,
         "jobs are found by their tenants",
         (
-            # A job without one costs nothing here.
+            # A job without a tenant costs nothing here.
             "ALTER TABLE jobs ADD COLUMN tenant TEXT",
             "CREATE INDEX jobs_tenant ON jobs (tenant, n) WHERE tenant IS NOT NULL",
         ),

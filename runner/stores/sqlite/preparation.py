@@ -1,4 +1,4 @@
-"""Effect: what comes before the first commit into an SQLite file: its checks, its migrations, a long WAL."""
+"""Effect: prepares a SQLite file for the first commit: checks, migrations and a WAL of full length."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from runner.stores.sqlite import migrations, statements, wal_check
 from runner.stores.sqlite.corruption import corrupt_file_error
 from runner.stores.sqlite.sqlite_connection import SqliteConnection
 
-#: The file check at start ends after so long, whatever the file's size.
+#: Longest file check at start, whatever the size of the file.
 CHECK_LIMIT_S = 1.0
-#: The WAL is made so long at start; commits then overwrite it, which spares the file system's
-#: journal from recording a new length with every fsync.
+#: Length of the WAL written at start; commits then overwrite it, so the file system's journal need not
+#: record a new length with every fsync.
 _WAL_FILL_BYTES = 5 * 1024 * 1024
 
 
 def prepare(connection: SqliteConnection, *, check_limit_s: float = CHECK_LIMIT_S) -> None:
-    """Check the file and bring it to the newest form. The check stops after a while: it reads small and
-    vital tables first, and as much of the large ones as it gets to.
+    """Check the file and migrate it to the newest schema.
+
+    The check stops after a while: it reads small and vital tables first, then as much of the large ones as
+    time allows.
 
     Raises:
         RefusedStart: the file is another program's, or a newer version of this one wrote it.
@@ -37,11 +39,11 @@ def prepare(connection: SqliteConnection, *, check_limit_s: float = CHECK_LIMIT_
 
 
 def _check_log(connection: SqliteConnection) -> None:
-    """SQLite would pass over what lies behind damage in its log, and say nothing."""
+    """Refuse a damaged log: SQLite would silently skip commits behind the damage."""
     log = Path(f"{connection.path}-wal")
-    # Not once it is open: to close a file drops this process's locks on it.
+    # Only before the file is opened: closing a file drops this process's locks on it.
     text = log.read_bytes() if not connection.is_open and log.exists() else b""
-    # Read again: one that still changes, as an older coordinator writes, can't be judged.
+    # Read twice: a log that still changes, as an older coordinator writes, can't be judged.
     if wal_check.is_damaged(text) and log.read_bytes() == text:
         raise corrupt_file_error(str(log), "commits lie behind a frame that is not whole")
 
@@ -87,7 +89,7 @@ def _migrate(connection: SqliteConnection) -> None:
 
 
 def _lengthen_wal(connection: SqliteConnection) -> None:
-    """Write a large transaction through a tiny cache, so that its pages spill, and take it back."""
+    """Write a large transaction with a tiny cache, so that its pages spill, and roll it back."""
     db = connection.db
     with connection.small_cache():
         db.execute("BEGIN IMMEDIATE")

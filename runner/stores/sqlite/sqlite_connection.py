@@ -1,6 +1,6 @@
 """Effect: one connection to the SQLite file: opened at first use, its pragmas, locks and transactions.
 
-The only file that knows apsw. Errors of SQLite leave it as errors of ours, with the path and what to do.
+The only module that uses apsw. Errors of SQLite leave it as `RunnerError`, with the path and what to do.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from runner.stores.sqlite.corruption import corrupt_file_error
 from runner.stores.sqlite.job_query_sql import SqlValue
 
 BUSY_TIMEOUT_S = 5.0
-#: How often a locked file is tried.
+#: Pause between two tries to lock the file.
 _BUSY_PAUSE_S = 0.02
-#: SQLite asks whether to go on after so many of its steps.
+#: SQLite checks the time limit after this many of its steps.
 _LIMIT_STEPS = 10_000
-#: Frames in the WAL beyond which it is copied into the file: 4 KiB each. Larger ones coalesce more
-#: writes of one page, smaller ones make each copy (during which no commit runs) shorter.
+#: Frames in the WAL beyond which it is copied into the file: 4 KiB each. A larger number coalesces more
+#: writes of one page; a smaller one makes each copy (during which no commit runs) shorter.
 CHECKPOINT_PAGES = 1_000
-#: A WAL grown beyond this (by a long reader) is cut when it starts over.
+#: A WAL grown beyond this (by a long reader) is truncated when it is reset.
 _WAL_KEEP_BYTES = 64 * 1024 * 1024
 _CACHE_KIB = 16_000
 
@@ -33,7 +33,7 @@ _CACHE_KIB = 16_000
 class SqliteConnection:
     """A connection to the file `path`, for one thread; after a close the next use opens it again.
 
-    Only a writing one checkpoints: two connections that commit and checkpoint at the same moment have
+    Only a writing connection checkpoints: two connections that commit and checkpoint at the same moment have
     damaged files in past versions of SQLite.
     """
 
@@ -45,7 +45,7 @@ class SqliteConnection:
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
-        """`pause` waits so many seconds, or says True: nobody needs the lock any more that is waited for."""
+        """`pause` waits that many seconds, or returns True: nothing needs the awaited lock any more."""
         self.path = path
         self._read_only = read_only
         self._busy_timeout_s = busy_timeout_s
@@ -56,38 +56,38 @@ class SqliteConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether this process has the file open through it."""
+        """Return whether this connection has the file open."""
         return self._connection is not None
 
     @property
     def db(self) -> apsw.Connection:
-        """The open connection; its errors are SQLite's, see `translate_errors`."""
+        """Return the open connection; it raises SQLite's errors, see `translate_errors`."""
         if self._connection is None:
             self._connection = self._open()
         return self._connection
 
     def close(self) -> None:
-        """Let go of the file; the next use opens it again."""
+        """Close the file; the next use opens it again."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             with self.translate_errors("closing it"):
                 connection.close()
 
     def fetch_row(self, sql: str, values: Sequence[SqlValue]) -> tuple[Any, ...]:
-        """The first row of a statement that gives one."""
+        """Return the first row of a statement that has one."""
         row: tuple[Any, ...] = self.db.execute(sql, values).fetchall()[0]
         return row
 
     def fetch_meta(self, name: str) -> int:
-        """A number of the table `meta`, 0 where it is missing."""
+        """Return a number of the table `meta`, 0 if it is missing."""
         row = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return 0 if row is None else int(row[0])
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what the block writes, or nothing of it where it raises."""
+        """Commit the writes of the block, or none of them if it raises."""
         db = self.db
-        # IMMEDIATE: a transaction that read first is refused at its first write, whatever the timeout.
+        # IMMEDIATE: a transaction that reads first may be refused at its first write, whatever the timeout.
         db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -99,7 +99,7 @@ class SqliteConnection:
 
     @contextmanager
     def time_limit(self, limit_s: float) -> Iterator[None]:
-        """End the block, without an error, when its statements have taken so long."""
+        """End the block, without an error, when its statements have taken this long."""
         deadline_mono = time.monotonic() + limit_s
         self.db.set_progress_handler(lambda: time.monotonic() > deadline_mono, _LIMIT_STEPS)
         try:
@@ -119,7 +119,7 @@ class SqliteConnection:
             self.db.pragma("cache_size", -_CACHE_KIB)
 
     def checkpoint_if_due(self) -> bool:
-        """Copy the WAL into the file when it has grown long enough; True if that was tried."""
+        """Copy the WAL into the file when it has grown long enough; return True if that was tried."""
         if self._wal_pages < CHECKPOINT_PAGES:
             return False
         with self.translate_errors("copying its log"):
@@ -129,7 +129,7 @@ class SqliteConnection:
 
     @contextmanager
     def translate_errors(self, doing: str) -> Iterator[None]:
-        """Raise errors of SQLite in the block as errors of ours; `doing` goes into their messages.
+        """Raise errors of SQLite in the block as `RunnerError`; `doing` is part of their messages.
 
         Raises:
             StoreUnavailable: disk full, locked for too long, read-only.
@@ -145,12 +145,12 @@ class SqliteConnection:
     def _open(self) -> apsw.Connection:
         if self._read_only:
             db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READONLY)
-            # Else the last connection to close would checkpoint, and that may be a reading one.
+            # Else the last connection to close would checkpoint, which may be a reading one.
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             db.pragma("query_only", True)
         else:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            # Inputs may be private; the log and its index take their mode from this file.
+            # Inputs may be private; the log and its index take the mode of this file.
             Path(self.path).touch(mode=0o600)
             db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             db.set_wal_hook(self._record_wal_pages)
@@ -164,7 +164,7 @@ class SqliteConnection:
         return db
 
     def _wait_for_lock(self, tries: int) -> bool:
-        """The file is locked: wait a little, or give up."""
+        """Wait briefly for a locked file, or return False to give up."""
         if self._pause is None:
             return False
         now = time.monotonic()
@@ -178,7 +178,7 @@ class SqliteConnection:
 
 
 def sqlite_version() -> str:
-    """The version of SQLite that is used."""
+    """Return the version of the SQLite library in use."""
     return apsw.sqlite_lib_version()
 
 

@@ -1,4 +1,4 @@
-"""Effect: the store in one SQLite file: WAL, synchronous=FULL, one writing connection, many reading ones."""
+"""Effect: the store in one SQLite file: WAL, synchronous=FULL, one writing connection, several for reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.stores.sqlite.job_query_sql import SqlValue, select_numbers
 from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
 from runner.stores.store import WriteBatch
 
-#: Chunks of events looked at in one read.
+#: Chunks of events examined in one read.
 _CHUNKS_PER_READ = 512
 
 _jobs_decoder = msgspec.msgpack.Decoder(list[Job])
@@ -28,8 +28,7 @@ _chunks_decoder = msgspec.msgpack.Decoder(list[list[Event]])
 class SqliteStore:
     """A `Store` in the file `path`; opened at first use, in the thread that uses it.
 
-    With `read_only` it only serves reads, and needs a file that a writing one has prepared by
-    `take_epoch`.
+    With `read_only` it serves reads only, and needs a file that a writing store has prepared by `take_epoch`.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class SqliteStore:
         check_limit_s: float = preparation.CHECK_LIMIT_S,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
-        """`pause` waits so many seconds, or says True: nobody needs the lock any more that is waited for."""
+        """`pause` waits that many seconds, or returns True: nothing needs the awaited lock any more."""
         self.path = path
         self.stale_updates = 0
         self._check_limit_s = check_limit_s
@@ -50,8 +49,10 @@ class SqliteStore:
         )
 
     def take_epoch(self) -> int:
-        """See `Store.take_epoch`. The check of the file stops after a second: it reads small and vital
-        tables first, and as much of the large ones as it gets to.
+        """See `Store.take_epoch`.
+
+        The check of the file stops after a second: it reads small and vital tables first, then as much of the
+        large ones as time allows.
 
         Raises:
             RefusedStart: the file is another program's, or a newer version of this one wrote it.
@@ -74,9 +75,9 @@ class SqliteStore:
             self.stale_updates += batch_writes.write_batch(connection, batch)
 
     def checkpoint_if_due(self) -> bool:
-        """Copy the WAL into the file when it has grown long enough; True if that was tried.
+        """Copy the WAL into the file when it has grown long enough; return True if that was tried.
 
-        For the owner of the writing connection, after it has answered those who waited for a commit.
+        Called by the owner of the writing connection after it has answered pending commits.
         """
         return self._connection.checkpoint_if_due()
 
@@ -92,7 +93,7 @@ class SqliteStore:
             return int(last)
 
     def find_jobs(self, query: JobQuery) -> list[Job]:
-        """The jobs of one page, in the query's order."""
+        """Return the jobs of one page, in the query's order."""
         numbers_sql, values = select_numbers(query)
         order = "DESC" if query.order == "desc" else "ASC"
         bodies_sql = f"group_concat(hex(body), '' ORDER BY n {order})"
@@ -138,7 +139,7 @@ class SqliteStore:
         return take_events((event for chunk in chunks for event in chunk), after, max_bytes)
 
     def load_values(self, prefix: str) -> dict[str, bytes]:
-        """Values whose name begins with `prefix`."""
+        """Return values whose name begins with `prefix`."""
         sql = "SELECT name, body FROM vals WHERE substr(name, 1, ?) = ? ORDER BY name"
         with self._connection.translate_errors("reading it"):
             return {
@@ -155,7 +156,7 @@ class SqliteStore:
             }
 
     def close(self) -> None:
-        """Let go of the file; the next use opens it again."""
+        """Close the file; the next use opens it again."""
         self._connection.close()
 
     def _fetch_jobs(self, sql: str, values: Sequence[SqlValue]) -> list[Job]:

@@ -1,4 +1,4 @@
-"""Pure: the statements of the SQLite store and the rows that go into and come out of them."""
+"""Pure: the statements of the SQLite store, and the conversion of its rows."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ UPDATE jobs SET
     queue = ?, priority = ?, state = ?, reason = ?, attempt = ?, ready_at = ?, finished_at = ?,
     vram_bytes = ?, traits = ?, start_by = ?, body = ?
 WHERE n = ? AND attempt <= ?"""
-#: Kept apart only where jobs were deleted: a table more to write would be a page more in every commit.
+#: Stored separately only after deletes: one more table to write would be one more page in every commit.
 LAST_N = "SELECT max(value, coalesce((SELECT max(n) FROM jobs), 0)) FROM meta WHERE name = 'last_n'"
-# CAST keeps bytes bytes on this side: no decoding, and nothing in a payload can fail a batch.
+# CAST keeps bytes as bytes here: no decoding, and no payload can fail a batch.
 INSERT_INPUT = "INSERT OR REPLACE INTO inputs (n, body) VALUES (?, CAST(? AS TEXT))"
 INSERT_OUTPUT = "INSERT OR REPLACE INTO outputs (n, body) VALUES (?, CAST(? AS TEXT))"
 INSERT_EVENTS = "INSERT OR REPLACE INTO events (n, first_seq, last_seq, body) VALUES (?, ?, ?, ?)"
@@ -43,7 +43,7 @@ PAYLOAD = {
     "output": "SELECT CAST(body AS BLOB) FROM outputs WHERE n = ?",
 }
 
-#: What steps of the schema ask of bodies.
+#: SQL functions that migrations use on bodies.
 BODY_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "job_vram_bytes": lambda body: _job_decoder.decode(body).terms.vram_bytes,
     "job_traits": lambda body: traits_text(_job_decoder.decode(body)),
@@ -51,7 +51,7 @@ BODY_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 # Each step of a statement takes the interpreter's lock again, which beside a busy loop costs up to
-# 5 ms. So reads give one row: the number of bodies, and all of them in one hexadecimal text.
+# 5 ms. So reads return one row: the number of bodies, and all of them in one hexadecimal text.
 COUNTS = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
 RUNNING = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs INDEXED BY jobs_running
@@ -59,14 +59,14 @@ WHERE state = 'running'"""
 JOBS = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs
 WHERE n IN (SELECT value FROM json_each(?))"""
-# One row a lot. What is ready and need not start by a moment, mostly all there is, is told by its
-# number alone; of the others come number, two moments and reason.
+# One row a group. Jobs that are ready and have no latest start, usually all of them, are listed by number
+# only; others by number, two times and reason.
 QUEUED = """
 SELECT queue, handler, priority, vram_bytes, traits, min(ready_at), group_concat(n)
 FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
 GROUP BY handler, queue, priority, vram_bytes, traits"""
-# Bounded first: beyond 64 bits the sum would be a float, which no reader takes for a whole number.
+# Clamped first: beyond 64 bits the sum would be a float, which no reader accepts as an integer.
 _CLAMPED_MS = f"min(max({{0}} * 1000, 0), {MILLIS_MAX})"
 _MILLIS = f"CAST({_CLAMPED_MS} AS INTEGER) + ({_CLAMPED_MS} > CAST({_CLAMPED_MS} AS INTEGER))"
 QUEUED_WITH_TIMES = f"""
@@ -82,7 +82,7 @@ SELECT group_concat(n || ' ' || hex(body)) FROM {which}s
 WHERE n IN (SELECT value FROM json_each(?))"""
     for which in ("input", "output")
 }
-# The lengths alone choose the chunks: bodies in the window were all read, for one page of a long log.
+# Chunks are chosen by length alone: else all bodies in the window would be read for one page of a long log.
 EVENTS = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY first_seq) FROM events
 WHERE n = ?1 AND first_seq IN (SELECT first_seq FROM (
@@ -95,7 +95,7 @@ WHERE n = ?1 AND first_seq IN (SELECT first_seq FROM (
 
 
 def insert_row(job: Job) -> tuple[SqlValue, ...]:
-    """The values of INSERT_JOB."""
+    """Return the values of INSERT_JOB."""
     return (
         job.number,
         job.id,
@@ -117,7 +117,7 @@ def insert_row(job: Job) -> tuple[SqlValue, ...]:
 
 
 def update_row(job: Job) -> tuple[SqlValue, ...]:
-    """The values of UPDATE_JOB."""
+    """Return the values of UPDATE_JOB."""
     return (
         job.queue,
         job.priority,
@@ -136,24 +136,24 @@ def update_row(job: Job) -> tuple[SqlValue, ...]:
 
 
 def chunk_rows(chunks: Sequence[EventChunk]) -> Iterator[tuple[SqlValue, ...]]:
-    """The values of INSERT_EVENTS, one row a chunk."""
+    """Return the values of INSERT_EVENTS, one row a chunk."""
     return ((chunk.job_number, chunk.first_seq, chunk.last_seq, chunk.body) for chunk in chunks)
 
 
 def join_bodies(count: int, bodies: str | None) -> bytes:
-    """One msgpack list of `count` values that came as one hexadecimal text."""
+    """Return one msgpack list of `count` values that came as one hexadecimal text."""
     return b"\xdd" + count.to_bytes(4, "big") + bytes.fromhex(bodies or "")
 
 
 def numbers_json(job_numbers: Sequence[int]) -> str:
-    """Job numbers as the JSON text that statements take them in."""
+    """Return job numbers as the JSON text that statements expect."""
     return f"[{','.join(map(str, job_numbers))}]"
 
 
 def stored_groups(
     ready_rows: Iterable[tuple[Any, ...]], timed_rows: Iterable[tuple[Any, ...]]
 ) -> list[StoredGroup]:
-    """The lots that rows of QUEUED and QUEUED_MARKED tell of."""
+    """Return the groups in rows of QUEUED and QUEUED_WITH_TIMES."""
     groups: dict[GroupKey, StoredGroup] = {}
     for *key, oldest, text in ready_rows:
         group = _get_or_add_group(groups, key, oldest)
@@ -179,7 +179,7 @@ def _get_or_add_group(
 
 
 def _split_list(text: str) -> Iterator[str]:
-    """A long list in pieces: all its entries at once would be ten times as large as the text."""
+    """Split a long list into pieces: all its entries at once would be ten times as large as the text."""
     start = 0
     while start < len(text):
         end = text.find(",", start + _LIST_PART_CHARS)

@@ -1,9 +1,9 @@
-"""Pure: whether a write-ahead log holds commits that SQLite would pass over for damage before them.
+"""Pure: detects a write-ahead log with commits that SQLite would skip because of damage before them.
 
-SQLite reads a log up to the first frame whose checksum is wrong and takes that for its end, as it has to
-after a power cut in the middle of a commit. With every commit synced before the next begins, a power cut
-leaves at most one commit behind such a frame. Where there are more, the log was damaged, and what they hold
-was acknowledged.
+SQLite reads a log up to the first frame with a wrong checksum and treats that as its end, as it must
+after a power cut during a commit. Each commit is synced before the next begins, so a power cut leaves at most
+one commit behind such a frame. If there are more, the log was damaged, and the commits in it were
+acknowledged.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from operator import mul
 _HEADER, _FRAME = 32, 24
 _MAGIC = 0x377F0682
 _WORD = 0xFFFFFFFF
-#: Bits between two sums in one number: 32 for a word, 32 for its weight and 14 for how many there are.
+#: Bits between two sums in one number: 32 for a word, 32 for its weight and 14 for the number of words.
 _SUM_SHIFT_BITS = 80
 
 
 def is_damaged(log: bytes) -> bool:
-    """Whether commits would be lost by opening a database with this log."""
+    """Return whether opening a database with this log would lose commits."""
     if len(log) <= _HEADER or not any(log[:_HEADER]):
         return False
     magic, _, page_bytes = struct.unpack_from(">III", log)
@@ -34,7 +34,7 @@ def is_damaged(log: bytes) -> bool:
 
 
 def _commits_after_damage(log: bytes, page_bytes: int, sums: tuple[int, int], order: str) -> int:
-    """Commits of this log's own generation behind the first frame that does not fit."""
+    """Return the number of this log's own commits behind the first invalid frame."""
     salts, step = log[16:24], _FRAME + page_bytes
     broken, commits = False, 0
     for offset in range(_HEADER, len(log) - step + 1, step):
@@ -50,9 +50,9 @@ def _commits_after_damage(log: bytes, page_bytes: int, sums: tuple[int, int], or
 
 
 def _sum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
-    """SQLite's checksum: for each pair (x, y) of words first += x + second, then second += y + first.
+    """Return SQLite's checksum: for each pair (x, y) of words first += x + second, then second += y + first.
 
-    It is linear, so that the words' weights can be made once: a loop over megabytes would delay each start.
+    It is linear, so the words' weights can be computed once: a loop over megabytes would delay each start.
     """
     words = struct.unpack(f"{order}{len(data) // 4}I", data)
     weights, (a, b, c, d) = _weights(len(words) // 2)
@@ -65,7 +65,7 @@ def _sum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
 
 @cache
 def _weights(pairs: int) -> tuple[list[int], tuple[int, int, int, int]]:
-    """What each word adds to both sums (the second one shifted), and the matrix for the sums before."""
+    """Return what each word adds to both sums (the second one shifted), and the matrix for earlier sums."""
     weights: list[int] = []
     # Backwards: a pair adds (1, 1) and (0, 1), and every later pair multiplies by ((1, 1), (1, 2)).
     x, y, left, right = (1, 1), (0, 1), (1, 0), (0, 1)

@@ -1,7 +1,7 @@
-"""Effect: the process that commits: it reads batches from a stream and answers when they are durable.
+"""Effect: the writer process: reads batches from a stream, commits them and replies when they are durable.
 
-SQLite takes the interpreter's lock back after every step; beside the coordinator's busy loop that made
-a commit hundreds of times slower, so it has a process of its own. It ends when either of its streams does.
+SQLite takes the interpreter's lock again after every step; beside the coordinator's busy loop that made
+a commit hundreds of times slower, so it has its own process. It exits when either of its streams ends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class StoreWriter:
             self._poller.register(end, select.POLLIN)
 
     def run(self) -> None:
-        """Serve until a stream ends; a commit under way is finished."""
+        """Serve until a stream ends; a running commit is finished."""
         while self._wait_for_request():
             length = self._read_exactly(LENGTH.size)
             if length is None:
@@ -54,7 +54,7 @@ class StoreWriter:
             self._checkpoint()
 
     def _wait_for_request(self) -> bool:
-        """Wait; False when the coordinator is gone. Nothing but its end ever comes on the lifeline."""
+        """Wait for a request; return False once the coordinator is gone. The lifeline only ever ends."""
         ready = {fd for fd, _ in self._poller.poll()}
         return self._lifeline.fileno() not in ready
 
@@ -71,8 +71,8 @@ class StoreWriter:
         try:
             self._store.checkpoint_if_due()
         except RunnerError as error:
-            # Nothing is lost: the log still holds it all, and the next commit meets the same trouble
-            # and tells the coordinator.
+            # Nothing is lost: the log still holds it all, and the next commit meets the same error
+            # and reports it to the coordinator.
             print(f"runner writer: {error}", file=sys.stderr, flush=True)
 
     def _read_exactly(self, size: int) -> bytearray | None:
@@ -88,16 +88,16 @@ class StoreWriter:
 
 
 def _make_pause(stream: socket.socket, lifeline: socket.socket) -> Callable[[float], bool]:
-    """Waits, and says whether the coordinator went away meanwhile: for whom wait for a lock then?"""
+    """Return a pause that also reports that the coordinator is gone, so no lock need be awaited."""
     ends = select.poll()
     ends.register(lifeline, select.POLLIN)
-    # Requests may lie in it; only its end counts.
+    # Requests may be pending in it; only its end counts.
     ends.register(stream, select.POLLRDHUP)
     return lambda seconds: bool(ends.poll(seconds * 1000))
 
 
 def main() -> None:
-    """Entry of the process."""
+    """Run the writer process."""
     ignore_terminal_signals()
     config, lifeline = read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), WriterConfig)
     path = sqlite_path(config.url)

@@ -1,7 +1,7 @@
-"""Pure: what a coordinator asks its writer process, and what that answers, over one stream.
+"""Pure: requests of a coordinator to its writer process, and the replies, over one stream.
 
-Each message is preceded by its length as in `runner.protocol.worker`. Answers come in the order of
-the requests.
+Each message is preceded by its length as in `runner.protocol.framing`. Replies come in the order of the
+requests.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from runner.stores.store import WriteBatch
 
 
 class TakeEpoch(msgspec.Struct, array_like=True, tag=1):
-    """Answered with the epoch as `value`."""
+    """Answered by the epoch as `value`."""
 
 
 class Commit(msgspec.Struct, array_like=True, tag=2):
-    """Answered, when it is durable, with the number of stale updates so far as `value`."""
+    """Answered, once durable, by the number of stale updates so far as `value`."""
 
     epoch: int
     batch: WriteBatch
 
 
 class WriterReply(msgspec.Struct, array_like=True):
-    """`code` is empty, or the code of the error that `message` tells of."""
+    """`code` is empty, or the code of the error that `message` describes."""
 
     code: str = ""
     message: str = ""
@@ -43,7 +43,7 @@ reply_decoder = msgspec.msgpack.Decoder(WriterReply)
 
 
 def encode_frame(message: Request | WriterReply) -> bytearray:
-    """The message as it goes over the stream; encoded behind its length, so that it is not copied."""
+    """Return the message as the stream carries it; it is encoded behind its length to avoid a copy."""
     frame = bytearray(256)
     _encoder.encode_into(message, frame, LENGTH.size)
     LENGTH.pack_into(frame, 0, len(frame) - LENGTH.size)
@@ -51,10 +51,10 @@ def encode_frame(message: Request | WriterReply) -> bytearray:
 
 
 def reply_value(reply: WriterReply) -> int:
-    """The answer's value.
+    """Return the reply's value.
 
     Raises:
-        StoreUnavailable, StoreCorrupt, Fenced, RefusedStart: what the writer met.
+        StoreUnavailable, StoreCorrupt, Fenced, RefusedStart: the error in the writer.
     """
     if reply.code:
         raise _ERRORS.get(reply.code, RunnerError)(reply.message)
@@ -62,5 +62,5 @@ def reply_value(reply: WriterReply) -> int:
 
 
 def error_reply(error: RunnerError) -> WriterReply:
-    """The answer that raises the same error on the other side."""
+    """Return the reply that raises the same error on the other side."""
     return WriterReply(code=error.code, message=error.message)

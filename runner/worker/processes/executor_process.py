@@ -47,7 +47,7 @@ class ExecutorProcess:
         """Start the process, forked by the fork server if that is ready.
 
         Raises:
-                OSError: the machine lacks memory, processes or descriptors for it.
+            OSError: the machine lacks memory, processes or descriptors for it.
         """
         with contextlib.ExitStack() as undo:
             page_fd = os.memfd_create("runner-page", os.MFD_CLOEXEC)
@@ -110,7 +110,7 @@ class ExecutorProcess:
         """Return, as `receive` does, the frames that were built and not sent when it died.
 
         Raises:
-                WireError: the page holds no valid frames.
+            WireError: the page holds no valid frames.
         """
         (length,) = _UINT64.unpack_from(self._page, _FIGURES.size)
         return framing.FrameBuffer().feed(self._page[_HELD_OFFSET : _HELD_OFFSET + length]), True
@@ -129,7 +129,7 @@ class ExecutorProcess:
         """Return the frames received, and whether the other end was closed.
 
         Raises:
-                WireError: the bytes are not a frame.
+            WireError: the bytes are not a frame.
         """
         frames: list[bytes] = []
         for _ in range(READS_PER_TURN):
