@@ -93,7 +93,7 @@ def test_wheel_has_every_file_of_the_tree(wheel: Path) -> None:
 
 
 def test_a_package_that_is_left_out_would_be_seen(wheel: Path) -> None:
-    without = {name for name in names_in(wheel) if not name.startswith("runner/execution/")}
+    without = {name for name in names_in(wheel) if not name.startswith("runner/executor/")}
     assert "runner/executor/bootstrap.py" in left_out(without)
 
 

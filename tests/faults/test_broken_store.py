@@ -418,7 +418,7 @@ def test_a_damaged_log_is_refused_and_left_alone(
 
 
 def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
-    early = replaced("answer-when-durable", "durable(None)")
+    early = replaced("answer-when-durable", "on_durable(None)")
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [early]))
     try:
         server = server_fixture.start()

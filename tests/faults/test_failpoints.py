@@ -48,11 +48,11 @@ OTHERS = {
     "api/http/coalescing_transport.py _flush self._transport.write",
     "api/http/coalescing_transport.py write self._transport.write",
     "api/http/coalescing_transport.py write self._transport.writelines",
-    "runner/processes/child.py start ours.sendall",
+    "runner/processes/child.py start_child ours.sendall",
 }
 
 #: A submit is answered before it is in the store.
-EARLY = replaced("answer-when-durable", "durable(None)")
+EARLY = replaced("answer-when-durable", "on_durable(None)")
 #: Who comes back is not asked what it holds.
 UNASKED = never("relinked-is-asked")
 #: A worker lives on without its server.
@@ -109,7 +109,7 @@ def is_send(called: str) -> bool:
     if name in ("write", "writelines"):
         return owner.endswith("ransport")
     if name == "send":
-        return owner.endswith(("Backend", "channel", "sock", "socket", "stream"))
+        return owner.endswith(("ZmqSocket", "channel", "sock", "socket", "stream"))
     return name in ("sendall", "sendmsg", "sendto", "send_multipart", "writev", "commit")
 
 
@@ -204,10 +204,10 @@ def sweep(folder: Path, every: list[FailpointCase], houses: int) -> None:
     ("guard", "point", "mode", "seen"),
     [
         (EARLY, "coordinator>writer.Commit.inserts", "before", "an accepted job is not there"),
-        (UNASKED, "coordinator>worker.Run", "cut", "ends|it runs"),
-        (WIDOWED, "worker>coordinator.Started", "lost", "what belonged to a dead server"),
+        (UNASKED, "coordinator>worker.RunAttempts", "cut", "ends|it runs"),
+        (WIDOWED, "worker>coordinator.AttemptStarted", "lost", "what belonged to a dead server"),
         (CONFUSED, "coordinator>worker.Stop", "cut", "ends"),
-        (ONCE, "worker>coordinator.Over", "cut", "it was granted what it uses"),
+        (ONCE, "worker>coordinator.OverGrant", "cut", "it was granted what it uses"),
     ],
 )
 def test_without_a_guard_the_fault_is_noticed(

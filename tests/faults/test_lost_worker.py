@@ -43,7 +43,7 @@ def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: Failp
     first = lane.submit("work", gate=str(gate))
     lane.await_job(first, lambda job: bool(job["progress"]), "it runs")
     (worker,) = lane.server_fixture.pids_of_role("worker")
-    lane.arm(FailpointCase("coordinator>worker.Run", "cut"))
+    lane.arm(FailpointCase("coordinator>worker.RunAttempts", "cut"))
     second = lane.submit("work")
     job = lane.await_job(second, has_ended, "the second one ends")
     assert lane.has_fired() and job["state"] == "succeeded"

@@ -83,7 +83,7 @@ def test_a_promise_that_was_lost_with_the_link_is_made_again(tmp_path: Path) -> 
 
     lane = FailpointLane(tmp_path / "lane", gpus="sim:1x24GiB")
     try:
-        lane.run(FailpointCase("coordinator>worker.Grant", "cut"), learn)
+        lane.run(FailpointCase("coordinator>worker.SetGrant", "cut"), learn)
         lane.end()
     finally:
         lane.close()

@@ -9,7 +9,7 @@ that comes to the point takes the file away (a rename: one process wins) and doe
 - `lost`: its peer is killed first, so that what it sends or has done is never heard of.
 - `cut`: the frame is lost with the link, and both ends live on (only where a link can come back).
 
-A point is named after its gate and the message's type, as in "worker>coordinator.Ended".
+A point is named after its gate and the message's type, as in "worker>coordinator.AttemptEnded".
 """
 
 from __future__ import annotations
