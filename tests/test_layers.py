@@ -313,8 +313,9 @@ def parsed(path: str, text: str, known: set[str] | None = None) -> Source:
     tree = ast.parse(text, path)
     known = known or set()
     loads = loads_of(tree, known)
-    names = {name for node in ast.walk(tree) for name in modules_of(node, known)}
-    every = {name for node in ast.walk(tree) for name in named_by(node)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name for node in imports for name in modules_of(node, known)}
+    every = {name for node in imports for name in named_by(node)}
     return Source(path, module_of(path), tree, every, loads, names)
 
 

@@ -171,6 +171,8 @@ def slices() -> dict[str, list[FailpointCase]]:
     return found | {"gpu": [case for case in cases() if case.point in ON_GPU]}
 
 
+# A part of what the sweep below does in whole, and a fifth of the time of all other tests.
+@pytest.mark.slow
 @pytest.mark.timeout(3600 if POINTS_WANTED in os.environ else 300)
 @pytest.mark.parametrize("chosen", slices().values(), ids=slices().keys())
 def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(
