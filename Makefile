@@ -67,7 +67,7 @@ test: $(READY) ## All that must hold: lint, types, layers, tests, full coverage 
 test-slow: $(READY) ## The tests that are too long for every change; 40 minutes at most
 	@$(SUITE) slow $(PYTEST_ARGS)
 
-unit: $(READY) ## The tests that start no whole server, for a quick look
+unit: $(READY) ## The tests that start no process, for a quick look
 	@$(SUITE) unit $(PYTEST_ARGS)
 
 # Apart from `test`: 260 MB more, and weights from a package that is not ours to keep on the index.

@@ -1,9 +1,9 @@
 """Effect: the suite in parts, each as fast as it can go, and one line that adds them up.
 
 `test`: lint and types beside the tests that can share the machine; then the tests marked `timed`, with a core
-for each; then those marked `serial`; then the coverage of the policy. `unit`: the tests that start no whole
-server. `slow`: the tests marked `slow`. Further arguments go to pytest. The exit code is 1 where anything
-failed, and where a part had no test to run.
+for each; then those marked `serial`; then the coverage of the policy. `unit`: the tests that start no
+process. `slow`: the tests marked `slow`, one by one where they are `serial`. Further arguments go to pytest.
+The exit code is 1 where anything failed, and where a part had no test to run.
 """
 
 from __future__ import annotations
@@ -28,17 +28,23 @@ PYTEST = [sys.executable, "-m", "pytest"]
 CORES = os.cpu_count() or 1
 PROCESSES = int(os.environ.get("TEST_PROCESSES") or CORES + 1)
 NO_TESTS = 5
-#: Here tests start whole servers, or build what is installed.
-WHOLE = (
+#: Here tests start processes: whole servers, parts of one, commands, or an installation.
+PROCESS_TESTS = (
+    "tests/api",
+    "tests/benchmarks",
     "tests/device",
     "tests/examples",
     "tests/faults",
-    "tests/fakes/test_memory_attribution.py",
-    "tests/fakes/test_gpu_server.py",
-    "tests/benchmarks/test_gpu.py",
-    "tests/benchmarks/test_soak.py",
-    "tests/runner/cli/test_program.py",
+    "tests/fakes",
+    "tests/runner/cli",
     "tests/runner/coordinator/test_serve_*.py",
+    "tests/runner/discovery",
+    "tests/runner/executor",
+    "tests/runner/probe",
+    "tests/runner/processes",
+    "tests/runner/stores/sqlite/test_access.py",
+    "tests/runner/worker/processes",
+    "tests/runner/worker/test_*.py",
     "tests/runner/test_testing.py",
     "tests/test_deploy.py",
     "tests/test_packaging.py",
@@ -185,13 +191,16 @@ def run_test(suite: Suite) -> None:
 
 def run_unit(suite: Suite) -> None:
     """A quick look."""
-    ignored = [f"--ignore-glob={path}" for path in WHOLE]
+    ignored = [f"--ignore-glob={path}" for path in PROCESS_TESTS]
     suite.run_part("unit", UNMARKED, "-n", str(PROCESSES), *ignored)
 
 
 def run_slow(suite: Suite) -> None:
     """What is too long for every change."""
-    suite.run_part("slow", "slow", limit_s=SLOW_LIMIT_S)
+    began = time.monotonic()
+    suite.run_part("slow", "slow and not serial", "-n", str(PROCESSES), limit_s=SLOW_LIMIT_S)
+    left_s = max(ENDING_S, SLOW_LIMIT_S - (time.monotonic() - began))
+    suite.run_part("slow_serial", "slow and serial", limit_s=left_s)
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.device.measures import MEASURES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -12,6 +12,8 @@ from benchmarks.report import TARGETS
 from benchmarks.run_order import GROUPS
 from benchmarks.scale_sizes import Sizes
 
+pytestmark = pytest.mark.slow
+
 SMALL = Sizes(
     accept_chunks=1,
     accept_chunk=5,

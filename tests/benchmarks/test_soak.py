@@ -12,6 +12,8 @@ from benchmarks.soak import job_mix, report
 from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.soak import Options, Soak
 
+pytestmark = pytest.mark.slow
+
 
 async def _accepted(soak: Soak) -> SubmittedJob:
     """A job of nobody else's, that has ended."""
@@ -53,7 +55,7 @@ def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: P
     assert report.print_violations(Console(quiet=True), figures, tmp_path, "") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(900)
 def test_five_minutes_of_kills_break_no_promise(tmp_path: Path) -> None:
     told: list[str] = []

@@ -15,7 +15,7 @@ from tests.fakes.fake_gpus import GIB, MIB
 from tests.faults.server_fixture import Document, until
 
 #: A server, a process, torch and a context: the first on a machine whose disk is cold takes long.
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 START_S = 90.0
 
 

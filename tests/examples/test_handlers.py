@@ -22,6 +22,7 @@ def client() -> Iterator[ServedClient]:
         yield client
 
 
+@pytest.mark.slow
 def test_training_gives_accuracy_and_a_picture(client: ServedClient) -> None:
     job = client.submit("train_digits", {"epochs": 2})
     output = job.result(timeout="50s")
@@ -42,6 +43,7 @@ def test_training_shows_every_epoch(client: ServedClient) -> None:
     assert any("1347 digits" in event.text for event in events if isinstance(event, LogEvent))
 
 
+@pytest.mark.slow
 def test_equal_seeds_train_equal_networks(client: ServedClient) -> None:
     first, second = client.map("train_digits", [{"epochs": 1, "seed": 7}] * 2, result_timeout="50s")
     assert (first["loss"], first["accuracy"]) == (second["loss"], second["accuracy"])

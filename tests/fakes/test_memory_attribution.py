@@ -10,6 +10,8 @@ from tests.fakes.fake_gpus import GIB, MIB, Card, FakeGpus
 from tests.fakes.gpu_server import devices, start_on_gpus
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
+pytestmark = pytest.mark.slow
+
 A = "GPU-a"
 CONTEXT = 256 * MIB
 

@@ -150,6 +150,7 @@ def _send_chunks(link: socket.socket, chunks: int) -> None:
         return
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 @pytest.mark.parametrize("part", ["head", "body"])
 def test_a_trickle_is_closed_at_its_limit(tmp_path: Path, part: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.mutate import mutated, value
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
@@ -39,6 +41,7 @@ def handlers(server: LiveServer) -> dict[str, Document]:
     return {} if found["describing"] else {each["name"]: each for each in found["data"]}
 
 
+@pytest.mark.slow
 def test_plugins_that_hang_leave_or_crash_are_told_of_and_stop_nothing_else(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     install(tmp_path / "site")

@@ -21,6 +21,8 @@ import pytest
 from tests.faults.mutate import mutated, replaced
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace, until
 
+pytestmark = pytest.mark.slow
+
 #: Answers while the store refuses: the bound, and what a busy machine adds.
 ANSWER_S = 2.0
 MARGIN_S = 0.3

@@ -9,6 +9,8 @@ import pytest
 
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
+pytestmark = pytest.mark.slow
+
 BODY = json.dumps({"handler": "echo", "input": {}})
 FOREIGN_HOSTS = [
     "evil.example",

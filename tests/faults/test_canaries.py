@@ -8,8 +8,11 @@ import uuid
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
+
+pytestmark = pytest.mark.slow
 
 NAMES = (
     "RUNNER_TOKEN", "RUNNER_DATABASE_URL", "RUNNER_REDIS_PASSWORD", "token file", "bearer", "basic", "cookie",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace
+
+pytestmark = pytest.mark.slow
 
 
 def pids(server: LiveServer, job: Document) -> list[int]:

@@ -11,6 +11,8 @@ import pytest
 from tests.faults.mutate import mutated, never, removed
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
+pytestmark = pytest.mark.slow
+
 JOBS = 100
 NO_LOCK = [removed("data-folder-lock")]
 #: Neither the transactions nor the look once a second heed the epoch.

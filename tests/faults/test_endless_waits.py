@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import pytest
 
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
@@ -15,6 +16,8 @@ from runner.jobs.retry import Backoff
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import WriteBatch
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
+
+pytestmark = pytest.mark.slow
 
 #: Options of a submit, and where their fault is.
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -173,6 +173,7 @@ def slices() -> dict[str, list[FailpointCase]]:
 
 # A part of what the sweep below does in whole, and a fifth of the time of all other tests.
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(3600 if POINTS_WANTED in os.environ else 300)
 @pytest.mark.parametrize("chosen", slices().values(), ids=slices().keys())
 def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(
@@ -182,6 +183,7 @@ def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("gate", sorted(POINTS))
 def test_every_fault_at_the_points_of_a_gate_loses_nothing(tmp_path: Path, gate: str) -> None:
@@ -201,6 +203,7 @@ def sweep(folder: Path, every: list[FailpointCase], houses: int) -> None:
     assert not failures, "\n\n".join(failures)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("guard", "point", "mode", "seen"),

@@ -209,6 +209,7 @@ def test_who_waits_to_be_accepted_outlives_a_front(server_fixture: ServerFixture
     assert served_beside_a_death(server_fixture, start(server_fixture)) == QUEUED
 
 
+@pytest.mark.slow
 def test_with_sockets_of_their_own_the_waiting_die_with_a_front(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, OWN_SOCKETS))
     with ExitStack() as stack:
@@ -248,6 +249,7 @@ def test_a_front_that_hangs_is_told_of_and_replaced(server_fixture: ServerFixtur
     assert sum(follower.broken for follower in followers) >= 1
 
 
+@pytest.mark.slow
 def test_without_the_watch_a_hung_front_stays(tmp_path: Path) -> None:
     blind = [value("pulse", "0.1"), value("silent-pulses", "10_000"), value("busy-pulses", "10_000")]
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, blind))
@@ -263,6 +265,7 @@ def test_without_the_watch_a_hung_front_stays(tmp_path: Path) -> None:
         assert hung in server_fixture.pids_of_role("front") and figure(server, lost) == 0
 
 
+@pytest.mark.slow
 def test_a_start_without_any_front_is_refused_with_a_sentence(tmp_path: Path) -> None:
     mute = [removed("front-hello"), value("front-wait", "1.0")]
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, mute))

@@ -14,6 +14,8 @@ from tests.fakes.gpu_server import FileGate, device_of, devices, start_on_gpus
 from tests.faults.mutate import Change, always, mutated, never, removed
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until, wait_until_stable
 
+pytestmark = pytest.mark.slow
+
 A, B = "GPU-a", "GPU-b"
 CARDS = {"gpu0": A, "gpu1": B}
 ILLEGAL = "CUDA error: an illegal memory access was encountered"

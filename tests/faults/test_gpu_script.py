@@ -25,6 +25,8 @@ from tests.fakes.gpu_server import (
 from tests.faults.mutate import Change, always, mutated, removed, value
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
+pytestmark = pytest.mark.slow
+
 A, B = "GPU-a", "GPU-b"
 #: Bounds of seconds and minutes that are no part of what is shown, made short in a copy of the program.
 SHORT = [

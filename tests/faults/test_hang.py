@@ -40,6 +40,7 @@ def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(
     unharmed(server, healthy)
 
 
+@pytest.mark.slow
 def test_without_the_deadline_the_loop_goes_on(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_DEADLINE))
     try:
@@ -49,6 +50,7 @@ def test_without_the_deadline_the_loop_goes_on(tmp_path: Path) -> None:
         server_fixture.close()
 
 
+@pytest.mark.slow
 def test_a_limit_on_silence_would_end_the_healthy(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, HASTY))
     try:

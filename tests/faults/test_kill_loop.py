@@ -48,6 +48,7 @@ def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(server_fixt
     kill_loop(server_fixture, KILLS, READY_S)
 
 
+@pytest.mark.slow
 def test_what_nobody_puts_back_is_missed(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NOT_TOLD))
     try:

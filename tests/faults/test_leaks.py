@@ -34,6 +34,7 @@ def test_a_leak_of_device_memory_is_ended_between_jobs(server_fixture: ServerFix
     leak(server_fixture, "seep_on_gpu", "--gpus", "sim:1x4GiB")
 
 
+@pytest.mark.slow
 def test_without_the_look_between_jobs_a_leak_costs_one(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_GROWTH))
     try:
@@ -43,6 +44,7 @@ def test_without_the_look_between_jobs_a_leak_costs_one(tmp_path: Path) -> None:
         server_fixture.close()
 
 
+@pytest.mark.slow
 def test_a_kill_by_the_kernel_for_memory_is_told_apart_from_any_other(tmp_path: Path) -> None:
     made_up = [
         swapped("cgroup-files", "/proc/self/cgroup", f"{tmp_path}/ours"),

@@ -80,6 +80,7 @@ def test_cancel_timeout_and_kill_leave_no_process_behind(
     assert pids_with_environ(MARKER, "somebody-else/1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("guard", "fault", "remains"),
     [(GROUP_ONLY, cancel, "cancel ends them all"), (NO_CLEARING, kill, "a dead coordinator's are gone")],

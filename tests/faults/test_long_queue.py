@@ -11,6 +11,8 @@ import pytest
 from tests.faults.mutate import mutated, value
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace, until
 
+pytestmark = pytest.mark.slow
+
 #: Bounds so small that a thousand jobs are a long line.
 SMALL = [
     value("spill-kept", "60"),

@@ -75,6 +75,7 @@ def test_200_unread_results_are_all_recorded_once_after_a_kill(server_fixture: S
     lose_results(server_fixture)
 
 
+@pytest.mark.slow
 def test_without_the_spool_results_are_lost(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_SPOOL))
     try:

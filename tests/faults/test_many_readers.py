@@ -106,6 +106,7 @@ def established(pid: int) -> int:
     return sum(os.readlink(link).startswith("socket:") for link in links if link.is_symlink())
 
 
+@pytest.mark.slow
 def test_a_live_reader_does_not_notice_the_idle_and_the_dead(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     with many_descriptors(IDLE + 3_096), ExitStack() as stack:

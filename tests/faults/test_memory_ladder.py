@@ -10,6 +10,8 @@ import pytest
 from tests.faults.mutate import Change, mutated, value
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace, until
 
+pytestmark = pytest.mark.slow
+
 GIB = 1 << 30
 
 

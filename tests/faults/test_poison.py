@@ -34,6 +34,7 @@ def test_a_killer_dies_twice_and_takes_no_good_job_with_it(server_fixture: Serve
     poison(server_fixture)
 
 
+@pytest.mark.slow
 def test_without_the_budget_a_killer_goes_on(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_BUDGET))
     try:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from tests.faults import powercut
@@ -72,6 +74,7 @@ def test_no_acknowledged_job_is_lost_to_a_power_cut(tmp_path: Path) -> None:
         assert lost(tmp_path, acknowledged) == 0
 
 
+@pytest.mark.slow
 def test_without_synced_commits_jobs_are_lost(tmp_path: Path) -> None:
     tree = mutated(tmp_path, [swapped("synced-commits", "FULL", "NORMAL")])
     acknowledged = cut_power(tmp_path, tree, 100)

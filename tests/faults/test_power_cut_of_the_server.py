@@ -73,6 +73,7 @@ def test_no_accepted_job_is_missing_after_five_power_cuts(server_fixture: Server
     assert lose_power(server_fixture, ROUNDS) == 0
 
 
+@pytest.mark.slow
 def test_without_synced_commits_accepted_jobs_are_missing(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [NORMAL]))
     try:

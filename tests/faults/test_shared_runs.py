@@ -57,6 +57,7 @@ def test_only_the_one_that_spoils_a_batch_pays_for_it(server_fixture: ServerFixt
     spared(server_fixture, how)
 
 
+@pytest.mark.slow
 def test_without_the_mark_a_mate_is_blamed(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [never("shared-blame")]))
     try:

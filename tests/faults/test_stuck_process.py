@@ -48,6 +48,7 @@ def stuck(server: LiveServer, handler: str) -> str:
     return str(name)
 
 
+@pytest.mark.slow
 def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(
     server_fixture: ServerFixture,
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(
     assert {server.wait_for_end(job_id)["output"][0] for job_id in both} == {"sim0", "sim1"}
 
 
+@pytest.mark.slow
 def test_on_the_cpu_only_its_place_is_lost_and_the_server_can_be_stopped(
     server_fixture: ServerFixture,
 ) -> None:

@@ -53,6 +53,7 @@ def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(server_fixtu
     _assert_untouched(server, neighbour, gate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("guard", "how", "told"),
     [(NO_STATUS, "SEGV", "SIGSEGV"), (NO_CHANNEL, "exec", "running")],

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.faults.failpoint_sweep import FailpointCase, FailpointLane, has_ended
 from tests.faults.mutate import mutate, mutated, value
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
@@ -20,6 +22,7 @@ def another_worker(server_fixture: ServerFixture, old: int) -> int | None:
     return next((pid for pid in server_fixture.pids_of_role("worker") if pid != old), None)
 
 
+@pytest.mark.slow
 def test_a_worker_that_reads_nothing_is_replaced_and_its_jobs_go_on(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [FEW]))
     try:
@@ -49,6 +52,7 @@ def _ask_to_stop(server: LiveServer, job_id: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(tmp_path: Path) -> None:
     server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, []))
     try:

@@ -14,6 +14,7 @@ from hypothesis.stateful import (
 
 from gpu.devices.device import cpu, sim
 from gpu.job_class import JobClass
+from gpu.planning.candidate import AGEING_S
 from gpu.planning.planner import LoadAction, StartAction, plan
 from gpu.scheduling.capacity_snapshot import CapacityTable
 from gpu.scheduling.prewarm_class import prewarm_class
@@ -232,7 +233,8 @@ class OvertakingMachine(RuleBasedStateMachine):
     """Jobs that nobody knows much of and that never stop coming: counts overtaking by its own book."""
 
     LIMIT = 3
-    ROUNDS = 400
+    #: Until a job of priority 40 has aged to 50, younger ones of 50 may start first; a round takes a second.
+    ROUNDS = int((50 - 40) * AGEING_S) + 400
 
     @initialize(devices=DEVICES)
     def begin(self, devices: tuple[object, ...]) -> None:
