@@ -11,7 +11,7 @@ import pytest
 from tests.faults.mutate import mutated, never
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
-HANDLERS = Path(__file__).with_name("together_handlers.py")
+HANDLERS = Path(__file__).with_name("shared_run_handlers.py")
 GROUP = {"group": "g"}
 
 

@@ -72,6 +72,7 @@ def test_a_broken_save_says_why_and_the_next_one_mends_it(serve: Serve, folder: 
     assert says(server) == "b"
 
 
+@pytest.mark.timed
 def test_a_start_that_is_refused_by_then_is_told_and_waited_out(serve: Serve, folder: Path) -> None:
     server = serve(handlers=[folder / "say.py"], reload=True, log_format="human")
     (folder / "say.py").unlink()

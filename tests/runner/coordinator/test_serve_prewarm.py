@@ -23,7 +23,7 @@ from tests.runner.coordinator.server_client import (
     wait_until_running,
 )
 
-HANDLERS = Path(__file__).with_name("load_handlers.py")
+HANDLERS = Path(__file__).with_name("prewarm_handlers.py")
 Serve = Callable[..., LiveServer]
 
 
