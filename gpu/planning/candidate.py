@@ -62,8 +62,7 @@ class Candidate:
         top_priority: int,
         plan_shares: PlanShares,
     ) -> None:
-        """Take the next job of `job_class`; `top_priority` is the highest that waits, and ageing stops there.
-        Take the next job of `job_class`; `top_priority` is the highest that waits, and ageing stops there."""
+        """Take the next job of `job_class`; ageing stops at `top_priority`, the highest that waits."""
         self.state = state
         self.job_class = job_class
         self._now = now

@@ -65,8 +65,7 @@ def next_rung(rung: int, circumstances: OomCircumstances) -> OomRung | None:
 
 
 def class_on_rung(state: SchedulerState, job_class: JobClass, rung: int, grant_bytes: int) -> JobClass:
-    """Return the class in which a job on a rung waits; `grant_bytes` is its grant when it ran out of memory.
-    Return the class in which a job on a rung waits; `grant_bytes` is its grant when it ran out of memory."""
+    """Return the class in which a job on a rung waits; `grant_bytes` was its grant at its last attempt."""
     if rung == OomRung.NONE:
         return job_class
     alone = not _is_ram(state, job_class)  # guard: retried-alone

@@ -196,8 +196,7 @@ class PlanBuilder:
         self.concurrency.add_executor(move.candidate.job_class.handler)
 
     def load(self, move: Move) -> None:
-        """Start a new executor with the first job of the move, and with the jobs that run together with it.
-        Start a new executor with the first job of the move, and with the jobs that run together with it."""
+        """Start a new executor with the first job of the move and the jobs that run together with it."""
         candidate, job_class = move.candidate, move.candidate.job_class
         if len(move.job_numbers) > 1:
             move.job_numbers = self.allowed_jobs(move) or move.job_numbers[:1]

@@ -208,8 +208,7 @@ class WarmStarts:
             heappush(heap, self._heap_entry(candidate, resident, depth))
 
     def _limit_left(self, candidate: Candidate) -> float:
-        """Return how many more jobs may run at once under the handler's limit; staged jobs are not limited.
-        Return how many more jobs may run at once under the handler's limit; staged jobs are not limited."""
+        """Return how many more jobs the handler's limit lets run at once; staged jobs are not limited."""
         is_spread = (
             candidate.batch_max or self._builder.state.batch_sizing.slot_count(candidate.job_class) > 1
         )

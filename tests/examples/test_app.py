@@ -16,6 +16,8 @@ import pytest
 
 from runner.testing import running
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 

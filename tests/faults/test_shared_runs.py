@@ -11,6 +11,8 @@ import pytest
 from tests.faults.mutate import mutated, never
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
+pytestmark = pytest.mark.slow
+
 HANDLERS = Path(__file__).with_name("shared_run_handlers.py")
 GROUP = {"group": "g"}
 

@@ -188,3 +188,15 @@ def test_an_idle_one_is_waited_for_until_its_device_has_a_place() -> None:
     assert describe_actions(harness.plan_and_apply()) == []
     harness.finish(2)
     assert describe_actions(harness.plan_and_apply()) == ["start 1: 3"]
+
+
+def test_a_class_stages_into_the_places_that_another_has_left_meanwhile() -> None:
+    harness = PlannerHarness(sim(0, 24 * G))
+    harness.add_running(A)
+    harness.add_running(A)
+    harness.state.limits.set_stage_depth("a", "1", 4)
+    # Tenants take turns: the one job of the second takes a place that the first had counted as free.
+    harness.submit(replace(A, tenant="first"), 9)
+    harness.submit(replace(A, tenant="second"), 1)
+    staged = describe_actions(harness.plan_and_apply())[:3]
+    assert staged == ["start 1: 3,4,5", "start 2: 12", "start 2: 6,7"]

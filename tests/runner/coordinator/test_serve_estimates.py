@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import Server as Process
 from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.conftest import HANDLERS
 from tests.runner.coordinator.server_client import connect_to, error_code, executors, wait_until_running
+
+pytestmark = pytest.mark.slow
 
 GIB = 1 << 30
 

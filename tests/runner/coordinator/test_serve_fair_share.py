@@ -10,6 +10,8 @@ import pytest
 from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.server_client import parse_time, set_paused
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., LiveServer]
 
 
