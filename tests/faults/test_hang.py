@@ -30,7 +30,7 @@ def unharmed(server: LiveServer, healthy: str) -> None:
     assert (job["state"], job["attempt"]) == ("succeeded", 1), job
 
 
-@pytest.mark.timed
+@pytest.mark.serial
 def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(
     server_fixture: ServerFixture,
 ) -> None:
