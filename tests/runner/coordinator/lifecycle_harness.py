@@ -217,6 +217,8 @@ def run(body: Callable[[LifecycleHarness], Awaitable[None]]) -> LifecycleHarness
         harness = LifecycleHarness(access, await access.take_epoch())
         await asyncio.wait_for(body(harness), 5)
         harness.line.timers.close()
+        # Its timer could fire while the loop closes, and leave a commit that never runs.
+        await harness.journal.close()
         return harness
 
     return asyncio.run(main())
