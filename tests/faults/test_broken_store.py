@@ -294,6 +294,7 @@ def fill(ballast: Path) -> None:
             return
 
 
+@pytest.mark.serial
 def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(server_fixture: ServerFixture) -> None:
     with mount_tmpfs(server_fixture.data, "-o", "size=24m,mode=0700"):
         full_disk_is_survived(server_fixture)

@@ -47,7 +47,7 @@ def older_stops_writing(server_fixture: ServerFixture, server: LiveServer) -> No
     until(lambda: newer.counts().get("succeeded") == len(ids), "the newer one ends all", within_s=6)
 
 
-@pytest.mark.timed
+@pytest.mark.serial
 def test_a_second_server_is_refused_and_the_first_goes_on(server_fixture: ServerFixture) -> None:
     server = server_fixture.start()
     ids = server.submit_many("nap", [{"s": 0.005}] * JOBS)
