@@ -244,6 +244,8 @@ def test_a_writer_that_cannot_be_replaced_is_replaced_later(
 ) -> None:
     """The coordinator is out of descriptors in the moment in which its writer dies."""
     server = server_fixture.start()
+    # The last line of the banner, which is printed, and its module imported, after the server is ready.
+    until(lambda: "store  " in server.log.read_text(), "the start is complete")
     (writer,) = server_fixture.pids_of_role("writer")
     limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
