@@ -29,7 +29,6 @@ from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.front.requests import FrontRequests, RequestHandler
 from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Subscriptions
-from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
@@ -54,6 +53,7 @@ from runner.coordinator.reload.reloader import HandlerReloader
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.submission_gate import SubmissionGate
+from runner.coordinator.storage.durable_events import DurableEvents
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
@@ -107,6 +107,7 @@ class JobComponents:
     """Components that accept, keep and end jobs."""
 
     scheduler_state: SchedulerState
+    durable_events: DurableEvents
     subscriptions: Subscriptions
     statistics: Statistics
     timers: Timers
@@ -190,12 +191,11 @@ def build_jobs(
     scheduler_state = SchedulerState(weights=_tenant_weights(context.settings))
     for queue in value_names.paused_queues(persisted.values):
         scheduler_state.backlog.pause_queue(queue, True)
-    subscriptions, statistics, timers = Subscriptions(), Statistics(), Timers(now)
+    durable_events, statistics, timers = DurableEvents(), Statistics(), Timers(now)
     journal = Journal(
         context.access,
         context.epoch,
-        encode_event=build_event,
-        on_events=subscriptions.publish,
+        durable_events=durable_events,
         on_fenced=on_fenced,
         on_commit=statistics.commit_histogram.add,
     )
@@ -223,10 +223,19 @@ def build_jobs(
         now=now,
         jitter=random.random,
         queue_manager=queue_manager,
-        event_log=EventLog(journal, is_watched=subscriptions.has_subscribers, events_kept=limits.events_kept),
+        event_log=EventLog(journal, durable_events=durable_events, events_kept=limits.events_kept),
         queued_max=limits.queued,
     )
-    return JobComponents(scheduler_state, subscriptions, statistics, timers, journal, job_reader, lifecycle)
+    return JobComponents(
+        scheduler_state,
+        durable_events,
+        Subscriptions(durable_events),
+        statistics,
+        timers,
+        journal,
+        job_reader,
+        lifecycle,
+    )
 
 
 def build_devices(

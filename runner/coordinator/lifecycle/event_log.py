@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from runner.coordinator.storage.durable_events import DurableEvents
 from runner.coordinator.storage.journal import Journal
 from runner.jobs.event import EventType
 from runner.jobs.job import Job
@@ -12,16 +11,15 @@ from runner.jobs.job import Job
 class EventLog:
     """Appends events to the logs of jobs."""
 
-    def __init__(self, journal: Journal, *, is_watched: Callable[[str], bool], events_kept: int) -> None:
+    def __init__(self, journal: Journal, *, durable_events: DurableEvents, events_kept: int) -> None:
         self._journal = journal
-        #: Whether a job's events are being read now.
-        self._is_watched = is_watched
+        self._durable_events = durable_events
         self._events_kept = events_kept
 
     def append(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
         """Append an event of the coordinator."""
         self._journal.add_event(job, kind, at, fields)
-        if self._is_watched(job.id):
+        if self._durable_events.is_job_watched(job.id):
             self._journal.commit_soon()
 
     def append_from_worker(self, job: Job, kind: str, at: float, fields: bytes) -> None:

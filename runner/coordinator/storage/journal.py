@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.storage.commit_waiters import CommitWaiters, DurabilityCallback
+from runner.coordinator.storage.durable_events import DurableEvents
 from runner.coordinator.storage.pending_batch import EventsByJob, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
-from runner.jobs.event import Event, EventType
+from runner.jobs.event import EventType
 from runner.jobs.job import Job
 from runner.stores.store import WriteBatch
 
@@ -48,16 +50,14 @@ class Journal:
         committer: Committer,
         epoch: int,
         *,
-        encode_event: Callable[[Job, EventType, float, bytes], Event],
-        on_events: Callable[[Job, list[Event]], None],
+        durable_events: DurableEvents,
         on_fenced: Callable[[Fenced], None],
         on_commit: Callable[[float], None],
         slow_commit_s: float = SLOW_COMMIT_S,
     ) -> None:
         self._committer = committer
         self._epoch = epoch
-        self._encode_event = encode_event
-        self._on_events = on_events
+        self._durable_events = durable_events
         self._on_fenced = on_fenced
         #: Called with the duration of each commit in seconds.
         self._on_commit = on_commit
@@ -95,7 +95,7 @@ class Journal:
 
     def add_event(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
         """Add an event; readers get it after the commit."""
-        self._pending.add_event(job, self._encode_event(job, kind, at, fields))
+        self._pending.add_event(job, build_event(job, kind, at, fields))
         self._schedule_commit()
 
     def trim(self, job: Job, first_seq: int) -> None:
@@ -226,10 +226,7 @@ class Journal:
             log.info("the store takes writes again")
             self.failure = None
         for job, new in events:
-            try:
-                self._on_events(job, new)
-            except Exception:
-                log.exception("the events of job %s could not be passed on", job.id)
+            self._durable_events.publish(job, new)
         self._waiters.finish_commit()
         if self._is_commit_requested:
             self.commit_soon()

@@ -14,7 +14,6 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import PersistedState
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
@@ -25,6 +24,7 @@ from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
+from runner.coordinator.storage.durable_events import ALL_JOBS, DurableEvents
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
@@ -68,11 +68,12 @@ class LifecycleHarness:
         kept = kept or PersistedState({}, 0, {})
         self.published: list[tuple[str, list[str]]] = []
         self.scheduler_state = SchedulerState([CPU])
+        durable_events = DurableEvents()
+        durable_events.subscribe(ALL_JOBS, self)
         self.journal = Journal(
             access,
             epoch,
-            encode_event=build_event,
-            on_events=self._publish,
+            durable_events=durable_events,
             on_fenced=lambda fenced: None,
             on_commit=lambda seconds: None,
         )
@@ -103,7 +104,7 @@ class LifecycleHarness:
             now=self.clock.now,
             jitter=lambda: 0.5,
             queue_manager=waiting,
-            event_log=EventLog(self.journal, is_watched=lambda job_id: False, events_kept=100),
+            event_log=EventLog(self.journal, durable_events=durable_events, events_kept=100),
             queued_max=queued_max,
         )
         self.line.queue_manager.set_handlers({"h": spec()})
@@ -163,7 +164,7 @@ class LifecycleHarness:
             other_handlers={} if on_call is None else {AttemptRequest: on_call},
         )
 
-    def _publish(self, job: Job, events: list[Event]) -> None:
+    def on_events(self, job: Job, events: list[Event]) -> None:
         self.published.append((job.id, [entry.type for entry in events]))
 
     def _wake(self) -> None:

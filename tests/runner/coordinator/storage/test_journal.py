@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from runner.coordinator.jobs.event_json import build_event, status_fields
+from runner.coordinator.jobs.event_json import status_fields
 from runner.coordinator.lifecycle import recovery
+from runner.coordinator.storage.durable_events import ALL_JOBS, DurableEvents
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event
@@ -42,17 +43,18 @@ class JournalHarness:
         self.published: list[tuple[int, list[int]]] = []
         self.fenced: list[Fenced] = []
         self.commits: list[float] = []
+        durable_events = DurableEvents()
+        durable_events.subscribe(ALL_JOBS, self)
         self.journal = Journal(
             self.committer,
             1,
-            encode_event=build_event,
-            on_events=self._publish,
+            durable_events=durable_events,
             on_fenced=self.fenced.append,
             on_commit=self.commits.append,
             slow_commit_s=patience_s,
         )
 
-    def _publish(self, job: Job, events: list[Event]) -> None:
+    def on_events(self, job: Job, events: list[Event]) -> None:
         self.published.append((job.number, [entry.seq for entry in events]))
 
 
