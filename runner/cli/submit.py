@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import signal
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
@@ -28,25 +30,6 @@ InputArguments = Annotated[
         show_default=False,
     ),
 ]
-Queue = Annotated[str | None, typer.Option(metavar="NAME", help="The queue; else the handler's.")]
-Priority = Annotated[
-    str | None,
-    typer.Option(metavar="PRIORITY", help="0 to 100, higher first, or critical, high, normal, low."),
-]
-Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Longest run, such as 30s or 5m.")]
-QueueTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait before the start.")]
-RunAt = Annotated[str | None, typer.Option(metavar="WHEN", help="Not before this RFC 3339 time.")]
-Delay = Annotated[str | None, typer.Option(metavar="TIME", help="Not before so much time has passed.")]
-Retries = Annotated[int | None, typer.Option(metavar="NUMBER", help="How often a failure is tried again.")]
-Backoff = Annotated[
-    str | None, typer.Option(metavar="SECONDS", help="Wait before a retry: 5s, or a list 1,5,30.")
-]
-Vram = Annotated[str | None, typer.Option(metavar="SIZE", help="Peak device memory, such as 6GiB.")]
-Tenant = Annotated[str | None, typer.Option(metavar="NAME", help="For whom the job is.")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag. Repeat it for more.")]
-Metadata = Annotated[
-    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Metadata. Repeat it for more.")
-]
 Wait = Annotated[
     str | None, typer.Option("--wait", metavar="TIME", help="Stop waiting after this; the job goes on.")
 ]
@@ -59,39 +42,65 @@ class _TimeLimitReached(BaseException):
     """Not a TimeoutError: the connection that it passes through would take that for a disconnect."""
 
 
+class JobOptionTexts(TypedDict):
+    """The options of `JobOptions` as they are typed; None: not given."""
+
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="The queue; else the handler's.")]
+    priority: Annotated[
+        str | None,
+        typer.Option(metavar="PRIORITY", help="0 to 100, higher first, or critical, high, normal, low."),
+    ]
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Longest run, such as 30s or 5m.")]
+    queue_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait before the start.")]
+    run_at: Annotated[str | None, typer.Option(metavar="WHEN", help="Not before this RFC 3339 time.")]
+    delay: Annotated[str | None, typer.Option(metavar="TIME", help="Not before so much time has passed.")]
+    retries: Annotated[int | None, typer.Option(metavar="NUMBER", help="How often a failure is tried again.")]
+    backoff: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="Wait before a retry: 5s, or a list 1,5,30.")
+    ]
+    vram: Annotated[str | None, typer.Option(metavar="SIZE", help="Peak device memory, such as 6GiB.")]
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="For whom the job is.")]
+    tags: Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag. Repeat it for more.")]
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata. Repeat it for more.")
+    ]
+
+
+def _with_job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of a job in place of its parameter `options`.
+
+    typer reads the options of a command from the signature of its function.
+    """
+    option_types = get_type_hints(JobOptionTexts, include_extras=True)
+
+    @functools.wraps(command)
+    def expanded(**values: Any) -> None:
+        command(options={name: values.pop(name) for name in option_types}, **values)
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name == "options":
+            parameters += [
+                parameter.replace(name=name, default=None, annotation=option_type)
+                for name, option_type in option_types.items()
+            ]
+        else:
+            parameters.append(parameter)
+    expanded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return expanded
+
+
+@_with_job_options
 def submit(
     handler: Handler,
     arguments: InputArguments = None,
-    queue: Queue = None,
-    priority: Priority = None,
-    timeout: Timeout = None,
-    queue_timeout: QueueTimeout = None,
-    run_at: RunAt = None,
-    delay: Delay = None,
-    retries: Retries = None,
-    backoff: Backoff = None,
-    vram: Vram = None,
-    tenant: Tenant = None,
-    tags: Tags = None,
-    meta: Metadata = None,
+    *,
+    options: JobOptionTexts,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job, not only its id.")] = False,
     url: Url = None,
 ) -> None:
     """Hand in a job and print its id."""
-    options = {
-        "queue": queue,
-        "priority": priority,
-        "timeout": timeout,
-        "queue_timeout": queue_timeout,
-        "run_at": run_at,
-        "delay": delay,
-        "retries": retries,
-        "backoff": backoff,
-        "vram": vram,
-        "tenant": tenant,
-        "tags": tags,
-        "metadata": meta,
-    }
     with open_client(url) as client:
         handle = _submit(client, handler, arguments, options)
         if as_json:
@@ -100,21 +109,12 @@ def submit(
             print(handle.id)
 
 
+@_with_job_options
 def run(
     handler: Handler,
     arguments: InputArguments = None,
-    queue: Queue = None,
-    priority: Priority = None,
-    timeout: Timeout = None,
-    queue_timeout: QueueTimeout = None,
-    run_at: RunAt = None,
-    delay: Delay = None,
-    retries: Retries = None,
-    backoff: Backoff = None,
-    vram: Vram = None,
-    tenant: Tenant = None,
-    tags: Tags = None,
-    meta: Metadata = None,
+    *,
+    options: JobOptionTexts,
     wait: Wait = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole job at its end, not only the output.")
@@ -126,20 +126,6 @@ def run(
     Progress and logs go to stderr, the output to stdout. Ctrl-C cancels the job and waits up to 5 s for
     its end; a second Ctrl-C leaves at once. Exit code: 0 done, 1 failed, 6 --wait is over, 7 cancelled.
     """
-    options = {
-        "queue": queue,
-        "priority": priority,
-        "timeout": timeout,
-        "queue_timeout": queue_timeout,
-        "run_at": run_at,
-        "delay": delay,
-        "retries": retries,
-        "backoff": backoff,
-        "vram": vram,
-        "tenant": tenant,
-        "tags": tags,
-        "metadata": meta,
-    }
     wait_s = parse_duration(wait, "--wait")
     with open_client(url) as client:
         handle = _submit(client, handler, arguments, options)
@@ -204,13 +190,16 @@ def parse_duration(text: str | None, option: str) -> float | None:
 
 
 def _submit(
-    client: Client, handler: str, arguments: list[str] | None, options: dict[str, Any]
+    client: Client, handler: str, arguments: list[str] | None, options: JobOptionTexts
 ) -> JobHandle[Any]:
-    options["metadata"] = metadata(options["metadata"] or ())
-    options["tags"] = options["tags"] or None
-    options["backoff"] = _backoff(options["backoff"])
-    options["priority"] = _priority(options["priority"])
-    given: JobOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
+    values: dict[str, Any] = {
+        **options,
+        "metadata": metadata(options["metadata"] or ()),
+        "tags": options["tags"] or None,
+        "backoff": _backoff(options["backoff"]),
+        "priority": _priority(options["priority"]),
+    }
+    given: JobOptions = {name: value for name, value in values.items() if value is not None}  # type: ignore[assignment]
     data = job_input(arguments or (), sys.stdin.read)
     try:
         return client.submit(handler, data, **given)
