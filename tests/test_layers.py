@@ -28,7 +28,7 @@ ARROWS = {
 KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe/")
 #: Library -> the files that own it; all other code calls these files.
 OWNERS = {
-    "zmq": {"runner/protocol/zmq_router.py", "runner/protocol/zmq_dealer.py"},
+    "zmq": {f"runner/protocol/zmq_{name}.py" for name in ("router", "dealer", "socket")},
     "apsw": {"runner/stores/sqlite/sqlite_connection.py"},
     "pynvml": {"gpu/devices/discovery.py"},
 }

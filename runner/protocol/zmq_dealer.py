@@ -13,20 +13,15 @@ from zmq.utils.monitor import parse_monitor_message
 
 from runner.protocol import framing
 from runner.protocol.framing import WireError
+from runner.protocol.zmq_socket import EVENTS, NOBLOCK, OPTIONS, POLLIN, FrameSocket
 
 log = logging.getLogger(__name__)
 
-HIGH_WATER_FRAMES = 10_000
-FRAMES_PER_TURN = 256
-
-# Plain integers and the backend's own methods, as in `zmq_router`: the wrappers cost as much as the calls.
-_EVENTS = int(zmq.EVENTS)
-_RCVMORE = int(zmq.RCVMORE)
-_POLLIN = int(zmq.POLLIN)
-_NOBLOCK = int(zmq.NOBLOCK)
+#: Milliseconds between attempts to connect, at first and at most.
+RECONNECT_MIN_MS, RECONNECT_MAX_MS = 50, 1_000
 
 
-class ZmqDealer:
+class ZmqDealer(FrameSocket):
     """A connection that is restored automatically.
 
     After a cut the socket is replaced by one with a fresh random identity, so that the router never mistakes
@@ -37,9 +32,9 @@ class ZmqDealer:
     def __init__(
         self, endpoint: str, *, on_frame: Callable[[list[bytes]], None], on_link: Callable[[], None]
     ) -> None:
+        super().__init__()
         self._endpoint = endpoint
         self._on_frame, self._on_link = on_frame, on_link
-        self._is_read_due = False
         self.is_linked = False
 
     def open(self) -> None:
@@ -58,20 +53,19 @@ class ZmqDealer:
         if not self.is_linked:
             return False
         try:
-            ZmqSocket.send(self._socket, framing.pack(messages), _NOBLOCK)
+            ZmqSocket.send(self._socket, framing.pack(messages), NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("the link takes nothing now: %s", error)
             return False
-        # A send may consume the edge that signals waiting frames.
-        if not self._is_read_due:
-            self._is_read_due = True
-            self._loop.call_soon(self._read_frames)
+        self._schedule_read()
         return True
 
     def _connect(self) -> None:
         self._socket = socket = self._context.socket(zmq.DEALER)
-        for option, value in _OPTIONS.items():
+        for option, value in OPTIONS.items():
             socket.set(option, value)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MIN_MS)
+        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         # libzmq reserves identities that begin with a zero byte.
         socket.set(zmq.ROUTING_ID, b"r" + os.urandom(15))
         events = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
@@ -93,8 +87,8 @@ class ZmqDealer:
     def _on_monitor_event(self) -> None:
         """Handle events of the connection: connected or disconnected."""
         monitor = self._monitor
-        while not monitor.closed and int(monitor.get(_EVENTS)) & _POLLIN:
-            event = parse_monitor_message(monitor.recv_multipart(_NOBLOCK))["event"]
+        while not monitor.closed and int(monitor.get(EVENTS)) & POLLIN:
+            event = parse_monitor_message(monitor.recv_multipart(NOBLOCK))["event"]
             if event == zmq.Event.DISCONNECTED:
                 log.warning("the link to the coordinator was cut")
                 self._disconnect()
@@ -105,36 +99,11 @@ class ZmqDealer:
                 self._on_link()
                 self._read_frames()
 
-    def _read_frames(self) -> None:
-        self._is_read_due = False
-        socket = self._socket
-        for _ in range(FRAMES_PER_TURN):
-            if socket.closed or not int(socket.get(_EVENTS)) & _POLLIN:
-                return
-            frame = socket.recv(_NOBLOCK)
-            while socket.get(_RCVMORE):
-                frame = socket.recv(_NOBLOCK)
-            try:
-                self._on_frame(framing.unpack(frame))
-            except WireError as error:
-                log.error("the coordinator sent what is no frame: %s", error)
-            except Exception:
-                # Boundary of the loop: one command that fails must not stop reading all others.
-                log.exception("an order could not be carried out")
-        if not self._is_read_due:
-            self._is_read_due = True
-            self._loop.call_soon(self._read_frames)
-
-
-_OPTIONS: dict[int, int] = {
-    zmq.LINGER: 0,
-    zmq.SNDHWM: HIGH_WATER_FRAMES,
-    zmq.RCVHWM: HIGH_WATER_FRAMES,
-    zmq.MAXMSGSIZE: framing.MAX_FRAME_BYTES,
-    zmq.HEARTBEAT_IVL: 1_000,
-    zmq.HEARTBEAT_TIMEOUT: 5_000,
-    zmq.HANDSHAKE_IVL: 5_000,
-    zmq.IMMEDIATE: 1,
-    zmq.RECONNECT_IVL: 50,
-    zmq.RECONNECT_IVL_MAX: 1_000,
-}
+    def _handle_parts(self, parts: list[bytes]) -> None:
+        try:
+            self._on_frame(framing.unpack(parts[-1]))
+        except WireError as error:
+            log.error("the coordinator sent what is no frame: %s", error)
+        except Exception:
+            # Boundary of the loop: one command that fails must not stop reading all others.
+            log.exception("an order could not be carried out")

@@ -16,27 +16,18 @@ from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 from runner.protocol.framing import WireError
 from runner.protocol.worker import Hello
+from runner.protocol.zmq_socket import NOBLOCK, OPTIONS, FrameSocket
 
 log = logging.getLogger(__name__)
 
 #: The kernel's bound on the path of a Unix socket.
 PATH_MAX_BYTES = 107
-#: Frames that may wait in libzmq for one peer, each way; the effective bound is the worker's window.
-HIGH_WATER_FRAMES = 10_000  # guard: frames-high-water
-#: Frames read in one iteration of the loop, so that nothing else starves.
-FRAMES_PER_TURN = 256
-
-# Plain integers and the backend's own methods: the enums and wrappers of the outer layer cost as much
-# as the calls themselves, and EVENTS is the coordinator's most frequent query.
-_EVENTS = int(zmq.EVENTS)
-_RCVMORE = int(zmq.RCVMORE)
-_POLLIN = int(zmq.POLLIN)
-_NOBLOCK = int(zmq.NOBLOCK)
+# Plain integers, as in `zmq_socket`.
 _UNREACHABLE = int(zmq.EHOSTUNREACH)
-_SNDMORE_NOBLOCK = int(zmq.SNDMORE) | _NOBLOCK
+_SNDMORE_NOBLOCK = int(zmq.SNDMORE) | NOBLOCK
 
 
-class ZmqRouter:
+class ZmqRouter(FrameSocket):
     """One socket on one loop. Peers are known by the name in their `Hello`.
 
     A peer's first frame must be a `Hello` with the right token and protocol. A peer that repeats it from a
@@ -53,6 +44,7 @@ class ZmqRouter:
         on_hello: Callable[[str, Hello], None],
         on_bad_frame: Callable[[str], None],
     ) -> None:
+        super().__init__()
         self.endpoint = endpoint
         self.bad_frames = 0
         self._token = token.encode()
@@ -61,7 +53,6 @@ class ZmqRouter:
         self._identities: dict[str, bytes] = {}
         #: Peers whose connection was found cut by a send.
         self._disconnected: set[str] = set()
-        self._is_read_due = False
 
     def open(self) -> None:
         """Bind and start to read; must be called on the running loop.
@@ -73,8 +64,9 @@ class ZmqRouter:
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context(io_threads=1)
         self._socket = socket = self._context.socket(zmq.ROUTER)
-        for option, value in _OPTIONS.items():
+        for option, value in OPTIONS.items():
             socket.set(option, value)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
         umask = os.umask(0o077)
         try:
             socket.bind(self.endpoint)
@@ -103,13 +95,12 @@ class ZmqRouter:
             return False
         try:
             ZmqSocket.send(self._socket, identity, _SNDMORE_NOBLOCK)
-            ZmqSocket.send(self._socket, framing.pack(messages), _NOBLOCK)
+            ZmqSocket.send(self._socket, framing.pack(messages), NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("nothing can be sent to %s: %s", peer, error)
             if error.errno == _UNREACHABLE:
                 self._disconnected.add(peer)
             return False
-        # A send may consume the edge that signals waiting frames.
         self._schedule_read()
         return True
 
@@ -124,37 +115,14 @@ class ZmqRouter:
         if identity is not None:
             del self._names[identity]
 
-    def _schedule_read(self) -> None:
-        if not self._is_read_due:
-            self._is_read_due = True
-            self._loop.call_soon(self._read_frames)
-
-    def _read_frames(self) -> None:
-        self._is_read_due = False
-        socket = self._socket
-        if socket.closed:
-            return
-        for _ in range(FRAMES_PER_TURN):
-            if not int(socket.get(_EVENTS)) & _POLLIN:
-                return
-            try:
-                # An identity is always followed by a frame.
-                identity = socket.recv(_NOBLOCK)
-                parts = [socket.recv(_NOBLOCK)]
-                while socket.get(_RCVMORE):
-                    parts.append(socket.recv(_NOBLOCK))
-            except zmq.ZMQError as error:
-                log.warning("a frame was lost on the way in: %s", error)
-                break
-            self._handle_frame(identity, parts)
-        self._schedule_read()
-
-    def _handle_frame(self, identity: bytes, parts: list[bytes]) -> None:
+    def _handle_parts(self, parts: list[bytes]) -> None:
+        # A router puts the identity of the peer before its message.
+        identity, *frames = parts
         name = self._names.get(identity)
         try:
-            if len(parts) != 1:
-                raise WireError(f"{len(parts)} parts instead of one")
-            messages = framing.unpack(parts[0])
+            if len(frames) != 1:
+                raise WireError(f"{len(frames)} parts instead of one")
+            messages = framing.unpack(frames[0])
             if messages and worker_protocol.tag_of(messages[0]) == _HELLO_TAG:
                 name = self._handle_hello(identity, messages[0])
                 del messages[0]
@@ -192,17 +160,6 @@ class ZmqRouter:
 
 
 _HELLO_TAG = 20
-_OPTIONS: dict[int, int] = {
-    zmq.ROUTER_MANDATORY: 1,
-    zmq.LINGER: 0,
-    zmq.SNDHWM: HIGH_WATER_FRAMES,
-    zmq.RCVHWM: HIGH_WATER_FRAMES,
-    zmq.MAXMSGSIZE: framing.MAX_FRAME_BYTES,
-    zmq.HEARTBEAT_IVL: 1_000,
-    zmq.HEARTBEAT_TIMEOUT: 5_000,
-    zmq.HANDSHAKE_IVL: 5_000,
-    zmq.IMMEDIATE: 1,
-}
 
 
 def _check_path(endpoint: str) -> None:
