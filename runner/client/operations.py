@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 from urllib.parse import quote
 
-from runner.client.cancelled import CancelledJob
 from runner.client.events import RECONNECT_S, EventFollower
 from runner.client.http_call import (
     JSON_TYPE,
@@ -23,8 +22,9 @@ from runner.client.http_call import (
     send_call,
 )
 from runner.client.models import Job
-from runner.errors import JobFailed, NoServer, RunnerError, Unavailable
+from runner.errors import JobFailed, JobWasCancelled, NoServer, RunnerError, Unavailable
 from runner.formats.units import parse_bytes, parse_seconds
+from runner.handlers.exceptions import JobCancelled
 
 #: Length of one wait; the server allows 300 s, but a shorter one notices a dead connection sooner.
 WAIT_S = 60
@@ -38,6 +38,14 @@ INLINE_BYTES = 64 << 10
 NO_WAIT_S = 0.05
 
 Clock = Callable[[], float]
+
+
+class CancelledJob(JobWasCancelled, JobCancelled):
+    """The error of `result()` for a cancelled job; `error` has the reason.
+
+    One name serves both sides: `except runner.JobCancelled` catches this error as well as the one raised
+    inside a handler. As a RunnerError it is an ordinary exception.
+    """
 
 
 class JobOptions(TypedDict, total=False):
