@@ -34,7 +34,11 @@ RunnerError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
+
+#: Bound on the handlers that an error message lists.
+KNOWN_LISTED = 20
 
 
 class RunnerError(Exception):
@@ -91,6 +95,13 @@ class NotFound(RunnerError):
 
 class UnknownHandler(NotFound):
     code, title = "unknown_handler", "Unknown handler"
+
+
+def unknown_handler_text(name: str, known: Iterable[str]) -> str:
+    """Return the message about a handler that does not exist; it lists at most 20 of the known names."""
+    names = sorted(known)
+    listed = ", ".join(names[:KNOWN_LISTED]) or "none"
+    return f"there is no handler {name!r}; known are: {listed}{', ...' if len(names) > KNOWN_LISTED else ''}"
 
 
 class Conflict(RunnerError):

@@ -10,7 +10,7 @@ import msgspec
 
 from api.coordinator.client import CoordinatorClient
 from api.http.problems import FAULTS_MAX, Fault, escape_pointer, fault
-from runner.errors import HandlerBroken, UnknownHandler
+from runner.errors import HandlerBroken, UnknownHandler, unknown_handler_text
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
 from runner.jobs.traits import TraitError, TraitReader
@@ -109,8 +109,7 @@ class HandlerCatalog:
             if handler is None and reply.status >= 400 and reply.status != 404:
                 raise HandlerBroken(_detail(reply) or f"handler {name} can't be used now")
         if handler is None:
-            known = ", ".join(sorted(self._handlers)[:20])
-            raise UnknownHandler(f"there is no handler {name!r}; known: {known or 'none'}", handler=name)
+            raise UnknownHandler(unknown_handler_text(name, self._handlers), handler=name)
         if handler.spec.state == "broken":
             raise HandlerBroken(
                 f"handler {name} could not be imported: {_last_line(handler.spec.error)}",

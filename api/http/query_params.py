@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from api.http.problems import Fault, fault, raise_invalid
-from api.http.submission import NAME, NOT_SUPPORTED
+from api.http.submission import NOT_SUPPORTED, parse_name
 from runner.formats.timestamps import parse_rfc3339
 from runner.jobs import cursor
 from runner.jobs.event import EVENT_TYPES
@@ -134,12 +134,6 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     return read
 
 
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise ValueError("must be a name: 1 to 100 of A-Z a-z 0-9 _ . -")
-    return text
-
-
 def _timestamp(text: str) -> float:
     try:
         # A plus sign that was not percent-encoded arrives as a space.
@@ -157,9 +151,9 @@ def _limit(text: str) -> int:
 _LISTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "state": ("states", _one_of(STATES)),
     "reason": ("reasons", _one_of(REASONS)),
-    "handler": ("handlers", _name),
-    "queue": ("queues", _name),
-    "tenant": ("tenants", _name),
+    "handler": ("handlers", parse_name),
+    "queue": ("queues", parse_name),
+    "tenant": ("tenants", parse_name),
     "tag": ("tags", _text),
 }
 _SINGLES: dict[str, tuple[str, Callable[[str], Any]]] = {

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from api.http.problems import FAULTS_MAX, Fault, fault
+from runner.formats.names import NAME_RULE, is_name
 from runner.formats.timestamps import parse_rfc3339
 from runner.formats.units import SECONDS_MAX, parse_backoff, parse_bytes, parse_seconds
 from runner.jobs.job import Submission
+from runner.jobs.traits import CONTROL_CHARACTER
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 PRIORITIES = {"critical": 90, "high": 70, "normal": 50, "low": 30}
 #: Fields of the interface that this version does not support.
 UNSUPPORTED_FIELDS = frozenset(
@@ -27,13 +27,12 @@ TAG_CHARS_MAX = 200
 BYTES_MAX = 2**62
 
 _encode = msgspec.json.Encoder().encode
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def parse_name(value: Any) -> str:
     """Return the name of a queue, handler or tenant."""
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise ValueError("must be a name: 1 to 100 of A-Z a-z 0-9 _ . -")
+    if not is_name(value):
+        raise ValueError(f"must be a name: {NAME_RULE}")
     return value
 
 
@@ -119,7 +118,7 @@ def _tags(value: Any) -> list[str]:
     if not isinstance(value, list) or len(value) > TAGS_MAX:
         raise ValueError(f"must be a list of at most {TAGS_MAX} texts")
     for tag in value:
-        if not isinstance(tag, str) or not 1 <= len(tag) <= TAG_CHARS_MAX or _CONTROL.search(tag):
+        if not isinstance(tag, str) or not 1 <= len(tag) <= TAG_CHARS_MAX or CONTROL_CHARACTER.search(tag):
             raise ValueError(f"each tag must be 1 to {TAG_CHARS_MAX} characters without control characters")
     return value
 

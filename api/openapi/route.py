@@ -9,7 +9,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.openapi.schema import NAME, TAG
+from api.openapi.schema import TAG
+from runner.formats.names import NAME_PATTERN
 from runner.jobs.event import EVENT_TYPES
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -70,7 +71,7 @@ def enum_list(values: tuple[str, ...]) -> dict[str, Any]:
 
 
 TAGS: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": TAG}}
-NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": NAME}}
+NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": NAME_PATTERN}}
 TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 PREFER = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=30"]},

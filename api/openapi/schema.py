@@ -13,12 +13,12 @@ from pydantic import BaseModel, Field
 
 from api.openapi.base_models import RequestModel, ResponseModel
 from api.openapi.stats_schema import Stats
+from runner.formats.names import NAME_PATTERN
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ErrorCode, State
 
-NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 Level = Literal["exact", "processes", "reports", "totals"]
-#: 1 to 200 characters, none of them a control character.
+#: 1 to 200 characters, none of them one of `runner.jobs.traits.CONTROL_CHARACTER`.
 TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
 
 
@@ -34,7 +34,7 @@ class BackoffCurve(RequestModel):
 class SubmitOptions(RequestModel):
     """What may be asked for a job, beside its input; what is left out is the handler's own."""
 
-    queue: str | None = Field(None, pattern=NAME)
+    queue: str | None = Field(None, pattern=NAME_PATTERN)
     priority: int | Literal["critical", "high", "normal", "low"] | None = Field(
         None, description="0 to 100, higher first; critical, high, normal, low are 90, 70, 50, 30"
     )
@@ -50,7 +50,9 @@ class SubmitOptions(RequestModel):
     )
     vram: int | str | None = Field(None, description='peak device memory: bytes or "6GiB"')
     tenant: str | None = Field(
-        None, pattern=NAME, description="for whom it is: devices are shared between tenants by their weights"
+        None,
+        pattern=NAME_PATTERN,
+        description="for whom it is: devices are shared between tenants by their weights",
     )
     tags: list[Annotated[str, Field(pattern=TAG)]] | None = Field(None, max_length=100)
     metadata: dict[str, Any] | None = None
@@ -65,7 +67,7 @@ class HandlerJobRequest(SubmitOptions):
 class JobRequest(HandlerJobRequest):
     """A job."""
 
-    handler: str = Field(pattern=NAME)
+    handler: str = Field(pattern=NAME_PATTERN)
 
 
 class BulkRequest(RequestModel):

@@ -69,7 +69,7 @@ def format_value(name: str, value: Any) -> str:
         case bool():
             return str(value).lower()
         case int() if name.endswith("_bytes"):
-            return _format_bytes(value)
+            return _exact_bytes(value)
         case float() if name == "grace":
             return f"{value:g}s"
         case list() if all(isinstance(one, str) for one in value):
@@ -79,7 +79,8 @@ def format_value(name: str, value: Any) -> str:
     return str(value)
 
 
-def _format_bytes(count: int) -> str:
+def _exact_bytes(count: int) -> str:
+    """Return a size as a config file may have it: exact, in the largest unit without a remainder."""
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count and count % scale == 0:
             return f"{count // scale}{unit}"

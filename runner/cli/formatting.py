@@ -8,21 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runner.formats.printable import printable
+from runner.formats.units import format_bytes
 
 #: Longest line in a list of numbers, in columns.
 NUMBERS_WIDTH = 96
 
 
 def format_size(count: float | None) -> str:
-    """Return bytes in the largest unit that leaves a number above 1: `512 B`, `1.5 GiB`; None is a dash."""
-    if count is None:
-        return "-"
-    value, unit = float(count), "B"
-    for bigger in ("KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024:
-            break
-        value, unit = value / 1024, bigger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+    """Return bytes as `format_bytes` does; None is a dash."""
+    return "-" if count is None else format_bytes(count)
 
 
 def format_duration(seconds: float | None) -> str:

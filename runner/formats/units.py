@@ -1,4 +1,4 @@
-"""Pure: parses durations, sizes and backoffs as people write them."""
+"""Pure: durations, sizes and backoffs as people write them, and sizes as they read them."""
 
 from __future__ import annotations
 
@@ -65,6 +65,16 @@ def parse_bytes(value: int | str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f'{value!r} is not a size; write a number of bytes or text such as "6GiB"')
     return value
+
+
+def format_bytes(count: float) -> str:
+    """Return bytes in the largest unit that leaves a number of 1 or more: `512 B`, `1.5 GiB`, `200 GiB`."""
+    value, unit = float(count), "B"
+    for bigger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024:
+            break
+        value, unit = value / 1024, bigger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
 
 
 def parse_backoff(value: object) -> Backoff:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from runner.formats.names import NAME_RULE, is_name
 from runner.handlers.batch import Batch
-from runner.handlers.options import NAME, read_options
+from runner.handlers.options import read_options
 from runner.handlers.spec import HandlerKind, HandlerOptions
 
 #: Attribute of a decorated object that holds its definition.
@@ -191,8 +192,8 @@ def _check_method(name: str, owner: type, method: str, parameters_max: int) -> N
 def _check_names(name: object, others: dict[str, Any]) -> None:
     if not isinstance(name, str):
         raise TypeError('a handler needs a name: write @handler("name")')
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a handler's name: 1 to 100 of A-Z a-z 0-9 _ . -")
+    if not is_name(name):
+        raise ValueError(f"{name!r} is not a handler's name: {NAME_RULE}")
     for option in others:
         if option in UNSUPPORTED_OPTIONS:
             raise TypeError(f"handler {name!r}: this version does not have the option {option!r}")

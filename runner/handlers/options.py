@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner.formats import units
+from runner.formats.names import NAME_RULE, is_name
 from runner.handlers import batch as batches
 from runner.handlers.batch import ATTEMPTS_MAX
 from runner.handlers.spec import BatchOptions, HandlerOptions
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import NAME_CHARS_MAX, PATH
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 #: Bound on the fields in `size_by`.
 FIELDS_MAX = 8
 #: Bound on the models in `preload`.
@@ -30,8 +29,8 @@ class _OptionReader:
         return ValueError(f"handler {self._name!r}: option {option}: {why}")
 
     def queue(self, option: str, value: Any) -> str:
-        if not isinstance(value, str) or not NAME.fullmatch(value):
-            raise self.fail(option, f"{value!r} is not a queue's name: 1 to 100 of A-Z a-z 0-9 _ . -")
+        if not is_name(value):
+            raise self.fail(option, f"{value!r} is not a queue's name: {NAME_RULE}")
         return value
 
     def duration(self, option: str, value: Any) -> float:

@@ -19,8 +19,8 @@ FOREVER_S = 2.0**35
 NEUTRAL = "[null]"
 #: Path of a field of the input: "a", or "a.b" for a field of a field.
 PATH = re.compile(r"[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*")
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: A character that neither a name nor a tag contains.
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _MISSING = object()
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -135,7 +135,7 @@ def _name_text(value: Any) -> str | None:
     if value is None:
         return ""
     if isinstance(value, str):
-        return None if len(value) > NAME_CHARS_MAX or _CONTROL.search(value) else value
+        return None if len(value) > NAME_CHARS_MAX or CONTROL_CHARACTER.search(value) else value
     return None if isinstance(value, dict | list) else _encode(value).decode()
 
 
@@ -147,7 +147,7 @@ def _size_text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         if len(value) <= SIZE_CHARS_MAX:
-            return _CONTROL.sub(" ", value)
+            return CONTROL_CHARACTER.sub(" ", value)
         value = len(value)
     elif isinstance(value, dict | list):
         value = len(value)

@@ -27,6 +27,7 @@ from pydantic_settings import (
 )
 
 from runner.errors import RefusedStart
+from runner.formats.names import NAME_PATTERN
 from runner.handlers.overrides import Overrides
 from runner.settings.sections import (
     AbsolutePath,
@@ -37,9 +38,6 @@ from runner.settings.sections import (
     Seconds,
     TenantSettings,
 )
-
-#: Pattern of tenant names, the same as for queues and handlers.
-NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 
 #: Flag names that users will also try as keys -> fields.
 SHORT_NAMES = {
@@ -97,7 +95,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     executors: ExecutorSettings = ExecutorSettings()
     devices: DeviceSettings = DeviceSettings()
-    tenants: dict[Annotated[str, Field(pattern=NAME)], TenantSettings] = {}
+    tenants: dict[Annotated[str, Field(pattern=NAME_PATTERN)], TenantSettings] = {}
 
     @classmethod
     def settings_customise_sources(

@@ -12,7 +12,7 @@ from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
-from runner.coordinator.jobs import explanations
+from runner.formats.units import format_bytes
 from runner.jobs.job import EXCEEDED_LIMIT
 from runner.protocol.worker import OverGrant
 
@@ -77,8 +77,8 @@ class GrantEnforcer:
                 *(
                     executor.number,
                     executor.spec.name,
-                    explanations.format_bytes(used),
-                    explanations.format_bytes(granted),
+                    format_bytes(used),
+                    format_bytes(granted),
                 ),
             )
             self._dispatcher.grants.set_grant(executor, used)

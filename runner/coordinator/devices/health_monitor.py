@@ -12,9 +12,9 @@ from gpu.devices.health import HealthState, HealthStatus
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.jobs import explanations
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.formats.timestamps import format_rfc3339
+from runner.formats.units import format_bytes
 from runner.jobs.job import CONTEXT_LOST
 from runner.protocol.worker import AttemptEnded, DeviceReadings
 
@@ -189,9 +189,7 @@ class HealthMonitor:
         figures = self._scheduler_state.ledger.figures(device_id)
         if figures.level == "processes":
             overdue = figures.suspect_bytes
-            health.hold(
-                now, f"ended executors still hold {explanations.format_bytes(overdue)}" if overdue else None
-            )
+            health.hold(now, f"ended executors still hold {format_bytes(overdue)}" if overdue else None)
 
     def _kill_all(self, device_id: str, code: str, message: str) -> None:
         """Kill the executors of the device; their jobs are requeued without using up a retry."""

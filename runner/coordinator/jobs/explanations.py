@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-
+from runner.formats.units import format_bytes
 
 #: A smaller lead of a tenant over another is not mentioned.
 TENANT_LEAD_MIN_S = 1.0
-
-
-def format_bytes(count: int) -> str:
-    """Format bytes as `6.0 GiB`, with three digits."""
-    for size, unit in _UNITS:
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
 
 
 def explain_misfit(handler: str, figures: Mapping[str, Any], device_id: str | None = None) -> str:

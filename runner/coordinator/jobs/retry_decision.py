@@ -8,8 +8,7 @@ from typing import Literal
 import msgspec
 
 from gpu.planning.oom_escalation import OomCircumstances, OomRung, next_rung, oom_report
-from runner.coordinator.jobs import explanations
-from runner.formats.units import SECONDS_MAX
+from runner.formats.units import SECONDS_MAX, format_bytes
 from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
 from runner.protocol.worker import AttemptEnded
@@ -123,7 +122,7 @@ def _escalate(
         granted=granted,
         peak_bytes=max(*peaks, ended.peak_bytes or 0, 0) or None,
     )
-    grants_text = ", ".join(explanations.format_bytes(each) for each in granted)
+    grants_text = ", ".join(format_bytes(each) for each in granted)
     message = f"it ran out of device memory {len(granted)}x, granted {grants_text}; the last: {ended.message}"
     attempt_detail = ended.detail if isinstance(ended.detail, dict) else {}
     return Finish("failed", JobError("device_out_of_memory", message, False, {**attempt_detail, **detail}))

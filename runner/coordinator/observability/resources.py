@@ -20,7 +20,7 @@ from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.observability.readiness import ReadinessCheck
 from runner.coordinator.observability.stats import StatsDocument
 from runner.coordinator.processes.worker_pool import WorkerPool
-from runner.errors import NotFound
+from runner.errors import NotFound, unknown_handler_text
 from runner.handlers.spec import HandlerSpec
 
 
@@ -86,8 +86,7 @@ class ResourceViews:
     def _existing_handler(self, name: str) -> dict[str, Any]:
         spec = self._lifecycle.queue_manager.handlers.specs.get(name)
         if spec is None:
-            known = ", ".join(sorted(self._lifecycle.queue_manager.handlers.specs)) or "none"
-            raise NotFound(f"there is no handler {name!r}; known are: {known}")
+            raise NotFound(unknown_handler_text(name, self._lifecycle.queue_manager.handlers.specs))
         return self._handler_document(spec)
 
     def _handler_document(self, spec: HandlerSpec) -> dict[str, Any]:

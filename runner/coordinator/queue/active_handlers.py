@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gpu.job_class import JobClass
 from runner.coordinator.jobs import admission
-from runner.errors import HandlerBroken, UnknownHandler
+from runner.errors import HandlerBroken, UnknownHandler, unknown_handler_text
 from runner.handlers.spec import HandlerSpec
 from runner.stores.queued_groups import GroupKey
 
@@ -22,8 +22,7 @@ class ActiveHandlers:
         """Return a usable handler. Raises UnknownHandler or HandlerBroken."""
         spec = self.specs.get(handler)
         if spec is None or spec.state == "describing":
-            known = ", ".join(sorted(self.specs)) or "none"
-            raise UnknownHandler(f"there is no handler {handler!r}; known are: {known}", handler=handler)
+            raise UnknownHandler(unknown_handler_text(handler, self.specs), handler=handler)
         if spec.state == "broken":
             raise HandlerBroken(
                 f"handler {handler!r} could not be imported from {spec.source.target}",

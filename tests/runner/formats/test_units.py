@@ -107,3 +107,21 @@ def test_what_is_no_backoff_is_refused(bad: object) -> None:
 def test_no_wait_of_a_backoff_is_longer_than_ten_years(bad: object) -> None:
     with pytest.raises(ValueError, match="at most ten years"):
         units.parse_backoff(bad)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (5 << 20, "5.0 MiB"),
+        (24 << 30, "24.0 GiB"),
+        (200 << 30, "200 GiB"),
+        (3 << 40, "3.0 TiB"),
+        (-(2 << 30), "-2.0 GiB"),
+    ],
+)
+def test_sizes_are_shown_in_the_largest_unit(count: int, text: str) -> None:
+    assert units.format_bytes(count) == text

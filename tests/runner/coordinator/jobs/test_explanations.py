@@ -11,21 +11,6 @@ from runner.coordinator.jobs import explanations
 GIB = 1 << 30
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (6 * GIB, "6.0 GiB"),
-        (3 << 40, "3.0 TiB"),
-        (5 << 20, "5.0 MiB"),
-    ],
-)
-def test_bytes_have_one_decimal(count: int, text: str) -> None:
-    assert explanations.format_bytes(count) == text
-
-
 def test_a_misfit_names_what_is_needed_and_what_there_is() -> None:
     figures = {
         "needed_bytes": 40 * GIB,
