@@ -53,9 +53,12 @@ class Card:
     #: All bytes, and those of them that the driver keeps for itself.
     total: int = 25 * GIB
     reserved: int = 1 * GIB
-    #: What programs hold that stand in no list of processes, and what those hold that stand in it, by pid.
+    #: What programs hold that stand in no list of processes, and what those hold that stand in it, by pid;
+    #: None where the driver does not tell.
     foreign: int = 0
-    strangers: dict[int, int] = field(default_factory=dict)
+    strangers: dict[int, int | None] = field(default_factory=dict)
+    #: Bytes of the processes that stand in the list of those that draw; a stranger may stand in both lists.
+    drawing: dict[int, int | None] = field(default_factory=dict)
     #: How the driver tells of our processes: by "pid", by "host" pid (which matches none of ours), by pid
     #: with "unknown" figures, or not at all ("hidden").
     processes: str = "pid"
@@ -176,7 +179,29 @@ class Folder:
         card = state.find(uuid)
         assert card is not None
         living, dead = self.held(state, uuid)
-        return card.foreign + sum(card.strangers.values()) + sum(living.values()) + dead
+        return (
+            card.foreign
+            + sum(nbytes or 0 for nbytes in card.strangers.values())
+            + sum(living.values())
+            + dead
+        )
+
+
+class CardMemory(Folder):
+    """Cards of one process alone, which the test changes in place; no process of ours holds anything."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def state(self) -> State:
+        return self._state
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def held(self, state: State, uuid: str) -> tuple[dict[int, int], int]:
+        return {}, 0
 
 
 class FakeGpus:
@@ -260,6 +285,7 @@ def _card(values: dict[str, Any]) -> Card:
     instances = values.pop("instances")
     card = Card(**values)
     card.strangers = {int(pid): nbytes for pid, nbytes in card.strangers.items()}
+    card.drawing = {int(pid): nbytes for pid, nbytes in card.drawing.items()}
     if instances is not None:
         card.instances = [None if each is None else _card(each) for each in instances]
     return card

@@ -16,15 +16,19 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from tests.fakes.fake_gpus import HOST, Card, Folder, State
+from tests.fakes.fake_gpus import EVENT_XID, HOST, Card, CardMemory, Folder, State
 
 SUCCESS = 0
 UNINITIALIZED = 1
 INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
+NO_PERMISSION = 4
 NOT_FOUND = 6
 INSUFFICIENT_SIZE = 7
 TIMEOUT = 10
+LIBRARY_NOT_FOUND = 12
+FUNCTION_NOT_FOUND = 13
+UNKNOWN = 999
 NOT_AVAILABLE = (1 << 64) - 1
 NO_INSTANCE = (1 << 32) - 1
 #: How often one that hangs, or waits for an event, looks again.
@@ -59,18 +63,46 @@ def attach(pynvml: ModuleType, folder: Folder) -> None:
     pynvml.nvmlLib = Library(folder)  # type: ignore[attr-defined]
 
 
+class FakeDriver:
+    """`nvml` is a `pynvml` over these cards, for tests of one process; they change the cards in place."""
+
+    def __init__(self, *cards: Card, init_error: int | None = None) -> None:
+        self.state = State(cards=list(cards))
+        if init_error is not None:
+            self.state.errors["nvmlInitWithFlags"] = init_error
+        self.nvml = load(CardMemory(self.state))
+        self.library: Library = self.nvml.nvmlLib
+
+    def report(self, uuid: str, *xids: int) -> None:
+        """Tell of errors of a card or an instance."""
+        for xid in xids:
+            self.state.events.append((len(self.state.events) + 1, uuid, EVENT_XID, xid))
+
+
 class Library:
     """What `CDLL("libnvidia-ml.so.1")` gives, for cards in a folder."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._starts = 0
+        #: Starts without a shutdown.
+        self.starts = 0
         #: Handles are places in this list, counted from 1: the driver's handles are pointers, never null.
         self._uuids: list[str] = []
         #: Of each event set the number of the last event that it has given, and what it waits for: (uuid,
         #: types).
         self._sets: dict[int, tuple[list[int], list[tuple[str, int]]]] = {}
         self._rest = threading.Event()
+        #: Longest wait for an event that was asked for.
+        self.longest_wait_ms = 0
+
+    def restart(self) -> None:
+        """The driver is loaded again: what was started and registered is gone."""
+        self.starts = 0
+        self._sets.clear()
+
+    def registered(self) -> list[str]:
+        """The cards whose events are waited for."""
+        return [uuid for _, wanted in self._sets.values() for uuid, _ in wanted]
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         function = getattr(type(self), f"_{name}", None)
@@ -90,10 +122,10 @@ class Library:
     # The library.
 
     def _nvmlInitWithFlags(self, _: int) -> None:
-        self._starts += 1
+        self.starts += 1
 
     def _nvmlShutdown(self) -> None:
-        self._starts -= 1
+        self.starts -= 1
 
     def _nvmlErrorString(self, error: int) -> None:
         raise AttributeError("every error that is made up has a text in pynvml")
@@ -107,10 +139,12 @@ class Library:
         count._obj.value = len(self._folder.state().cards)
 
     def _nvmlDeviceGetHandleByIndex_v2(self, index: Any, handle: Any) -> None:
-        cards = self._folder.state().cards
-        if index.value >= len(cards):
+        state = self._folder.state()
+        if index.value >= len(state.cards):
             raise Refused(NOT_FOUND)
-        self._give(handle, cards[index.value])
+        card = state.cards[index.value]
+        self._refuse("nvmlDeviceGetHandleByIndex_v2", state, card)
+        self._give(handle, card)
 
     def _nvmlDeviceGetHandleByUUID(self, uuid: Any, handle: Any) -> None:
         state = self._folder.state()
@@ -180,17 +214,15 @@ class Library:
         listed = dict(card.strangers)
         if card.processes != "hidden":
             listed |= {pid + HOST * (card.processes == "host"): nbytes for pid, nbytes in ours.items()}
-        size = count._obj.value
-        count._obj.value = len(listed)
-        if len(listed) > size:
-            raise Refused(INSUFFICIENT_SIZE)
-        for place, (pid, nbytes) in enumerate(sorted(listed.items())):
-            found[place].pid = pid
-            found[place].usedGpuMemory = NOT_AVAILABLE if card.processes == "unknown" else nbytes
+        if card.processes == "unknown":
+            listed = dict.fromkeys(listed)
+        _fill(listed, count, found)
 
-    def _nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle: Any, count: Any, _: Any) -> None:
-        self._card(handle)
-        count._obj.value = 0
+    def _nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle: Any, count: Any, found: Any) -> None:
+        _fill(self._card(handle).drawing, count, found)
+
+    _nvmlDeviceGetComputeRunningProcesses_v2 = _nvmlDeviceGetComputeRunningProcesses_v3
+    _nvmlDeviceGetGraphicsRunningProcesses_v2 = _nvmlDeviceGetGraphicsRunningProcesses_v3
 
     # Events.
 
@@ -208,6 +240,7 @@ class Library:
 
     def _nvmlEventSetWait_v2(self, events: Any, data: Any, timeout_ms: Any) -> None:
         last, wanted = self._sets[_number(events)]
+        self.longest_wait_ms = max(self.longest_wait_ms, timeout_ms.value)
         until = time.monotonic() + timeout_ms.value / 1000
         while True:
             for number, uuid, kind, value in self._folder.state().events[last[0] :]:
@@ -236,7 +269,7 @@ class Library:
         error = self._folder.state().errors.get(name)
         if error is not None:
             raise Refused(error)
-        if self._starts <= 0 and name != "nvmlInitWithFlags":
+        if self.starts <= 0 and name != "nvmlInitWithFlags":
             raise Refused(UNINITIALIZED)
         card = self._about(args)
         if card is not None:
@@ -294,6 +327,17 @@ class Library:
         if uuid not in self._uuids:
             self._uuids.append(uuid)
         return self._uuids.index(uuid) + 1
+
+
+def _fill(listed: dict[int, int | None], count: Any, found: Any) -> None:
+    """Write a list of processes, or only its length where it is longer than there is room for."""
+    size = count._obj.value
+    count._obj.value = len(listed)
+    if len(listed) > size:
+        raise Refused(INSUFFICIENT_SIZE)
+    for place, (pid, nbytes) in enumerate(sorted(listed.items())):
+        found[place].pid = pid
+        found[place].usedGpuMemory = NOT_AVAILABLE if nbytes is None else nbytes
 
 
 def _number(pointer: Any) -> int:

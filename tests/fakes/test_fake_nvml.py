@@ -136,6 +136,7 @@ def test_single_calls_fail_and_an_old_driver_lacks_them(gpus: FakeGpus, nvml: Mo
     assert nvml.nvmlDeviceGetMemoryInfo(handle).used == GIB, "the driver's own counts as used"
     with gpus.edit() as state:
         state.errors["nvmlSystemGetDriverVersion"] = nvml.NVML_ERROR_UNKNOWN
+        state.missing = ["nvmlDeviceGetComputeRunningProcesses_v2"]
     with pytest.raises(nvml.NVMLError_Unknown):
         nvml.nvmlSystemGetDriverVersion()
     with pytest.raises(nvml.NVMLError_FunctionNotFound):

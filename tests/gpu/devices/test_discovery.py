@@ -14,13 +14,26 @@ from gpu.devices.discovery import (
     processor_name,
     ram_usage,
 )
-from tests.gpu.devices.scripted_nvml import GIB, Card, FakeNvml, Process
+from tests.fakes.fake_gpus import GIB, LOST, Card
+from tests.fakes.fake_nvml import (
+    FUNCTION_NOT_FOUND,
+    LIBRARY_NOT_FOUND,
+    NO_PERMISSION,
+    NOT_SUPPORTED,
+    UNKNOWN,
+    FakeDriver,
+)
 
+MEMORY, OLD_MEMORY = "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo"
+PROCESSES, OLD_PROCESSES = (
+    [f"nvmlDeviceGet{kind}RunningProcesses_v{version}" for kind in ("Compute", "Graphics")]
+    for version in (3, 2)
+)
 A, B, C = (Card(f"GPU-{letter}1111") for letter in "abc")
 
 
 def found(gpus: str, *cards: Card, **environ: str) -> FoundDevices:
-    return find_devices(parse_gpus(gpus), environ, nvml=FakeNvml(*cards))
+    return find_devices(parse_gpus(gpus), environ, nvml=FakeDriver(*cards).nvml)
 
 
 def ids(devices: list[Device]) -> list[str]:
@@ -35,7 +48,7 @@ def test_all_are_found_in_bus_order_with_the_cpu_last() -> None:
 
 
 def test_the_total_is_without_what_the_driver_keeps() -> None:
-    assert found("all", A).devices[0].total_bytes == 23 * GIB
+    assert found("all", A).devices[0].total_bytes == 24 * GIB
 
 
 @pytest.mark.parametrize(
@@ -58,8 +71,8 @@ def test_places_count_inside_the_inherited_mask(mask: str, gpus: str, expected: 
 
 
 def test_the_headroom_is_the_operators_where_one_is_given() -> None:
-    devices = find_devices(parse_gpus("all"), {}, nvml=FakeNvml(A), headroom_bytes=GIB).devices
-    assert (devices[0].headroom_bytes, devices[0].cap_bytes) == (GIB, 22 * GIB)
+    devices = find_devices(parse_gpus("all"), {}, nvml=FakeDriver(A).nvml, headroom_bytes=GIB).devices
+    assert (devices[0].headroom_bytes, devices[0].cap_bytes) == (GIB, 23 * GIB)
 
 
 def test_a_mask_that_hides_all_is_told() -> None:
@@ -81,7 +94,7 @@ def test_places_on_different_cards_without_an_order_are_told_to_be_doubtful() ->
 @pytest.mark.parametrize(
     ("gpus", "mask", "words"),
     [
-        ("2", None, ["no GPU 2", "0 (GPU-a1111, Fake 24)", "1 (GPU-b1111, Fake 24)"]),
+        ("2", None, ["no GPU 2", "0 (GPU-a1111, Fake GPU)", "1 (GPU-b1111, Fake GPU)"]),
         ("GPU-x", None, ["no GPU GPU-x"]),
         ("GPU-b", "0", ["no GPU GPU-b", "CUDA_VISIBLE_DEVICES hides 1"]),
         ("0", "", ["there is none", "hides 2"]),
@@ -104,7 +117,7 @@ def test_a_uuid_that_fits_two_is_refused() -> None:
 
 
 def test_without_a_driver_jobs_run_on_the_cpu_unless_a_gpu_was_named() -> None:
-    nvml = FakeNvml(init_error=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+    nvml = FakeDriver(init_error=LIBRARY_NOT_FOUND).nvml
     there = find_devices(parse_gpus("all"), {}, nvml=nvml)
     assert ids(there.devices) == []
     assert there.notes == ["no NVIDIA driver was found: jobs run on the CPU"]
@@ -113,15 +126,15 @@ def test_without_a_driver_jobs_run_on_the_cpu_unless_a_gpu_was_named() -> None:
 
 
 def test_a_driver_that_does_not_answer_is_told_apart_from_none() -> None:
-    nvml = FakeNvml(init_error=99)
-    assert "does not answer (error 99)" in find_devices(parse_gpus("all"), {}, nvml=nvml).notes[0]
+    nvml = FakeDriver(init_error=UNKNOWN).nvml
+    assert "does not answer (Unknown Error)" in find_devices(parse_gpus("all"), {}, nvml=nvml).notes[0]
 
 
 def test_a_broken_card_is_left_out_and_told() -> None:
-    broken = Card("GPU-x", errors={"handle": FakeNvml.NVML_ERROR_GPU_IS_LOST})
+    broken = Card("GPU-x", errors={"nvmlDeviceGetHandleByIndex_v2": LOST})
     there = found("all", A, broken, B)
     assert ids(there.devices) == ["gpu0=GPU-a1111", "gpu1=GPU-b1111"]
-    assert there.notes == ["GPU 1 is left out: error 15"]
+    assert there.notes == ["GPU 1 is left out: GPU is lost"]
 
 
 def test_of_a_card_that_is_split_up_the_instances_are_the_devices() -> None:
@@ -132,12 +145,12 @@ def test_of_a_card_that_is_split_up_the_instances_are_the_devices() -> None:
 
 
 def test_an_instance_that_fails_is_told() -> None:
-    split = Card("GPU-x", instances=[Card("MIG-1", errors={"instance": 15})])
-    assert found("all", split).notes[0] == "GPU 0 is left out: error 15"
+    split = Card("GPU-x", instances=[Card("MIG-1")], errors={"nvmlDeviceGetMigDeviceHandleByIndex": LOST})
+    assert found("all", split).notes[0] == "GPU 0 is left out: GPU is lost"
 
 
 def test_a_part_without_memory_of_its_own_is_taken_with_the_machines() -> None:
-    unified = Card("GPU-u", errors={"memory2": 13, "memory": 3})
+    unified = Card("GPU-u", errors={MEMORY: FUNCTION_NOT_FOUND, OLD_MEMORY: NOT_SUPPORTED})
     there = found("all", unified)
     assert there.devices[0].total_bytes == ram_usage()[0]
     assert "does not tell its memory" in there.notes[0]
@@ -152,23 +165,23 @@ def test_the_driver_is_not_asked_where_it_is_not_wanted(gpus: str, expected: lis
 
 
 def test_what_was_opened_is_closed() -> None:
-    nvml = FakeNvml(A)
-    find_devices(parse_gpus("all"), {}, nvml=nvml)
-    assert nvml.inits == 0
+    driver = FakeDriver(A)
+    find_devices(parse_gpus("all"), {}, nvml=driver.nvml)
+    assert driver.library.starts == 0
 
 
-def sampler(*cards: Card) -> tuple[DeviceSampler, FakeNvml]:
-    nvml = FakeNvml(*cards)
-    return DeviceSampler(find_devices(parse_gpus("all"), {}, nvml=nvml).devices, nvml), nvml
+def sampler(*cards: Card) -> tuple[DeviceSampler, FakeDriver]:
+    driver = FakeDriver(*cards)
+    return DeviceSampler(find_devices(parse_gpus("all"), {}, nvml=driver.nvml).devices, driver.nvml), driver
 
 
 def test_a_reading_has_every_device_and_the_processes_on_them() -> None:
-    one = Card("GPU-1", used=4 * GIB, compute=[Process(7, 3 * GIB)], graphics=[Process(7, 3 * GIB)])
-    two = Card("GPU-2", compute=[Process(7, 1 * GIB), Process(8, None)])
+    one = Card("GPU-1", foreign=1 * GIB, strangers={7: 3 * GIB}, drawing={7: 3 * GIB})
+    two = Card("GPU-2", strangers={7: 1 * GIB, 8: None})
     sample = sampler(one, two)[0].read_sample()
     assert sample.devices[:2] == [
-        ("gpu0", 23 * GIB, 4 * GIB, 19 * GIB),
-        ("gpu1", 23 * GIB, 0, 23 * GIB),
+        ("gpu0", 24 * GIB, 4 * GIB, 20 * GIB),
+        ("gpu1", 24 * GIB, 1 * GIB, 23 * GIB),
     ]
     assert sample.processes == [("gpu0", 7, 3 * GIB), ("gpu1", 7, GIB), ("gpu1", 8, None)]
     assert sample.faults == {}
@@ -177,14 +190,16 @@ def test_a_reading_has_every_device_and_the_processes_on_them() -> None:
 
 
 def test_an_old_driver_is_read_by_its_older_calls() -> None:
-    old = Card("GPU-1", used=4 * GIB, compute=[Process(7, GIB)], errors={"memory2": 13, "processes3": 13})
+    errors = dict.fromkeys([MEMORY, *PROCESSES], FUNCTION_NOT_FOUND)
+    old = Card("GPU-1", foreign=3 * GIB, strangers={7: GIB}, errors=errors)
     sample = sampler(old)[0].read_sample()
-    assert sample.devices[0] == ("gpu0", 24 * GIB, 5 * GIB, 19 * GIB)
+    assert sample.devices[0] == ("gpu0", 25 * GIB, 5 * GIB, 20 * GIB)
     assert sample.processes == [("gpu0", 7, GIB)]
 
 
 def test_a_card_without_memory_of_its_own_is_as_full_as_the_machine() -> None:
-    mute = Card("GPU-1", errors={"memory2": 3, "memory": 3, "processes3": 3, "processes2": 4})
+    errors = dict.fromkeys([MEMORY, OLD_MEMORY, *PROCESSES], NOT_SUPPORTED)
+    mute = Card("GPU-1", errors=errors | dict.fromkeys(OLD_PROCESSES, NO_PERMISSION))
     sample = sampler(mute)[0].read_sample()
     (_, total, used, free), (_, *machine) = sample.devices
     assert machine[0] == total == used + free
@@ -192,9 +207,7 @@ def test_a_card_without_memory_of_its_own_is_as_full_as_the_machine() -> None:
 
 
 def test_a_process_that_computes_and_draws_is_told_by_the_list_that_knows() -> None:
-    both = Card("GPU-1", compute=[Process(7, None)], graphics=[Process(7, GIB), Process(8, None)])
-    both.compute.append(Process(9, 2 * GIB))
-    both.graphics.append(Process(9, None))
+    both = Card("GPU-1", strangers={7: None, 9: 2 * GIB}, drawing={7: GIB, 8: None, 9: None})
     assert sampler(both)[0].read_sample().processes == [
         ("gpu0", 7, GIB),
         ("gpu0", 9, 2 * GIB),
@@ -203,9 +216,9 @@ def test_a_process_that_computes_and_draws_is_told_by_the_list_that_knows() -> N
 
 
 def test_of_an_instance_its_own_memory_and_processes_are_read() -> None:
-    small = Card("MIG-1", "slice", 5 * GIB, 0, used=2 * GIB, compute=[Process(7, 2 * GIB)])
-    other = Card("MIG-2", "slice", 10 * GIB, 0, compute=[Process(8, GIB)])
-    split = Card("GPU-x", used=3 * GIB, compute=[Process(9, 3 * GIB)], instances=[small, None, other])
+    small = Card("MIG-1", "slice", 5 * GIB, 0, strangers={7: 2 * GIB})
+    other = Card("MIG-2", "slice", 10 * GIB, 0, strangers={8: GIB})
+    split = Card("GPU-x", strangers={9: 3 * GIB}, instances=[small, None, other])
     reader, _ = sampler(split)
     sample = reader.read_sample()
     assert sample.devices[0] == ("gpu0", 5 * GIB, 2 * GIB, 3 * GIB)
@@ -227,11 +240,11 @@ def test_a_card_that_is_split_up_meanwhile_is_lost_as_a_whole() -> None:
     assert reader.read_sample().faults == {}
 
 
-@pytest.mark.parametrize("call", ["memory2", "processes3", "handle"])
+@pytest.mark.parametrize("call", [MEMORY, PROCESSES[0], "*"])
 def test_a_lost_card_is_its_own_fault_and_comes_back(call: str) -> None:
     lost, fine = Card("GPU-1"), Card("GPU-2")
     reader, _ = sampler(lost, fine)
-    lost.errors[call] = FakeNvml.NVML_ERROR_GPU_IS_LOST
+    lost.errors[call] = LOST
     sample = reader.read_sample()
     assert sample.faults == {"gpu0": "lost"}
     assert "gpu1" in [device_id for device_id, *_ in sample.devices]
@@ -240,22 +253,23 @@ def test_a_lost_card_is_its_own_fault_and_comes_back(call: str) -> None:
 
 
 def test_an_error_of_the_older_memory_call_is_a_fault() -> None:
-    reader, nvml = sampler(Card("GPU-1"))
-    nvml.cards[0].errors |= {"memory2": 13, "memory": 99}
-    assert reader.read_sample().faults == {"gpu0": "error 99"}
+    card = Card("GPU-1")
+    reader, _ = sampler(card)
+    card.errors |= {MEMORY: FUNCTION_NOT_FOUND, OLD_MEMORY: UNKNOWN}
+    assert reader.read_sample().faults == {"gpu0": "Unknown Error"}
 
 
 def test_an_instance_that_vanished_is_lost() -> None:
-    reader, nvml = sampler(Card("GPU-1"))
-    nvml.cards.clear()
+    reader, driver = sampler(Card("GPU-1"))
+    driver.state.cards.clear()
     assert reader.read_sample().faults == {"gpu0": "lost"}
 
 
 def test_a_driver_that_was_restarted_is_opened_again() -> None:
-    reader, nvml = sampler(Card("GPU-1"))
+    reader, driver = sampler(Card("GPU-1"))
     reader.read_sample()
-    nvml.inits = 0
-    assert reader.read_sample().faults == {"gpu0": "error 1"}
+    driver.library.restart()
+    assert reader.read_sample().faults == {"gpu0": "Uninitialized"}
     assert reader.read_sample().faults == {}
 
 
@@ -278,10 +292,8 @@ def test_without_a_model_name_the_architecture_stands_for_it(tmp_path: Path) -> 
     assert processor_name(cpuinfo) == processor_name(tmp_path / "missing") != ""
 
 
-@pytest.mark.parametrize(
-    ("init_error", "version"), [(None, "570.1"), (FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND, None)]
-)
+@pytest.mark.parametrize(("init_error", "version"), [(None, "570.1"), (LIBRARY_NOT_FOUND, None)])
 def test_the_driver_tells_its_version(init_error: int | None, version: str | None) -> None:
-    nvml = FakeNvml(A, init_error=init_error)
-    assert driver_version(nvml) == version
-    assert nvml.inits == 0
+    driver = FakeDriver(A, init_error=init_error)
+    assert driver_version(driver.nvml) == version
+    assert driver.library.starts == 0

@@ -9,27 +9,28 @@ import pytest
 
 from runner.coordinator.devices.scan import scan
 from runner.processes import child as child_processes
-from tests.gpu.devices.scripted_nvml import Card, FakeNvml
+from tests.fakes.fake_gpus import Card
+from tests.fakes.fake_nvml import LIBRARY_NOT_FOUND, FakeDriver
 
 A, B = Card("GPU-a1111"), Card("GPU-b1111")
 
 
 def test_it_tells_the_driver_the_cards_and_what_the_mask_leaves() -> None:
-    answer = scan("all", {"CUDA_VISIBLE_DEVICES": "1"}, nvml=FakeNvml(A, B))
+    answer = scan("all", {"CUDA_VISIBLE_DEVICES": "1"}, nvml=FakeDriver(A, B).nvml)
     assert answer["driver"] == "570.1"
-    assert answer["cards"] == ["Fake 24, 23 GiB"] * 2
-    assert answer["visible"] == 1 and answer["chosen"] == ["gpu0: Fake 24, 23 GiB"]
+    assert answer["cards"] == ["Fake GPU, 24 GiB"] * 2
+    assert answer["visible"] == 1 and answer["chosen"] == ["gpu0: Fake GPU, 24 GiB"]
 
 
 def test_without_a_driver_it_says_so() -> None:
-    answer = scan("all", {}, nvml=FakeNvml(init_error=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND))
+    answer = scan("all", {}, nvml=FakeDriver(init_error=LIBRARY_NOT_FOUND).nvml)
     assert (answer["driver"], answer["cards"], answer["chosen"]) == (None, [], [])
     assert "no NVIDIA driver" in answer["notes"][0]
 
 
 @pytest.mark.parametrize("gpus", ["7", "many"])
 def test_what_can_not_be_taken_is_an_error_and_not_an_end(gpus: str) -> None:
-    answer = scan(gpus, {}, nvml=FakeNvml(A))
+    answer = scan(gpus, {}, nvml=FakeDriver(A).nvml)
     assert gpus in answer["error"] and answer["visible"] == 1
 
 
