@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from runner.client.events import SseParser
+
 #: Every answer comes within this, besides what `Prefer: wait` asked for.
 RESPONSE_TIMEOUT_S = 20.0
 #: A stream says something at least every 15 s.
@@ -207,32 +209,15 @@ class EventStream:
 
     async def events(self) -> AsyncIterator[SseEvent]:
         """Until the server closes it in order. Raises Lost where it is cut."""
-        text = bytearray()
+        parser = SseParser()
         chunks = self.connection.read_chunks()
         while True:
             async with self._http.time_limit(self.connection, SILENCE_S, "a stream said nothing"):
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return
-            text += chunk
-            while (end := text.find(b"\n\n")) >= 0:
-                event = _parse_event(bytes(text[:end]))
-                del text[: end + 2]
-                if event is not None:
-                    yield event
+            for frame in parser.feed(chunk):
+                yield SseEvent(frame.name, int(frame.id) if frame.id else None, frame.data.encode())
 
     def close(self) -> None:
         self.connection.close()
-
-
-def _parse_event(block: bytes) -> SseEvent | None:
-    """One event; None for comments and for `retry` alone."""
-    name, number, data = "", None, b""
-    for line in block.split(b"\n"):
-        if line.startswith(b"event:"):
-            name = line[6:].strip().decode()
-        elif line.startswith(b"id:"):
-            number = int(line[3:])
-        elif line.startswith(b"data:"):
-            data += line[5:].strip()
-    return SseEvent(name, number, data) if name else None

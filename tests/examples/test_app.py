@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from runner.client.events import SseParser
 from runner.testing import running
 
 pytestmark = pytest.mark.slow
@@ -49,12 +50,7 @@ def wait_for(port: int) -> None:
 
 def events_of(text: str) -> list[tuple[str, str, dict[str, object]]]:
     """Id, type and data of each event of a stream."""
-    found = []
-    for block in text.replace("\r\n", "\n").split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
-        if "data" in fields:
-            found.append((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
-    return found
+    return [(frame.id or "", frame.name, json.loads(frame.data)) for frame in SseParser().feed(text.encode())]
 
 
 def test_page_needs_nothing_from_elsewhere(browser: httpx2.Client) -> None:

@@ -273,7 +273,7 @@ class FailpointLane:
                     "GET", url, headers=headers, timeout=self.end_s, trust_env=False
                 ) as answer:
                     if answer.status_code == 200:
-                        seen.extend(event for event in parse_events(answer.iter_lines()) if event.id)
+                        seen.extend(event for event in parse_events(answer.iter_bytes()) if event.id)
                     assert answer.status_code in (200, 503), answer.status_code
             except httpx2.TransportError:
                 assert not self.is_abandoned.wait(0.02), "the stream did not come back"

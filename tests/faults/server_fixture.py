@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 
 from benchmarks.ready_pipe import read_line
+from runner.client.events import SseParser
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")
@@ -148,7 +149,7 @@ class LiveServer:
             if answer.status_code == 204:
                 return
             assert answer.status_code == 200, answer.read()
-            yield from parse_events(answer.iter_lines())
+            yield from parse_events(answer.iter_bytes())
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -279,17 +280,9 @@ def _kill(pid: int) -> None:
         return
 
 
-def parse_events(lines: Iterator[str]) -> Iterator[SseEvent]:
+def parse_events(chunks: Iterable[bytes]) -> Iterator[SseEvent]:
     """The events of an SSE body; comments and `retry` are left out."""
-    name, number, data = "", None, ""
-    for line in lines:
-        if not line:
-            if data:
-                yield SseEvent(name, number, json.loads(data))
-            name, number, data = "", None, ""
-        elif line.startswith("event:"):
-            name = line[6:].strip()
-        elif line.startswith("id:"):
-            number = int(line[3:])
-        elif line.startswith("data:"):
-            data += line[5:].strip()
+    parser = SseParser()
+    for chunk in chunks:
+        for frame in parser.feed(chunk):
+            yield SseEvent(frame.name, int(frame.id) if frame.id else None, json.loads(frame.data))

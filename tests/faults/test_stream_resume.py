@@ -43,7 +43,7 @@ class Follower:
                     # Certificates are of no use here, and to load them takes 30 ms of a core each time.
                     verify=False,
                 ) as answer:
-                    events = (event for event in parse_events(answer.iter_lines()) if event.id)
+                    events = (event for event in parse_events(answer.iter_bytes()) if event.id)
                     self.seen.extend(islice(events, limit))
                     del self.cuts[-1:]
             except httpx2.TransportError:
