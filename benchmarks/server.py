@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
 from benchmarks.http_client import BenchmarkFailed
-from benchmarks.ready_pipe import read_line
+from benchmarks.ready_pipe import read_line, spawn_server
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 120.0
@@ -25,25 +24,16 @@ class Server:
 
     def __init__(self, data_dir: Path, *, executors: int = 2) -> None:
         self.data_dir = data_dir
-        read_fd, write_fd = os.pipe()
-        env = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
-        env |= {
+        environ = {
             "PYTHONPATH": str(ROOT),
-            "JOB_RUNNER_READY_FD": str(write_fd),
             "RUNNER_DEVICES__MAX_EXECUTORS": str(executors),
             "RUNNER_LOG_LEVEL": "warning",
         }
-        command = [sys.executable, "-P", "-m", "runner", "serve", "--port", "0", "--gpus", "none"]
-        command += ["--data-dir", str(data_dir), "--no-entry-points", "--grace", "1s"]
-        command += ["--handlers", str(ROOT / "benchmarks" / "handlers.py")]
+        arguments = ["--port", "0", "--gpus", "none", "--data-dir", str(data_dir), "--no-entry-points"]
+        arguments += ["--grace", "1s", "--handlers", str(ROOT / "benchmarks" / "handlers.py")]
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
-        try:
-            with self.log_path.open("ab") as log:
-                self.process = subprocess.Popen(
-                    command, env=env, cwd=ROOT, pass_fds=(write_fd,), stdout=log, stderr=log
-                )
-        finally:
-            os.close(write_fd)
+        with self.log_path.open("ab") as log:
+            self.process, read_fd = spawn_server(arguments, environ=environ, folder=ROOT, log=log)
         self.port = self._await_ready(read_fd)
 
     def stop(self) -> None:

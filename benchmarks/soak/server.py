@@ -8,12 +8,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.ready_pipe import read_line
+from benchmarks.ready_pipe import read_line, spawn_server
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")
@@ -66,23 +65,13 @@ class SoakServer:
     async def start(self) -> float:
         """Start the server; seconds until it was ready. Raises ServerFailed."""
         began = time.monotonic()
-        ours, theirs = os.pipe()
-        command = [sys.executable, "-P", "-m", "runner", "serve", "--port", str(self.port)]
-        command += ["--gpus", "sim:2x8GiB", "--fronts", str(self.fronts), "--grace", f"{GRACE_S:g}s"]
-        command += ["--data-dir", str(self.data), "--handlers", str(HANDLERS), "--no-entry-points"]
-        try:
-            with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    command,
-                    env=self._environ(theirs),
-                    cwd=self.folder,
-                    pass_fds=(theirs,),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
-        finally:
-            os.close(theirs)
+        arguments = ["--port", str(self.port), "--gpus", "sim:2x8GiB", "--fronts", str(self.fronts)]
+        arguments += ["--grace", f"{GRACE_S:g}s"]
+        arguments += ["--data-dir", str(self.data), "--handlers", str(HANDLERS), "--no-entry-points"]
+        with self.log.open("ab") as log:
+            self._process, ours = spawn_server(
+                arguments, environ=self._environ(), folder=self.folder, log=log
+            )
         try:
             line = await asyncio.to_thread(read_line, ours, READY_WITHIN_S)
         finally:
@@ -166,11 +155,9 @@ class SoakServer:
             except ProcessLookupError:
                 continue
 
-    def _environ(self, ready_fd: int) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
-        return kept | {
+    def _environ(self) -> dict[str, str]:
+        return {
             "PYTHONPATH": str(ROOT),
-            "JOB_RUNNER_READY_FD": str(ready_fd),
             "RUNNER_DEVICES__MAX_EXECUTORS": "4",
             "RUNNER_LOG_LEVEL": "info",
             "RUNNER_LOG_FORMAT": "json",

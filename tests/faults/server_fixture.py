@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 
-from benchmarks.ready_pipe import read_line
+from benchmarks.ready_pipe import read_line, spawn_server
 from runner.client.events import SseParser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,33 +196,25 @@ class ServerFixture:
         """A server that may refuse to start: its process, the pipe on which it says ready, its log."""
         self.data.mkdir(parents=True, exist_ok=True)
         log = self.folder / f"server-{len(list(self.folder.glob('server-*')))}.log"
-        read_fd, write_fd = os.pipe()
-        command = [sys.executable, "-P", "-m", "runner", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        arguments = ["--host", "127.0.0.1", "--port", str(port)]
         if "--gpus" not in flags:
-            command += ["--gpus", "none"]
-        command += ["--data-dir", str(self.data), "--handlers", str(HANDLERS), "--no-entry-points"]
+            arguments += ["--gpus", "none"]
+        arguments += ["--data-dir", str(self.data), "--handlers", str(HANDLERS), "--no-entry-points"]
         if "--grace" not in flags:
-            command += ["--grace", "1s"]
+            arguments += ["--grace", "1s"]
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, *flags],
-                cwd=self.folder,
-                env=self.environ(executors, write_fd) | (env or {}),
-                pass_fds=(write_fd,),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+            process, ready_fd = spawn_server(
+                [*arguments, *flags],
+                environ=self._environ(executors) | (env or {}),
+                folder=self.folder,
+                log=output,
             )
-        os.close(write_fd)
-        return process, read_fd, log
+        return process, ready_fd, log
 
-    def environ(self, executors: int, ready_fd: int) -> dict[str, str]:
-        """The environment of a server of this server_fixture."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
-        return kept | {
+    def _environ(self, executors: int) -> dict[str, str]:
+        return {
             MARK_VARIABLE: self.mark,
             "PYTHONPATH": str(self.tree),
-            "JOB_RUNNER_READY_FD": str(ready_fd),
             "RUNNER_DEVICES__MAX_EXECUTORS": str(executors),
             "RUNNER_LOG_LEVEL": "info",
         }
