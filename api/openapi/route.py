@@ -19,6 +19,7 @@ Responses = Mapping[int, tuple[str | None, str | None, str]]
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
+ANY_TYPE = "*/*"
 #: Problems of any route: a wrong Host, Origin or token, an unknown parameter, a bug of the server, no
 #: coordinator.
 COMMON_PROBLEMS = (401, 403, 421, 422, 500, 503)

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from api.openapi.base_models import RequestModel, ResponseModel
-from api.openapi.stats_schema import Stats
+from api.openapi.stats_schema import Percentiles, Stats
 from runner.formats.names import NAME_PATTERN
 from runner.formats.units import SECONDS_MAX
+from runner.handlers.spec import HandlerKind
 from runner.jobs.job import ErrorCode, State
 
 Level = Literal["exact", "processes", "reports", "totals"]
@@ -152,7 +153,9 @@ class Job(ResponseModel):
     reason: str | None
     priority: int
     input: Any
+    input_bytes: int = Field(description="a list leaves out an input or output of more than 64 KiB")
     output: Any
+    output_bytes: int | None
     error: JobFailure | None
     progress: Progress | None
     attempt: int = Field(description="starts so far")
@@ -235,6 +238,7 @@ class Queue(ResponseModel):
     reasons: dict[str, int]
     paused: bool
     concurrency: int | None
+    rate: None = Field(description="no queue has a rate limit in this version")
     oldest_wait_s: float | None
     running: int
     peak_running: int
@@ -248,19 +252,53 @@ class QueueList(ResponseModel):
     data: list[Queue]
 
 
+class Executor(ResponseModel):
+    """A process that has a handler loaded."""
+
+    id: int
+    handler: str
+    version: str
+    model: str | None
+    state: str
+    worker: str
+    devices: list[str]
+    granted_bytes: int = Field(description="on each of its devices")
+    resident_bytes: int | None = Field(description="what it was seen to use")
+    charged_bytes: int = Field(description="what counts as its own: the grant, or its use where that is more")
+    jobs: list[str] = Field(description="ids of the jobs that it has")
+    jobs_done: int
+
+
+class HandlerFigures(ResponseModel):
+    """Times of a handler's last attempts."""
+
+    run_s: Percentiles
+    wait_s: Percentiles
+    load_s: Percentiles
+    runs: int
+
+
 class Handler(ResponseModel):
     """A handler: what it takes, needs and was measured at."""
 
     name: str
     state: Literal["ok", "describing", "broken"]
     version: str
+    kind: HandlerKind
+    description: str
+    source: str = Field(description="the file or module that defines it")
     error: str | None
     input_schema: Any
     output_schema: Any
     options: dict[str, Any]
-    executors: list[dict[str, Any]] = Field(description="where it is loaded")
+    executors: list[Executor] = Field(description="where it is loaded")
     waiting: list[dict[str, Any]] = Field(description="loads without a job that wait for room")
     load_failures: list[dict[str, Any]] = Field(description="loads without a job that failed")
+    preload_suspended: list[str | None] = Field(
+        description="models that are not preloaded any more because loads failed; null: the handler has none"
+    )
+    learned: list[dict[str, Any]] = Field(description="estimates by model and size, the latest first")
+    figures: HandlerFigures
 
 
 class HandlerList(ResponseModel):
@@ -329,6 +367,7 @@ class Device(ResponseModel):
 
     id: str
     uuid: str
+    kind: Literal["nvidia", "sim", "cpu"]
     name: str
     total_bytes: int
     used_bytes: int = Field(description="as the device itself tells, whoever it is that uses them")
@@ -350,7 +389,8 @@ class Device(ResponseModel):
     health: str = Field(description="ok, or what keeps new work away from it")
     condition: DeviceCondition
     events: list[DeviceEvent] = Field(description="what happened to it since the start, the latest last")
-    executors: list[dict[str, Any]]
+    worker: str | None = Field(description="its worker process; null where none runs")
+    executors: list[Executor]
 
 
 class DeviceList(ResponseModel):
@@ -359,10 +399,21 @@ class DeviceList(ResponseModel):
     data: list[Device]
 
 
+class Worker(ResponseModel):
+    """A worker process."""
+
+    name: str
+    pid: int | None
+    role: str
+    device: str | None
+    state: Literal["ok", "starting"]
+    executors: list[Executor]
+
+
 class WorkerList(ResponseModel):
     """All worker processes."""
 
-    data: list[dict[str, Any]]
+    data: list[Worker]
 
 
 class Health(ResponseModel):

@@ -51,6 +51,7 @@ class Stats(ResponseModel):
     ended: dict[str, int]
     retried: int
     cancelled: int
+    stale_messages: int = Field(description="messages of attempts that had ended, which were dropped")
     failures: dict[str, int] = Field(description="jobs that did not succeed, by code")
     throughput_per_s: float = Field(description="jobs that ended in the last 60 s, a second")
     run_s: Percentiles

@@ -7,6 +7,7 @@ from api.http.tickets import Tickets
 from api.openapi.docs import DocsPage
 from api.openapi.document import OpenApiDocument
 from api.openapi.route import (
+    ANY_TYPE,
     EVENTS,
     JSON,
     NAMES,
@@ -102,8 +103,8 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
         303: (JSON, None, "It is a file; Location names it"),
     }
     file: Responses = {
-        200: ("application/octet-stream", None, "The file"),
-        206: ("application/octet-stream", None, "The range asked for"),
+        200: (ANY_TYPE, None, "The file, in the media type that it was saved with"),
+        206: (ANY_TYPE, None, "The range asked for"),
     }
     return [
         RouteSpec(

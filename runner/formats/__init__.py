@@ -1,1 +1,1 @@
-"""Pure: text forms of values: durations and sizes, timestamps, strict JSON, printable text."""
+"""Pure: text forms of values: names, durations and sizes, timestamps, strict JSON, printable text."""
