@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -36,8 +36,12 @@ class ActiveRun(Protocol):
     tmpdir: Path | None
 
     @property
+    def items(self) -> Sequence[AttemptRun]:
+        """Return all attempts of the run, which begin and end together."""
+
+    @property
     def members(self) -> list[AttemptRun]:
-        """Return the attempts that the handler works on."""
+        """Return the attempts that the handler received; a batch leaves out items that can't run."""
 
     @property
     def cancelled(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,11 @@ class AttemptRun(AttemptStream):
         self.pending_progress: deque[bytes] | None = None
         self.files: dict[str, FileRecord] | None = None
         self.tmpdir: Path | None = None
+
+    @property
+    def items(self) -> Sequence[AttemptRun]:
+        """Return this attempt alone; see `BatchRun`."""
+        return (self,)
 
     @property
     def members(self) -> list[AttemptRun]:

@@ -1,174 +1,124 @@
-"""Effect: runs attempts and batches one after another in the main thread, each to its `AttemptEnded`."""
+"""Effect: begins, fails and ends attempts; the only place that does, for single runs, batches and slots."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sized
+from typing import NoReturn
 
 from runner.executor import bootstrap, failures
-from runner.executor.attempt_run import AttemptRun
-from runner.executor.cancel_signal import CancelSignal
-from runner.executor.channel import POLL_S
-from runner.executor.context import Context
+from runner.executor.active_run import ActiveRun
 from runner.executor.invocation import Invocation
-from runner.executor.loader import LoadedHandler
 from runner.executor.output_capture import OutputCapture
-from runner.executor.sender import DEFER_S, Sender
+from runner.executor.sender import Sender
 from runner.executor.shared_page import SharedPage
+from runner.executor.started_run import StartedRun
 from runner.protocol import worker as worker_protocol
 
-if TYPE_CHECKING:
-    from runner.executor.batch_run import BatchRun
-
-#: Longest wait until the worker has read the last messages.
+#: Longest wait until the worker has read the last messages; seconds.
 FLUSH_TIMEOUT_S = 5.0
 #: Bound on cancel requests kept for attempts that are neither staged nor running at that instant.
 UNMATCHED_MAX = 64
 
 
 class AttemptRunner:
-    """Runs attempts and batches; `run_attempt` and `run_batch` belong to the main thread."""
+    """The flow of every attempt: `prepare`, `begin`, the call of the handler, `fail` if it raised, `finish`.
 
-    def __init__(
-        self, page: SharedPage, sender: Sender, cancel_signal: CancelSignal, staged: deque[Any]
-    ) -> None:
-        self._page, self._sender, self._cancel_signal = page, sender, cancel_signal
-        #: Attempts and batches staged behind the current one.
+    `SequentialRunner` and `SlotRunner` decide when a run begins and call the handler in between. All methods
+    but `keep_flag` are for the main thread.
+    """
+
+    def __init__(self, page: SharedPage, sender: Sender, staged: Sized) -> None:
+        self._page, self._sender = page, sender
+        #: Work that is assigned and not started. Ends may wait for the next one only while there is some.
         self._staged = staged
-        #: What runs now; while the handler loads, the attempt or batch that caused the load.
-        self.current: AttemptRun | BatchRun | None = None
-        self.capture = OutputCapture(lambda: self.current)
+        self.capture = OutputCapture()
         self.invocation = Invocation()
         self._unmatched_flags: deque[worker_protocol.RequestCancel] = deque(maxlen=UNMATCHED_MAX)
-        self._main = threading.get_ident()
+        #: Begun and not finished: one run, or one for each busy slot.
+        self._open_runs: list[ActiveRun] = []
         self._pid = os.getpid()
 
-    # The methods up to `flush_due_progress` are called by the channel thread.
-
-    def find(self, key: tuple[str, int]) -> AttemptRun | None:
-        """Return the attempt with this key, if it runs."""
-        run = self.current
-        return None if run is None else run.find(key)
-
     def keep_flag(self, flag: worker_protocol.RequestCancel) -> None:
-        """Keep a cancel request for an attempt that may be between the queue and its start."""
+        """Keep a cancel request for an attempt that may be between the queue and its start.
+
+        Called by the channel thread. Above 64 requests the oldest is dropped.
+        """
         self._unmatched_flags.append(flag)
 
-    def raise_cancelled(self, key: tuple[str, int]) -> None:
-        """Raise JobCancelled in the main thread, if this attempt still runs."""
-        run = self.current
-        if run is not None and run.find(key) is not None and not run.closed:
-            run.raise_requested = True
-            signal.pthread_kill(self._main, signal.SIGUSR1)
+    def prepare(self, run: ActiveRun) -> None:
+        """Give the run the text printed before it and the cancel requests that came for it.
 
-    def flush_due_progress(self, now: float) -> float | None:
-        """Send progress that is due; return when the next is due."""
-        run = self.current
-        if run is None:
-            return now + DEFER_S if self._staged else None
-        run.flush_progress(now)
-        if self._staged:
-            return now + DEFER_S
-        return min(now + POLL_S, run.progress_due) if run.pending_progress else now + POLL_S
-
-    # The methods below run in the main thread.
-
-    def attribute_load(self, run: AttemptRun | BatchRun) -> None:
-        """Attribute import and load to the attempt or batch that caused them."""
-        self.current = run
+        Called as soon as the channel thread can find the run: a request that comes later finds it by itself.
+        All kept requests are dropped, because each of them is for this run or for one that has ended.
+        """
         self.capture.emit_early(run)
-
-    def run_attempt(self, run: AttemptRun, handler: LoadedHandler) -> None:
-        """Run one attempt from its start to its `AttemptEnded`."""
-        self._prepare(run)
-        ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
-        memory = run.environment.torch_memory
-        if memory is not None:
-            memory.enforce_cap()
-        run.started_at = ended.started_at = time.time()
-        begin_ns = self._page.start()
-        is_fatal = self._call_handler(run, handler, ended)
-        if os.getpid() != self._pid:
-            # A child that the handler forked returned through here; it must not send as this executor.
-            os._exit(0)
-        self._page.finish()
-        ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
-        if memory is not None:
-            memory.add_peak(ended)
-        run.close()
-        self.capture.flush()
-        output_mark = self.capture.write_markers(run)
-        run.complete_ended(ended, executor_closing=is_fatal or run.raise_requested)
-        self._sender.add_ended(run, ended, output_mark, may_wait=bool(self._staged) and not is_fatal)
-        self.current = None
-        if is_fatal or run.raise_requested:
-            self.exit(bootstrap.EXIT_UNUSABLE)
-
-    def run_batch(self, batch: BatchRun, handler: LoadedHandler) -> None:
-        """Run one batch from its start to the `AttemptEnded` of its last item."""
-        self._prepare(batch)
-        try:
-            is_fatal = batch.run(handler, self.invocation, self.capture, self._staged)
-        except SystemExit as error:
-            self._exit_with(batch, bootstrap.exit_code(error))
-        self.current = None
-        if is_fatal:
-            self.exit(bootstrap.EXIT_UNUSABLE)
-
-    def apply_kept_flags(self, run: AttemptRun | BatchRun) -> None:
-        """Apply cancel requests that came while the attempt was between the queue and its start."""
         for flag in list(self._unmatched_flags):
             found = run.find((flag.job_id, flag.attempt))
             if found is not None and not found.cancelled:
                 found.request_cancel(flag.reason)
         self._unmatched_flags.clear()
 
-    def exit(self, code: int) -> NoReturn:
-        """Send unsent messages and end the process."""
-        self._sender.flush_until(FLUSH_TIMEOUT_S)
-        os._exit(code)
+    def begin(self, run: ActiveRun) -> StartedRun:
+        """Apply the latest grant to torch and record the start; user code follows at once."""
+        if run.environment.torch_memory is not None:
+            run.environment.torch_memory.enforce_cap()
+        self._open_runs.append(run)
+        started_at = time.time()
+        return StartedRun(run, started_at=started_at, begin_ns=self._page.start(len(run.items)))
 
-    def _prepare(self, run: AttemptRun | BatchRun) -> None:
-        self.current = run
-        self._cancel_signal.install()
-        self.capture.emit_early(run)
-        if self._unmatched_flags:
-            self.apply_kept_flags(run)
+    def fail(self, started: StartedRun, error: BaseException) -> None:
+        """Fail the attempts that the handler received; exit instead if the exception is SystemExit."""
+        if isinstance(error, SystemExit):
+            self.exit_as_asked(error)
+        started.write_failure(error, started.run.members)
 
-    def _call_handler(
-        self, run: AttemptRun, handler: LoadedHandler, ended: worker_protocol.AttemptEnded
-    ) -> bool:
-        """Call user code and write its result into `ended`; return True if this process must exit."""
-        found: failures.AttemptFailure
-        try:
-            try:
-                arguments = handler.build_arguments(run.attempt.input, Context(run))
-                self._cancel_signal.arm(run)
-                value = handler.call(*arguments)
-                ended.output = self.invocation.encode_result(run, value)
-                return False
-            finally:
-                self._cancel_signal.disarm()
-        except SystemExit as error:
-            self._exit_with(run, bootstrap.exit_code(error))
-        except BaseException as error:
-            self._cancel_signal.disarm()
-            found = failures.classify(error)
-            failures.clear_frames(error)
-        if found.code == "device_out_of_memory":
+    def finish(self, started: StartedRun) -> None:
+        """Record the end and send the `AttemptEnded` of each attempt.
+
+        Exits with status 72 if the process must not run another attempt.
+        """
+        if os.getpid() != self._pid:
+            # A child that the handler forked returned through here; it must not send as this executor.
+            os._exit(0)
+        run, environment = started.run, started.run.environment
+        if started.is_out_of_memory:
             failures.empty_device_cache()
-        ended.code, ended.message, ended.detail = found.code, found.message, found.detail
-        ended.retryable, ended.retry_at = found.retryable, found.retry_at
-        return found.is_fatal
+        self._page.finish(len(run.items))
+        run_s = (time.monotonic_ns() - started.begin_ns) / 1e9
+        endings = list(started.endings.values())
+        if environment.torch_memory is not None:
+            environment.torch_memory.add_peak(endings[0])
+        run.close()
+        output_mark = self.capture.flush_run(run)
+        must_exit = started.is_fatal or run.raise_requested
+        for item, ended in zip(run.items, endings, strict=True):
+            ended.run_s = run_s
+            ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes
+            item.complete_ended(ended, executor_closing=must_exit)
+        # With slots the page holds heartbeats where an end that waits would be kept.
+        may_wait = bool(self._staged) and not must_exit and environment.config.slots == 1
+        self._sender.add_ended(run.items, endings, output_mark, may_wait=may_wait)
+        self._open_runs.remove(run)
+        if must_exit:
+            self.exit(bootstrap.EXIT_UNUSABLE)
 
-    def _exit_with(self, run: AttemptRun | BatchRun, code: int) -> NoReturn:
-        """Exit as the handler asked: the worker reports it as a crash; output up to here still counts."""
+    def exit_as_asked(self, error: SystemExit) -> NoReturn:
+        """Exit with the status that user code asked for.
+
+        No end is sent: the worker reports a crash. Output up to here still counts.
+        """
+        code = bootstrap.exit_code(error)
         if os.getpid() != self._pid:
             os._exit(code)
-        run.close()
+        for run in list(self._open_runs):
+            run.close()
         self.capture.flush()
         self.exit(code)
+
+    def exit(self, code: int) -> NoReturn:
+        """Send unsent messages, for 5 s at most, and end the process with this status."""
+        self._sender.flush_until(FLUSH_TIMEOUT_S)
+        os._exit(code)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runner.executor import failures
 from runner.executor.attempt_run import AttemptRun, run_callbacks
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.failures import ResultTooLarge
 from runner.executor.invocation import Invocation
 from runner.executor.loader import LoadedHandler
-from runner.executor.output_capture import OutputCapture
+from runner.executor.started_run import StartedRun
 from runner.formats import strict_json
 from runner.protocol import worker as worker_protocol
 
@@ -163,135 +160,60 @@ class BatchRun:
         if callbacks:
             run_callbacks(callbacks, partial(self.add_log, "logging", "error"))
 
-    # Running the batch.
+    # The call of the handler.
 
-    def run(
-        self, handler: LoadedHandler, invocation: Invocation, capture: OutputCapture, staged: Sequence[object]
-    ) -> bool:
-        """Run the batch to the end of each item; `staged` is the work behind it.
+    def call_handler(self, handler: LoadedHandler, started: StartedRun, invocation: Invocation) -> None:
+        """Call user code with all inputs that are valid and write each member's outcome into `started`.
 
-        Returns:
-            True if this process must exit.
+        The cancel signal is armed during the call, and still armed if the call raises. Whatever is raised
+        fails every member.
 
         Raises:
-            SystemExit: the handler ends the process.
+            TypeError: the handler returned no list with one outcome for each input.
+            BaseException: whatever user code raises.
         """
-        environment, pid = self.environment, os.getpid()
-        if environment.torch_memory is not None:
-            environment.torch_memory.enforce_cap()
-        endings = self._start(time.time())
-        begin_ns = environment.page.start(len(endings))
-        must_exit = _call_handler(self, handler, endings, invocation) or self.raise_requested
-        if os.getpid() != pid:
-            # A child that the handler forked returned through here; it must not send as this executor.
-            os._exit(0)
-        environment.page.finish(len(endings))
-        run_s = (time.monotonic_ns() - begin_ns) / 1e9
-        if environment.torch_memory is not None:
-            environment.torch_memory.add_peak(endings[0])
-        self.close()
-        capture.flush()
-        output_mark = capture.write_markers(self.items[0])
-        for item, ended in zip(self.items, endings, strict=True):
-            ended.run_s = run_s
-            ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes
-            item.complete_ended(ended, executor_closing=must_exit)
-        environment.sender.add_batch_ended(
-            self.items, endings, output_mark, may_wait=bool(staged) and not must_exit
-        )
-        return must_exit
+        values = self._read_inputs(handler, started)
+        if not values:
+            return
+        cancel_signal = self.environment.cancel_signal
+        cancel_signal.arm(self)
+        arguments = (values,) if handler.parameter_count == 1 else (values, Context(self))
+        outcomes = invocation.resolve_batch_result(self, handler.call(*arguments))
+        cancel_signal.disarm()
+        self._write_outcomes(started, _check_outcomes(outcomes, len(values)))
 
-    def _start(self, started_at: float) -> list[worker_protocol.AttemptEnded]:
-        self.started_at = started_at
-        endings = [
-            worker_protocol.AttemptEnded(item.job_id, item.number, 0, None, batch_size=len(self.items))
-            for item in self.items
-        ]
-        for item, ended in zip(self.items, endings, strict=True):
-            item.started_at = ended.started_at = started_at
-        return endings
-
-    def read_inputs(self, handler: LoadedHandler, endings: list[worker_protocol.AttemptEnded]) -> list[Any]:
-        """Return the inputs that the handler receives.
+    def _read_inputs(self, handler: LoadedHandler, started: StartedRun) -> list[Any]:
+        """Return the inputs that the handler receives, in the order of `members`, which is set here.
 
         Items that were asked to stop and items with an invalid input are left out.
         """
         assert handler.read_input is not None
         values: list[Any] = []
         members: list[AttemptRun] = []
-        for item, ended in zip(self.items, endings, strict=True):
+        for item in self.items:
             if item.cancelled:
                 continue
             try:
                 value = handler.read_input(item.attempt.input)
             except Exception as error:
-                _write_failure(ended, failures.classify(error))
+                started.write_failure(error, [item])
                 continue
             members.append(item)
             values.append(value)
         self.members = members
         return values
 
-    def assign_outcomes(self, endings: list[worker_protocol.AttemptEnded], outcomes: list[Any]) -> bool:
-        """Give each member its own outcome; return True if this process must exit."""
-        is_fatal = False
-        by_key = {(ended.job_id, ended.attempt): ended for ended in endings}
+    def _write_outcomes(self, started: StartedRun, outcomes: list[Any]) -> None:
+        """Give each member its own outcome: an output, or the exception that the handler returned for it."""
         for item, outcome in zip(self.members, outcomes, strict=True):
-            ended = by_key[item.key]
             try:
                 if isinstance(outcome, BaseException):
                     raise outcome
-                ended.output = _encode_output(outcome, self.environment.config.output_max_bytes)
+                output = _encode_output(outcome, self.environment.config.output_max_bytes)
             except BaseException as error:
-                found = failures.classify(error)
-                is_fatal = is_fatal or found.is_fatal
-                _write_failure(ended, found)
-                failures.clear_frames(error)
-        return is_fatal
-
-    def fail_all(self, endings: list[worker_protocol.AttemptEnded], found: failures.AttemptFailure) -> None:
-        """Fail every member, as the call failed."""
-        keys = {item.key for item in self.members}
-        for ended in endings:
-            if (ended.job_id, ended.attempt) in keys:
-                _write_failure(ended, found)
-                ended.is_blame_unknown = len(keys) > 1
-
-
-def _call_handler(
-    batch: BatchRun,
-    handler: LoadedHandler,
-    endings: list[worker_protocol.AttemptEnded],
-    invocation: Invocation,
-) -> bool:
-    """Call user code and write its outcomes into `endings`; return True if this process must exit.
-
-    Raises:
-        SystemExit: the handler ends the process.
-    """
-    cancel_signal = batch.environment.cancel_signal
-    found: failures.AttemptFailure
-    try:
-        try:
-            values = batch.read_inputs(handler, endings)
-            if not values:
-                return False
-            cancel_signal.arm(batch)
-            arguments = (values,) if handler.parameter_count == 1 else (values, Context(batch))
-            outcomes = invocation.resolve_batch_result(batch, handler.call(*arguments))
-        finally:
-            cancel_signal.disarm()
-        return batch.assign_outcomes(endings, _check_outcomes(outcomes, len(values)))
-    except SystemExit:
-        raise
-    except BaseException as error:
-        cancel_signal.disarm()
-        found = failures.classify(error)
-        failures.clear_frames(error)
-    if found.code == "device_out_of_memory":
-        failures.empty_device_cache()
-    batch.fail_all(endings, found)
-    return found.is_fatal
+                started.write_failure(error, [item])
+            else:
+                started.endings[item.key].output = output
 
 
 def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
@@ -305,11 +227,6 @@ def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
     if len(outcomes) != count:
         raise TypeError(f"the batch had {count} inputs, but it returned {len(outcomes)} outcomes")
     return list(outcomes)
-
-
-def _write_failure(ended: worker_protocol.AttemptEnded, found: failures.AttemptFailure) -> None:
-    ended.code, ended.message, ended.detail = found.code, found.message, found.detail
-    ended.retryable, ended.retry_at = found.retryable, found.retry_at
 
 
 def _encode_output(outcome: Any, limit: int) -> bytes:

@@ -18,13 +18,13 @@ from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.loader import LoadedHandler, find_target, import_source
 from runner.executor.sender import Sender
+from runner.executor.sequential_runs import SequentialRunner
 from runner.executor.shared_page import SharedPage
 from runner.executor.worker_commands import WorkerCommands
 from runner.handlers.decorator import count_positional
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
-    from runner.executor.batch_run import BatchRun
     from runner.executor.slot_runs import SlotRunner
 
 
@@ -38,9 +38,15 @@ class MainLoop:
         )
         #: Assigned and not started, in order, a batch as one item. Both ends are popped atomically.
         self._staged: deque[worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec]] = deque()
-        self._attempt_runner = AttemptRunner(page, self._sender, self._cancel_signal, self._staged)
+        self._attempt_runner = AttemptRunner(page, self._sender, self._staged)
+        self._sequential_runner = SequentialRunner(self._attempt_runner, self._cancel_signal, self._staged)
         self._commands = WorkerCommands(
-            page, self._sender, self._cancel_signal, self._staged, self._attempt_runner
+            page,
+            self._sender,
+            self._cancel_signal,
+            self._staged,
+            self._attempt_runner,
+            self._sequential_runner,
         )
         self._channel = ChannelThread(
             descriptors.channel,
@@ -50,100 +56,65 @@ class MainLoop:
             do_due=self._commands.flush_due_progress,
             on_lost=bootstrap.exit_lost,
         )
-        self._slot_runner: SlotRunner | None = None
 
     def run(self) -> NoReturn:
-        """Carry out the worker's commands until it unloads the executor."""
+        """Carry out the worker's commands until it unloads the executor.
+
+        Exits with 0 after an unload, with 73 if the handler can't be loaded, with 72 after an attempt that
+        left the process unusable, and with the status of a `sys.exit` in user code.
+        """
         commands = self._commands
         self._attempt_runner.capture.install()
         self._cancel_signal.install()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
         self._channel.start()
         while commands.environment is None:
-            commands.wait_for_work()
+            self._sequential_runner.wait_for_work()
         environment = commands.environment
-        handler, first = self._load(environment)
-        if self._slot_runner is not None:
-            assert first is None or isinstance(first, AttemptRun)
-            self._slot_runner.serve(handler, first)
-            self._unload(handler, environment)
-        if first is not None:
-            self._execute(first, handler)
-        del first
-        while True:
-            try:
-                attempts = self._staged.popleft()
-            except IndexError:
-                if commands.is_unloading:
-                    self._unload(handler, environment)
-                commands.wait_for_work()
-                continue
-            self._execute(self._make_run(attempts, environment), handler)
+        runner, handler = self._load(environment)
+        runner.serve(handler, environment)
+        self._unload(handler, environment)
 
-    def _make_run(
-        self,
-        attempts: worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec],
-        environment: ExecutorEnvironment,
-    ) -> AttemptRun | BatchRun:
-        if not isinstance(attempts, list):
-            return (
-                AttemptRun(attempts, environment)
-                if self._slot_runner is None
-                else self._slot_runner.make_run(attempts)
-            )
-        from runner.executor.batch_run import BatchRun
+    def _load(self, environment: ExecutorEnvironment) -> tuple[SequentialRunner | SlotRunner, LoadedHandler]:
+        """Import and load, and report it; the load is attributed to the first attempt, if that is there.
 
-        return BatchRun(attempts, environment)
-
-    def _execute(self, run: AttemptRun | BatchRun, handler: LoadedHandler) -> None:
-        if isinstance(run, AttemptRun):
-            self._attempt_runner.run_attempt(run, handler)
-        else:
-            self._attempt_runner.run_batch(run, handler)
-
-    def _load(self, environment: ExecutorEnvironment) -> tuple[LoadedHandler, AttemptRun | BatchRun | None]:
-        """Import and load; return the handler and the first attempt, if it is there, which owns the load."""
+        Exits if user code raises.
+        """
         begin = time.monotonic()
-        owner: AttemptRun | BatchRun | None = None
+        config, memory = environment.config, environment.torch_memory
+        runner: SequentialRunner | SlotRunner = self._sequential_runner
         try:
-            if environment.config.slots > 1:
-                self._slot_runner = self._commands.slot_runner = self._make_slot_runner(environment)
-            module = import_source(environment.config.source)
-            if environment.torch_memory is not None:
-                environment.torch_memory.enforce_cap()
-            owner = self._take_load_owner(environment)
-            handler = LoadedHandler(
-                find_target(module, environment.config.source.attr), is_batched=environment.config.is_batched
-            )
+            if config.slots > 1:
+                runner = self._make_slot_runner(config.slots)
+            module = import_source(config.source)
+            if memory is not None:
+                memory.enforce_cap()
+            owner = runner.take_load_owner(environment)
+            handler = LoadedHandler(find_target(module, config.source.attr), is_batched=config.is_batched)
             load = handler.find_hook("load")
             if load is not None:
                 context = Context(owner or _placeholder_run(environment))
                 self._finish_hook(load(context) if count_positional(load) else load(), context)
-            if environment.config.kind in ("coroutine", "async_generator"):
+            if config.kind in ("coroutine", "async_generator"):
                 self._attempt_runner.invocation.event_loop()
         except SystemExit as error:
             self._attempt_runner.exit(bootstrap.exit_code(error))
         except BaseException as error:
             self._fail_load(environment, error)
-        loaded = worker_protocol.ExecutorLoaded(environment.config.executor, time.monotonic() - begin)
-        if environment.torch_memory is not None:
-            environment.torch_memory.enforce_cap()
-            environment.torch_memory.add_reserved(loaded)
+        loaded = worker_protocol.ExecutorLoaded(config.executor, time.monotonic() - begin)
+        if memory is not None:
+            memory.enforce_cap()
+            memory.add_reserved(loaded)
         self._sender.send_message(worker_protocol.encode(loaded))
-        return handler, owner
+        return runner, handler
 
-    def _make_slot_runner(self, environment: ExecutorEnvironment) -> SlotRunner:
+    def _make_slot_runner(self, slot_count: int) -> SlotRunner:
+        # Imported late, as its event loop is: most executors run one attempt at a time.
         from runner.executor.slot_runs import SlotRunner
 
-        return SlotRunner(environment, self._staged, self._attempt_runner)
-
-    def _take_load_owner(self, environment: ExecutorEnvironment) -> AttemptRun | BatchRun | None:
-        try:
-            owner = self._make_run(self._staged.popleft(), environment)
-        except IndexError:
-            return None
-        self._attempt_runner.attribute_load(owner)
-        return owner
+        runner = SlotRunner(self._attempt_runner, slot_count, self._staged)
+        self._commands.set_runner(runner)
+        return runner
 
     def _finish_hook(self, result: Any, context: Context) -> None:
         """Await the result of a hook that is a coroutine function."""

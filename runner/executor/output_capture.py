@@ -164,13 +164,14 @@ class LogEventHandler(logging.Handler):
 class OutputCapture:
     """Captures output; installed once in an executor."""
 
-    def __init__(self, current: CurrentRun) -> None:
-        self._current = current
+    def __init__(self) -> None:
+        self._current: CurrentRun = lambda: None
+        self._is_concurrent = False
         self._early: deque[tuple[str, str | None, str]] | None = deque()
         self._early_size = 0
         self.stdout = LineWriter("stdout", 1, self._emit)
         self.stderr = LineWriter("stderr", 2, self._emit)
-        self._handler = LogEventHandler(self._emit, current)
+        self._handler = LogEventHandler(self._emit, self._current)
         # CDLL releases the GIL during the call: a full pipe must not block the channel thread.
         self._fflush = ctypes.CDLL(None).fflush
         self._pipes = {fd: _file_identity(fd) for fd in (1, 2)}
@@ -184,10 +185,16 @@ class OutputCapture:
         root.setLevel(logging.INFO)
         logging.getLogger(LOGGER).setLevel(logging.DEBUG)
 
-    def follow_runs(self, current_run: Callable[[], AttemptRun | None]) -> None:
-        """Attribute output by `current_run` from now on, as attempts run concurrently."""
+    def follow_runs(self, current_run: CurrentRun, *, is_concurrent: bool = False) -> None:
+        """Attribute output to the run that `current_run` returns when the output is made.
+
+        `is_concurrent`: partial lines are kept apart by run, not by thread.
+        """
         self._current = self._handler.current = current_run
-        self.stdout.line_owner = self.stderr.line_owner = lambda: _run_key(current_run())
+        self._is_concurrent = is_concurrent
+        self.stdout.line_owner = self.stderr.line_owner = (
+            (lambda: _run_key(current_run())) if is_concurrent else threading.get_ident
+        )
 
     def restore_streams(self) -> None:
         """Print straight into the pipes, which the worker reads; called in a forked child."""
@@ -207,10 +214,17 @@ class OutputCapture:
         """Return the last early lines, for the report of a failed load."""
         return [strict_json.replace_surrogates(text) for _, _, text in list(self._early or ())[-50:]]
 
-    def flush_run(self, run: AttemptRun) -> None:
-        """Queue everything that one of several attempts has printed."""
-        self.stdout.flush_owner(run.key)
-        self.stderr.flush_owner(run.key)
+    def flush_run(self, run: ActiveRun) -> bytes | None:
+        """Queue everything that an ending run has printed; return its `OutputMark`, see `write_markers`.
+
+        Always None where attempts run concurrently: bytes in a pipe can't be assigned to one of them.
+        """
+        if self._is_concurrent:
+            self.stdout.flush_owner(_run_key(run))
+            self.stderr.flush_owner(_run_key(run))
+            return None
+        self.flush()
+        return self.write_markers(run.items[0])
 
     def flush(self) -> None:
         """Queue everything that was printed."""
@@ -257,8 +271,8 @@ class OutputCapture:
             self._early.append((stream, level, text))
 
 
-def _run_key(run: AttemptRun | None) -> Hashable:
-    return None if run is None else run.key
+def _run_key(run: ActiveRun | None) -> Hashable:
+    return None if run is None else (run.job_id, run.number)
 
 
 def _file_identity(fd: int) -> tuple[int, int] | None:

@@ -128,32 +128,18 @@ class Sender:
 
     def add_ended(
         self,
-        stream: AttemptStream,
-        ended: worker_protocol.AttemptEnded,
-        output_mark: bytes | None,
-        *,
-        may_wait: bool,
-    ) -> None:
-        """Add the last message of an attempt, after its `OutputMark`; its `seq` is set here.
-
-        With `may_wait` it may wait briefly for the results of the attempts behind it. It waits in the shared
-        page: a result is not lost with the process, whatever the next attempt does to it.
-        """
-        with self._cancel_signal:
-            if output_mark is not None:
-                self._items.append((None, "", 0.0, output_mark))
-            self._items.append((stream, "ended", 0.0, ended))
-            self._send_or_defer(may_wait)
-
-    def add_batch_ended(
-        self,
         streams: Iterable[AttemptStream],
-        endings: list[worker_protocol.AttemptEnded],
+        endings: Iterable[worker_protocol.AttemptEnded],
         output_mark: bytes | None,
         *,
         may_wait: bool,
     ) -> None:
-        """Do the same as `add_ended` for the attempts of a batch."""
+        """Add the last message of each attempt of a run, after the `OutputMark` of the run.
+
+        The messages get their `seq` here. With `may_wait` they may wait, 5 ms at most, for the results of the
+        attempts behind them. They wait in the shared page: a result is not lost with the process, whatever
+        the next attempt does to the process.
+        """
         with self._cancel_signal:
             if output_mark is not None:
                 self._items.append((None, "", 0.0, output_mark))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections import deque
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from runner.executor import bootstrap, failures
+from runner.executor import bootstrap
 from runner.executor.attempt_run import AttemptRun
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.channel import POLL_S
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.loader import LoadedHandler
+from runner.executor.started_run import StartedRun
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
@@ -42,27 +41,26 @@ class SlotRun(AttemptRun):
 class SlotRunner:
     """Starts staged attempts as long as a slot is free.
 
-    All methods but `wake`, `exit_now`, `flush_due_progress` and `current_run` are for the main thread.
+    `find`, `raise_cancelled`, `flush_due_progress` and `wake` are called by the channel thread, `current_run`
+    by every thread that prints, the other methods by the main thread.
     """
 
-    def __init__(
-        self, environment: ExecutorEnvironment, staged: deque[Any], attempt_runner: AttemptRunner
-    ) -> None:
-        self._environment = environment
-        self._staged = staged
+    def __init__(self, attempt_runner: AttemptRunner, slot_count: int, staged: deque[Any]) -> None:
         self._attempt_runner = attempt_runner
-        self._capture = attempt_runner.capture
-        self._invocation = attempt_runner.invocation
+        self._staged = staged
         self._loop = attempt_runner.invocation.event_loop()
-        self._free_slots = list(range(environment.config.slots))[::-1]
+        self._free_slots = list(range(slot_count))[::-1]
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_done: asyncio.Future[None] | None = None
-        #: Running attempts by their key; read by the channel thread.
-        self.runs: dict[tuple[str, int], AttemptRun] = {}
+        #: Running attempts by their key, in the order of their start.
+        self._runs: dict[tuple[str, int], SlotRun] = {}
+        #: The attempt that the load is attributed to. It is not running: a cancel waits for its start.
+        self._load_owner: SlotRun | None = None
         self.is_unloading = False
         #: Set once the handler is loaded.
         self._handler: LoadedHandler | None = None
-        self._pid = os.getpid()
+        self._environment: ExecutorEnvironment | None = None
+        attempt_runner.capture.follow_runs(self.current_run, is_concurrent=True)
 
     def current_run(self) -> AttemptRun | None:
         """Return the attempt that output printed now belongs to.
@@ -70,76 +68,77 @@ class SlotRunner:
         In a thread that no attempt started through asyncio, that is the longest running one.
         """
         run = CURRENT_RUN.get()
-        return run if run is not None and not run.is_ended else next(iter(list(self.runs.values())), None)
+        if run is not None and not run.is_ended:
+            return run
+        return next(iter(list(self._runs.values())), self._load_owner)
 
-    def make_run(self, attempt: worker_protocol.AttemptSpec) -> SlotRun:
-        """Return the run of an attempt."""
-        return SlotRun(attempt, self._environment)
+    def find(self, key: tuple[str, int]) -> AttemptRun | None:
+        """Return the attempt with this key, if it runs."""
+        return self._runs.get(key)
 
-    def exit_now(self) -> None:
-        """Exit at once; called by the channel thread.
-
-        Where several attempts run, a raised cancel could hit another one.
-        """
+    def raise_cancelled(self, _: tuple[str, int]) -> None:
+        """Exit with status 72: an exception raised in the main thread could hit another attempt."""
         self._loop.call_soon_threadsafe(self._attempt_runner.exit, bootstrap.EXIT_UNUSABLE)
 
     def wake(self) -> None:
-        """Have the loop start staged attempts; called by the channel thread."""
+        """Have the loop start staged attempts, or end if the executor unloads."""
         self._loop.call_soon_threadsafe(self._start_staged)
 
     def flush_due_progress(self, now: float) -> float | None:
-        """Send progress that is due and return when the next is due; called by the channel thread."""
-        runs = list(self.runs.values())
+        """Send progress that is due by `now`; return when the next is due (None: nothing runs).
+
+        Both are monotonic seconds.
+        """
+        runs = list(self._runs.values())
         for run in runs:
             run.flush_progress(now)
         due = [run.progress_due for run in runs if run.pending_progress]
         return min([now + POLL_S, *due]) if runs else None
 
-    def serve(self, handler: LoadedHandler, first: AttemptRun | None) -> None:
-        """Run attempts until the executor is unloaded."""
-        self._handler = handler
-        self._capture.follow_runs(self.current_run)
+    def take_load_owner(self, environment: ExecutorEnvironment) -> AttemptRun | None:
+        """Take the first staged attempt, which the load is attributed to; None if none is staged."""
+        try:
+            self._load_owner = SlotRun(self._staged.popleft(), environment)
+        except IndexError:
+            return None
+        self._attempt_runner.capture.emit_early(self._load_owner)
+        return self._load_owner
+
+    def serve(self, handler: LoadedHandler, environment: ExecutorEnvironment) -> None:
+        """Run the owner of the load and everything staged after it; return once the executor unloads."""
+        self._handler, self._environment = handler, environment
         self._all_done = self._loop.create_future()
+        first, self._load_owner = self._load_owner, None
         if first is not None:
             self._start(first)
+            del first
         self._start_staged()
         try:
             self._loop.run_until_complete(self._all_done)
         except SystemExit as error:
             # SystemExit of a task that an attempt started.
-            self._exit_with(error)
+            self._attempt_runner.exit_as_asked(error)
 
     def _start_staged(self) -> None:
-        if self._handler is None:
+        if self._environment is None:
             return
         while self._free_slots:
             try:
                 attempt = self._staged.popleft()
             except IndexError:
                 break
-            self._start(self.make_run(attempt))
+            self._start(SlotRun(attempt, self._environment))
         assert self._all_done is not None
-        if self.is_unloading and not self.runs and not self._all_done.done():
+        if self.is_unloading and not self._runs and not self._all_done.done():
             self._all_done.set_result(None)
 
-    def _exit_with(self, error: SystemExit) -> NoReturn:
-        """Exit as a handler asked: the worker reports it as a crash; output up to here still counts."""
-        code = bootstrap.exit_code(error)
-        if os.getpid() != self._pid:
-            os._exit(code)
-        for run in list(self.runs.values()):
-            run.close()
-        self._capture.flush()
-        self._attempt_runner.exit(code)
-
-    def _start(self, run: AttemptRun) -> None:
-        assert isinstance(run, SlotRun)
+    def _start(self, run: SlotRun) -> None:
         run.slot_index = self._free_slots.pop()
-        self.runs[run.key] = run
-        self._capture.emit_early(run)
-        self._attempt_runner.apply_kept_flags(run)
+        self._runs[run.key] = run
+        # Now, not in the task: the kept cancel requests are dropped when the next attempt is prepared.
+        self._attempt_runner.prepare(run)
         task = self._loop.create_task(self._run_attempt(run))
-        # Set before a cancel request may check it: the request finds the run from the line above on.
+        # A cancel request that comes before this line is seen by the task when it begins.
         run.interrupt = lambda: self._cancel(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -149,53 +148,28 @@ class SlotRunner:
             self._loop.call_soon_threadsafe(task.cancel)
 
     async def _run_attempt(self, run: SlotRun) -> None:
-        """Run one attempt from its start to its last message."""
+        """Run one attempt in its slot, and start the next staged one in that slot."""
         CURRENT_RUN.set(run)
-        environment = self._environment
-        ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
-        run.started_at = ended.started_at = time.time()
-        begin_ns = environment.page.start()
-        environment.page.touch_slot(run.slot_index)
-        environment.sender.send_message(
+        started = self._attempt_runner.begin(run)
+        run.touch()
+        run.environment.sender.send_message(
             worker_protocol.encode(
-                worker_protocol.SlotStarted(run.job_id, run.number, begin_ns / 1e9, run.slot_index)
+                worker_protocol.SlotStarted(run.job_id, run.number, started.begin_ns / 1e9, run.slot_index)
             )
         )
-        is_fatal = False
         try:
-            if not run.cancelled and self._handler is not None:
-                arguments = self._handler.build_arguments(run.attempt.input, Context(run))
-                ended.output = await self._invocation.encode_result_in_loop(
-                    run, self._handler.call(*arguments)
-                )
-        except SystemExit as error:
-            self._exit_with(error)
+            if not run.cancelled:
+                await self._call_handler(run, started)
         except BaseException as error:
-            found = failures.classify(error)
-            failures.clear_frames(error)
-            is_fatal = found.is_fatal
-            ended.code, ended.message, ended.detail = found.code, found.message, found.detail
-            ended.retryable, ended.retry_at = found.retryable, found.retry_at
-            if found.code == "device_out_of_memory":
-                failures.empty_device_cache()
-        self._finish(run, ended, begin_ns, is_fatal=is_fatal)
-
-    def _finish(
-        self, run: SlotRun, ended: worker_protocol.AttemptEnded, begin_ns: int, *, is_fatal: bool
-    ) -> None:
-        if os.getpid() != self._pid:
-            # A child that the handler forked returned through here; it must not send as this executor.
-            os._exit(0)
-        self._environment.page.finish()
-        ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
-        if self._environment.torch_memory is not None:
-            self._environment.torch_memory.add_peak(ended)
-        run.close()
-        self._capture.flush_run(run)
-        run.complete_ended(ended, executor_closing=is_fatal)
-        self._environment.sender.add_ended(run, ended, None, may_wait=False)
-        del self.runs[run.key]
+            self._attempt_runner.fail(started, error)
+        self._attempt_runner.finish(started)
+        del self._runs[run.key]
         self._free_slots.append(run.slot_index)
-        if is_fatal:
-            self._attempt_runner.exit(bootstrap.EXIT_UNUSABLE)
         self._start_staged()
+
+    async def _call_handler(self, run: SlotRun, started: StartedRun) -> None:
+        assert self._handler is not None
+        arguments = self._handler.build_arguments(run.attempt.input, Context(run))
+        value = self._handler.call(*arguments)
+        output = await self._attempt_runner.invocation.encode_result_in_loop(run, value)
+        started.endings[run.key].output = output

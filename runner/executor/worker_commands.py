@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,12 @@ from runner.executor.shared_page import SharedPage
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
+    from runner.executor.sequential_runs import SequentialRunner
     from runner.executor.slot_runs import SlotRunner
 
 
 class WorkerCommands:
-    """The main thread reads `environment` and `is_unloading`, sets `slot_runner`, calls `wait_for_work`."""
+    """The main thread reads `environment` and calls `set_runner`; all else belongs to the channel thread."""
 
     def __init__(
         self,
@@ -30,21 +30,18 @@ class WorkerCommands:
         cancel_signal: CancelSignal,
         staged: deque[Any],
         attempt_runner: AttemptRunner,
+        runner: SequentialRunner,
     ) -> None:
         self._page, self._sender, self._cancel_signal = page, sender, cancel_signal
         self._staged, self._attempt_runner = staged, attempt_runner
         #: None until the first command arrives.
         self.environment: ExecutorEnvironment | None = None
-        #: Set where attempts run concurrently.
-        self.slot_runner: SlotRunner | None = None
-        self.is_unloading = False
-        #: Locked while the main thread is idle.
-        self._idle_lock = threading.Lock()
-        self._idle_lock.acquire()
+        self._runner: SequentialRunner | SlotRunner = runner
+        self._is_unloading = False
 
-    def wait_for_work(self) -> None:
-        """Block the main thread until a command has given it work."""
-        self._idle_lock.acquire()
+    def set_runner(self, runner: SlotRunner) -> None:
+        """Have commands act on the attempts of this runner from now on."""
+        self._runner = runner
 
     def handlers_by_type(self) -> dict[type, Callable[[Any], None]]:
         """Return the function for each type of command."""
@@ -60,12 +57,11 @@ class WorkerCommands:
         }
 
     def flush_due_progress(self, now: float) -> float | None:
-        """Send progress that is due; return when the next is due."""
-        return (
-            self._attempt_runner.flush_due_progress(now)
-            if self.slot_runner is None
-            else self.slot_runner.flush_due_progress(now)
-        )
+        """Send progress that is due by `now`; return when the next is due (None: nothing runs).
+
+        Both are monotonic seconds.
+        """
+        return self._runner.flush_due_progress(now)
 
     def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
         simulated_memory.set_reporter(
@@ -74,7 +70,7 @@ class WorkerCommands:
             )
         )
         self.environment = ExecutorEnvironment(config, self._page, self._sender, self._cancel_signal)
-        self._wake_main()
+        self._runner.wake()
 
     def _on_run(self, run: worker_protocol.RunAttempts) -> None:
         assert self.environment is not None
@@ -82,7 +78,7 @@ class WorkerCommands:
             self._staged.append(run.attempts)
         else:
             self._staged.extend(run.attempts)
-        self._wake_main()
+        self._runner.wake()
 
     def _on_recall(self, recall: worker_protocol.RecallAttempts) -> None:
         returned: list[tuple[str, int]] = []
@@ -108,7 +104,7 @@ class WorkerCommands:
         # Keep it first, then check: the main thread sets its current run first and then reads kept requests,
         # so one of them finds it, even while the attempt is being taken from the queue.
         self._attempt_runner.keep_flag(flag)
-        run = self._attempt_runner.find(key) if self.slot_runner is None else self.slot_runner.runs.get(key)
+        run = self._runner.find(key)
         if run is not None and not run.cancelled:
             run.request_cancel(flag.reason)
 
@@ -121,21 +117,16 @@ class WorkerCommands:
         ended = worker_protocol.AttemptEnded(
             attempt.job_id, attempt.attempt, 0, "cancelled", reason, retryable=False
         )
-        self._sender.add_ended(AttemptRun(attempt, self.environment), ended, None, may_wait=False)
+        self._sender.add_ended([AttemptRun(attempt, self.environment)], [ended], None, may_wait=False)
         return True
 
     def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:
-        if self.slot_runner is not None:
-            # Where several attempts run, an exception in the main thread could hit another one.
-            self.slot_runner.exit_now()
-        else:
-            self._attempt_runner.raise_cancelled((message.job_id, message.attempt))
+        self._runner.raise_cancelled((message.job_id, message.attempt))
 
     def _on_unload(self, _: worker_protocol.UnloadExecutor) -> None:
-        self.is_unloading = True
-        if self.slot_runner is not None:
-            self.slot_runner.is_unloading = True
-        self._wake_main()
+        self._is_unloading = True
+        self._runner.is_unloading = True
+        self._runner.wake()
 
     def _on_grant(self, grant: worker_protocol.SetGrant) -> None:
         if self.environment is not None:
@@ -145,9 +136,3 @@ class WorkerCommands:
     def _on_reply(self, reply: worker_protocol.AttemptReply) -> None:
         if self.environment is not None:
             self.environment.on_reply(reply)
-
-    def _wake_main(self) -> None:
-        if self.slot_runner is not None:
-            self.slot_runner.wake()
-        if self._idle_lock.locked():
-            self._idle_lock.release()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,16 @@ PATIENCE_S = 15.0
 class FakeWorker:
     """Reads only when asked to, so that a test decides whether there is back-pressure."""
 
-    def __init__(self, folder: Path, code: str, attr: str, kind: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        code: str,
+        attr: str,
+        kind: str,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         file = folder / "handlers_under_test.py"
         file.write_text(textwrap.dedent(code))
         for name in ("files", "tmp"):
@@ -45,7 +54,7 @@ class FakeWorker:
         self.printed = {"stdout": b"", "stderr": b""}
         self.reads = 0
         self._buffer = framing.FrameBuffer()
-        self._start()
+        self._start(environ or {})
         fields: dict[str, Any] = {
             "output_max_bytes": 1 << 20,
             "log_max_bytes": 1 << 16,
@@ -67,7 +76,7 @@ class FakeWorker:
             )
         )
 
-    def _start(self) -> None:
+    def _start(self, environ: Mapping[str, str]) -> None:
         page = os.memfd_create("page")
         os.ftruncate(page, PAGE_BYTES)
         self.page = mmap.mmap(page, PAGE_BYTES)
@@ -83,6 +92,7 @@ class FakeWorker:
             env={
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
+                **environ,
                 "JOB_RUNNER_CHANNEL_FD": str(theirs.fileno()),
                 "JOB_RUNNER_PAGE_FD": str(page),
                 "JOB_RUNNER_PARENT_PID": str(os.getpid()),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.protocol import worker as worker_protocol
+from tests.fakes.fake_gpus import GIB, Card, FakeGpus
 from tests.runner.executor.fake_worker import FakeWorker, running_executor
 
 #: All wait for each other: nobody would end if they ran one after the other.
@@ -198,3 +199,37 @@ def test_a_class_is_loaded_and_unloaded_in_the_same_loop(tmp_path: Path) -> None
         assert worker.logs_of("a") == [("stdout", None, "loaded for a")]
         worker.send(worker_protocol.UnloadExecutor(7))
         assert worker.exit_code() == 0
+
+
+def test_a_changed_grant_reaches_torch_while_another_attempt_runs(tmp_path: Path) -> None:
+    code = """
+        import asyncio
+        import torch
+        async def f(nbytes, ctx):
+            if nbytes is None:
+                await asyncio.sleep(60)
+            try:
+                return torch.empty(nbytes, dtype=torch.uint8, device=ctx.device).nbytes
+            except torch.OutOfMemoryError:
+                return "full"
+    """
+    gpus = FakeGpus(tmp_path / "gpus", Card("GPU-a"))
+    with running_executor(
+        tmp_path,
+        code,
+        kind="coroutine",
+        slots=2,
+        device="cuda:0",
+        devices=["gpu0"],
+        cap_bytes=2 * GIB,
+        environ={**gpus.environ(), "CUDA_VISIBLE_DEVICES": "GPU-a"},
+    ) as worker:
+        hand(worker, busy=None, a=4 * GIB)
+        assert ends(worker, "a") == [(None, "full")]
+        worker.send(worker_protocol.SetGrant(7, 6 * GIB, 6 * GIB))
+        hand(worker, b=4 * GIB)
+        assert ends(worker, "b") == [(None, 4 * GIB)]
+        worker.send(worker_protocol.SetGrant(7, 3 * GIB, 3 * GIB))
+        hand(worker, c=5 * GIB)
+        assert ends(worker, "c") == [(None, "full")]
+        assert not worker.messages_of(worker_protocol.AttemptEnded, "busy")
