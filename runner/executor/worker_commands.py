@@ -42,6 +42,9 @@ class WorkerCommands:
     def set_runner(self, runner: SlotRunner) -> None:
         """Have commands act on the attempts of this runner from now on."""
         self._runner = runner
+        # `_on_unload` sets the flag before it reads the runner: one of the two always sees the other's value.
+        if self._is_unloading:
+            runner.is_unloading = True
 
     def handlers_by_type(self) -> dict[type, Callable[[Any], None]]:
         """Return the function for each type of command."""

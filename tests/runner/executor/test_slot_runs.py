@@ -201,6 +201,12 @@ def test_a_class_is_loaded_and_unloaded_in_the_same_loop(tmp_path: Path) -> None
         assert worker.exit_code() == 0
 
 
+def test_an_unload_that_comes_before_the_load_still_unloads(tmp_path: Path) -> None:
+    with side_by_side(tmp_path, SLEEPS) as worker:
+        worker.send(worker_protocol.UnloadExecutor(7))
+        assert worker.exit_code() == 0
+
+
 def test_a_changed_grant_reaches_torch_while_another_attempt_runs(tmp_path: Path) -> None:
     code = """
         import asyncio
