@@ -17,7 +17,10 @@ LOGGER = "runner.job"
 
 
 class ActiveRun(Protocol):
-    """What `AttemptRun` and `BatchRun` offer to the context, the output capture and the event loop."""
+    """Common interface of `AttemptRun`, `SlotRun` and `BatchRun`.
+
+    The attempt runner, the context, the output capture and the event loop use it.
+    """
 
     #: Empty, and attempt 0, for a batch as a whole.
     job_id: str

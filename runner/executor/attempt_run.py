@@ -21,9 +21,9 @@ from runner.protocol import worker as worker_protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Shortest time between two progress events; the first and the last are always sent.
+#: Shortest time between two progress events, in seconds; the first and the last are always sent.
 PROGRESS_S = 0.05
-#: Bound on a progress event or metric; a larger one is a mistake, as up to 20 a second are sent.
+#: Bound on the JSON text of a progress event; up to 20 events a second are sent.
 PROGRESS_MAX_BYTES = 64 * 1024
 _json = msgspec.json.Encoder().encode
 
@@ -52,6 +52,7 @@ class AttemptRun(AttemptStream):
         super().__init__(attempt.job_id, attempt.attempt, (config.log_max_bytes, config.events_max))
         self.attempt = attempt
         self.environment = environment
+        #: UTC epoch seconds; 0.0 before the start.
         self.started_at = 0.0
         #: First rung of the kill ladder: the attempt was asked to stop.
         self.cancelled = False
@@ -62,9 +63,13 @@ class AttemptRun(AttemptStream):
         self.closed = False
         #: Interrupts the coroutine of the attempt, if it runs one.
         self.interrupt: Callable[[], None] | None = None
+        #: Functions of `on_cancel`; None before the first.
         self.callbacks: list[Callable[[], object]] | None = None
+        #: Earliest time of the next progress event; monotonic seconds.
         self.progress_due = 0.0
+        #: The latest progress that was not sent yet, as JSON text: one entry at most. None before the first.
         self.pending_progress: deque[bytes] | None = None
+        #: Saved files by name.
         self.files: dict[str, FileRecord] | None = None
         self.tmpdir: Path | None = None
 
@@ -105,7 +110,10 @@ class AttemptRun(AttemptStream):
             raise RuntimeError(f"attempt {self.number} of job {self.job_id} has ended; its context is dead")
 
     def add_log(self, stream: str, level: str | None, text: str) -> None:
-        """Add a log event; drop it once the attempt's limit of log text is reached."""
+        """Add a log event; drop it once the attempt has ended or reached its limit of log text.
+
+        `stream`: "stdout", "stderr" or "logging"; `level`: that of a log record in lower case, else None.
+        """
         if self.is_log_full or self.is_ended:
             return
         fields = {"stream": stream, "level": level, "text": text}
@@ -115,7 +123,7 @@ class AttemptRun(AttemptStream):
             data = _json({**fields, "text": strict_json.replace_surrogates(text)})
         self.environment.sender.add_event(self, "log", data)
         if stream == "stderr":
-            # Unbuffered, as everywhere: these may be the last lines before a crash.
+            # Send at once, as standard error is unbuffered: these may be the last lines before a crash.
             self.environment.sender.send()
 
     def add_output(self, data: bytes) -> None:
@@ -134,7 +142,9 @@ class AttemptRun(AttemptStream):
         self.environment.sender.add_event(self, "metric", data)
 
     def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
-        """Send a progress event if the last one is old enough, else keep it until the next one is due.
+        """Send a progress event if the last one is at least 50 ms old, else keep it until one is due.
+
+        `total`: value of `done` at which the work is complete (None: unknown); `details`: JSON values.
 
         Raises:
             ValueError: a value that is not a finite number, or more than 64 KiB.
@@ -153,18 +163,25 @@ class AttemptRun(AttemptStream):
             self.environment.sender.wake_before(self.progress_due)
 
     def flush_progress(self, now: float | None) -> None:
-        """Send pending progress if it is due by `now` (None: in any case). Called by both threads."""
+        """Send pending progress if it is due by `now` (monotonic seconds; None: in any case).
+
+        Called by the main thread and the channel thread.
+        """
         pending = self.pending_progress
         if not pending or (now is not None and now < self.progress_due):
             return
-        # Take and queue it in one step: else the end of the attempt could overtake its last progress.
+        # Take and queue the progress in one step: else the end of the attempt could overtake it.
         with self.environment.progress_lock:
             if pending:
                 self.progress_due = time.monotonic() + PROGRESS_S
                 self.environment.sender.add_event(self, "progress", pending.popleft(), wait=False)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
-        """Call the function when the attempt is asked to stop, or now if that has happened already."""
+        """Call the function in its own thread when the attempt is asked to stop, or now if it already was.
+
+        Raises:
+            TypeError: the value can't be called.
+        """
         if not callable(function):
             raise TypeError(f"on_cancel needs a function, not {function!r}")
         if self.callbacks is None:
@@ -175,7 +192,10 @@ class AttemptRun(AttemptStream):
             self._start_callbacks()
 
     def request_cancel(self, reason: str) -> None:
-        """Ask the attempt to stop (first rung); called by the channel thread."""
+        """Ask the attempt to stop (first rung); called by the channel thread.
+
+        Interrupts its coroutine, if one runs, and starts the functions of `on_cancel`.
+        """
         self.reason = reason
         self.cancelled = True
         interrupt = self.interrupt
@@ -200,7 +220,11 @@ class AttemptRun(AttemptStream):
             self.tmpdir = None
 
     def complete_ended(self, ended: worker_protocol.AttemptEnded, *, executor_closing: bool) -> None:
-        """Add to `ended` a cancellation that took effect and the files that were saved."""
+        """Add the files that were saved; replace the outcome if the attempt was asked to stop.
+
+        A cancelled attempt has no output, even if its handler returned one, and is not retried.
+        `executor_closing`: this process exits after the message.
+        """
         if self.cancelled:
             ended.code, ended.message = "cancelled", self.reason or "cancelled"
             ended.retryable, ended.output, ended.retry_at = False, None, None
@@ -220,7 +244,10 @@ class AttemptRun(AttemptStream):
 
 
 def run_callbacks(callbacks: list[Callable[[], object]], report: Callable[[str], None]) -> None:
-    """Call all callbacks outside the channel thread: one that hangs must not delay the next rung."""
+    """Call all functions in a new thread: one that hangs must not delay the next rung of the kill ladder.
+
+    `report` gets one line for each function that raises.
+    """
 
     def call() -> None:
         for function in callbacks:
@@ -252,6 +279,11 @@ def _check_number(name: str, value: object) -> int | float:
 
 
 def _encode_progress(done: float, total: float | None, message: str | None, details: Any) -> bytes:
+    """Return the JSON text of a progress event; its `fraction` is `done / total`, from 0 to 1.
+
+    Raises:
+        ValueError: a number that is not finite, details that are not JSON, or more than 64 KiB.
+    """
     done = _check_number("done", done)
     fraction = None
     if total is not None:

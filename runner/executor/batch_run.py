@@ -1,4 +1,4 @@
-"""Effect: one running batch: its items, their common events and the outcome of each item."""
+"""Effect: one running batch: its items, their common events and the call of the handler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class BatchRun:
-    """Takes the place of a single `AttemptRun` for the batch context, output capture and cancel signal."""
+    """Several attempts that one call of the handler runs.
+
+    Stands in for a single `AttemptRun` in the attempt runner, the context, the output capture and the cancel
+    signal. Events of the batch are added to every member; it is cancelled once all its members are.
+    """
 
     __slots__ = (
         "attempt",
@@ -45,6 +49,7 @@ class BatchRun:
         self.environment = environment
         self.job_id = ""
         self.number = 0
+        # The batch has the shortest run timeout of its attempts, so `ctx.deadline` is the first of theirs.
         limits = [attempt.timeout_s for attempt in attempts if attempt.timeout_s is not None]
         self.attempt = worker_protocol.AttemptSpec(
             "", 0, attempts[0].handler, b"null", min(limits, default=None)
@@ -81,7 +86,7 @@ class BatchRun:
         return min((item.progress_due for item in self.items if item.pending_progress), default=0.0)
 
     def find(self, key: tuple[str, int]) -> AttemptRun | None:
-        """Return the item of an attempt."""
+        """Return the item with this key, if it is in the batch."""
         return next((item for item in self.items if item.key == key), None)
 
     def file_owner(self) -> AttemptRun:
@@ -126,7 +131,7 @@ class BatchRun:
             item.add_progress(done, total, message, details)
 
     def flush_progress(self, now: float | None) -> None:
-        """Send pending progress of every member, if it is due."""
+        """Send pending progress of every item that is due by `now` (monotonic seconds; None: all of it)."""
         for item in self.items:
             item.flush_progress(now)
 
@@ -137,7 +142,7 @@ class BatchRun:
             self._on_item_cancelled()
 
     def close(self) -> None:
-        """Disable the context once user code has returned."""
+        """Disable the contexts of the batch and its items, send pending events, remove private folders."""
         self.closed = True
         self.interrupt = None
         self.callbacks = []
@@ -150,7 +155,7 @@ class BatchRun:
             self.tmpdir = None
 
     def _on_item_cancelled(self) -> None:
-        """Record that one more item was asked to stop; called by the channel thread."""
+        """Interrupt the handler once all members were asked to stop; called by the channel thread."""
         if not self.cancelled:
             return
         interrupt, callbacks = self.interrupt, self.callbacks
@@ -230,6 +235,12 @@ def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
 
 
 def _encode_output(outcome: Any, limit: int) -> bytes:
+    """Return the JSON text of one outcome.
+
+    Raises:
+        NotSerialisable: the outcome is not JSON.
+        ResultTooLarge: the text has more than `limit` bytes.
+    """
     output = strict_json.encode(outcome)
     if len(output) > limit:
         raise ResultTooLarge(f"an output of {len(output)} bytes or more; the limit is {limit}")

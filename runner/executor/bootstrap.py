@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from runner.executor import shared_page
 
+#: Environment variables that hold the numbers of inherited descriptors and the pid of the worker.
 CHANNEL_FD = "JOB_RUNNER_CHANNEL_FD"
 PAGE_FD = "JOB_RUNNER_PAGE_FD"
 PARENT_PID = "JOB_RUNNER_PARENT_PID"
@@ -31,7 +32,10 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 class Descriptors(NamedTuple):
-    """Both have high numbers and close on exec, so programs that user code starts do not inherit them."""
+    """Descriptors of the channel to the worker and of the wake-up of the channel thread.
+
+    Both have high numbers and close on exec, so programs that user code starts do not inherit them.
+    """
 
     channel: int
     wake: int
@@ -42,7 +46,7 @@ def bind_to_parent() -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # The worker may have died between the start of this process and the line above.
+    # The worker may have died before the kernel knew about the binding.
     if os.getppid() != int(os.environ.pop(PARENT_PID, os.getppid())):
         exit_lost()
 
@@ -88,13 +92,14 @@ def exit_failed(error: BaseException) -> NoReturn:
 
 
 def exit_code(error: SystemExit) -> int:
-    """Return the exit status that a `sys.exit` asks for."""
+    """Return the exit status (0 to 255) that a `sys.exit` asks for; 1 if it was given a text."""
     if error.code is None:
         return 0
     return error.code & 0xFF if isinstance(error.code, int) else 1
 
 
 def _move_above(fd: int, lowest: int) -> int:
+    """Move a descriptor to the first free number from `lowest` on; it closes on exec."""
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
     os.close(fd)
     return moved

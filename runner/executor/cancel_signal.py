@@ -18,6 +18,7 @@ CHECK_NS = 1_000_000
 class Cancellable(Protocol):
     """An attempt or a batch that can be interrupted."""
 
+    #: JobCancelled must be raised in the main thread.
     raise_requested: bool
 
     @property
@@ -35,8 +36,11 @@ class CancelSignal:
 
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
+        #: The run whose user code may be interrupted now.
         self._armed: Cancellable | None = None
+        #: Number of nested sections that must not be interrupted.
         self._depth = 0
+        #: The signal came inside such a section; JobCancelled is raised at its end.
         self._pending = False
         self._checked_ns = -CHECK_NS
 
@@ -49,7 +53,11 @@ class CancelSignal:
                 signal.signal(SIGNAL, self._on_signal)
 
     def arm(self, run: Cancellable) -> None:
-        """Allow interruption: user code of this run follows."""
+        """Allow interruption: user code of this run follows.
+
+        Raises:
+            JobCancelled: the run was asked to stop before; also at any later time until `disarm`.
+        """
         self._pending = False
         self._armed = run
         # The request may have come while nothing was armed; its signal had no effect.
@@ -82,6 +90,7 @@ class CancelSignal:
             self._fire()
 
     def _fire(self) -> None:
+        """Raise JobCancelled once: user code that catches it is not interrupted a second time."""
         run, self._armed, self._pending = self._armed, None, False
         if run is not None:
             raise JobCancelled(run.reason)

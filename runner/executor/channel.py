@@ -15,14 +15,17 @@ from runner.executor.sender import Sender
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 
-#: Size of a read; the allocator maps and unmaps a larger buffer for every read.
+#: Most bytes of one read; the allocator would map and unmap a larger buffer for every read.
 READ_BYTES = 64 * 1024
-#: Time within which a channel that user code has closed is noticed.
+#: Longest time until a channel that user code has closed is noticed; seconds.
 POLL_S = 0.25
 
 
 class ChannelThread(threading.Thread):
-    """Never blocks on anything but its poll, so that a cancel request always gets through."""
+    """Reads commands and sends what is due, as long as the process lives.
+
+    It never blocks on anything but its poll, so that a cancel request always gets through.
+    """
 
     def __init__(
         self,
@@ -36,8 +39,9 @@ class ChannelThread(threading.Thread):
     ) -> None:
         """Create the thread.
 
-        `do_due(now)` does everything due by now and returns when it must run again; it is called after every
-        wake-up. `handlers` maps each message type to its function.
+        `do_due(now)` does everything due by now and returns when it must run again (monotonic seconds; None:
+        no time is set). It is called after every wake-up. `handlers` maps each message type to its function.
+        `on_lost` is called when the worker is gone or sends invalid bytes, and does not return.
         """
         super().__init__(name="runner-channel", daemon=True)
         self._fd = fd
@@ -49,7 +53,7 @@ class ChannelThread(threading.Thread):
         self._buffer = framing.FrameBuffer()
 
     def run(self) -> None:
-        """Serve until the process ends; an internal error ends it, as it could no longer be reached."""
+        """Serve until the process ends; an internal error ends the process, as nothing could reach it."""
         try:
             self._serve_forever()
         except BaseException as error:
@@ -75,6 +79,7 @@ class ChannelThread(threading.Thread):
                 self._on_poll_event(fd, event)
 
     def _send_due(self, now: float) -> float:
+        """Do and send everything due by `now`; return the next due time (monotonic seconds, may be inf)."""
         work_due = self._do_due(now)
         due = self._sender.due
         if due is not None and due <= now:
@@ -94,6 +99,7 @@ class ChannelThread(threading.Thread):
             self._read()
 
     def _read(self) -> None:
+        """Read and carry out commands until the socket is empty."""
         while True:
             try:
                 chunk = os.read(self._fd, READ_BYTES)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import signal
 import sys
 
-#: Longest run of the check; its parent waits no longer, and without a parent the process must end.
+#: Longest run of the check in seconds; its parent waits no longer, and an orphan must end by itself.
 LIMIT_S = 60
+#: Exit statuses.
 WORKS, FAILS, CANNOT_TELL = 0, 1, 3
+#: Elements of the tensor that is summed: 4 MiB of float32.
 _ELEMENTS = 1 << 20
 
 
 def main() -> int:
-    """Check the first visible device."""
+    """Check the first visible device; return the exit status and print one line that gives the reason."""
     signal.alarm(LIMIT_S)
     try:
         import torch
@@ -31,7 +33,7 @@ def main() -> int:
         torch.cuda.synchronize()
     except Exception as error:
         if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
-            # A full device that reports it as a healthy one does.
+            # A full device that reports the shortage is healthy.
             print("it works, and is full")
             return WORKS
         print(f"{type(error).__name__}: {str(error)[:500]}".replace("\n", " "))

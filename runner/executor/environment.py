@@ -1,4 +1,4 @@
-"""Effect: what all attempts of an executor share: configuration, page, sender and pending requests."""
+"""Effect: state shared by all attempts of an executor: configuration, page, sender, pending requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ REPLY_TIMEOUT_S = 30.0
 
 
 class ExecutorEnvironment:
-    """Created once the executor has its configuration."""
+    """Shared state of an executor, created when its configuration arrives.
+
+    The channel thread changes `config.grant_bytes` and `config.cap_bytes` when the grant changes.
+    """
 
     def __init__(
         self,
@@ -28,7 +31,7 @@ class ExecutorEnvironment:
         self.config = config
         self.page = page
         self.sender = sender
-        #: On a GPU only.
+        #: None unless the executor runs on a GPU.
         self.torch_memory = TorchMemory(config) if config.device.startswith("cuda") else None
         self.cancel_signal = cancel_signal
         #: Held while pending progress is taken and queued; nothing done under it blocks.
@@ -38,7 +41,9 @@ class ExecutorEnvironment:
         self._lock = threading.Lock()
 
     def request(self, job_id: str, attempt: int, op: str, argument: Any) -> Any:
-        """Send a request to the coordinator and return its reply.
+        """Send a request of an attempt to the coordinator and return the result in its reply.
+
+        `op` names the operation ("file"); `argument` is its value, encoded as MessagePack.
 
         Raises:
             LookupError: the coordinator refuses; (code, message).
@@ -66,7 +71,7 @@ class ExecutorEnvironment:
         return reply.result
 
     def on_reply(self, reply: worker_protocol.AttemptReply) -> None:
-        """Deliver a reply; called by the channel thread."""
+        """Deliver a reply to its waiting thread, if that still waits; called by the channel thread."""
         pending = self._pending.get(reply.request_id)
         if pending is not None:
             pending.reply = reply
@@ -74,6 +79,8 @@ class ExecutorEnvironment:
 
 
 class _PendingRequest:
+    """A request without a reply; the semaphore is released when `reply` is set."""
+
     __slots__ = ("replied", "reply")
 
     def __init__(self) -> None:

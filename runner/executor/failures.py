@@ -13,7 +13,9 @@ from runner.formats import strict_json
 from runner.handlers.exceptions import JobCancelled, PermanentError, Retry
 from runner.jobs.job import CONTEXT_LOST
 
+#: Longest traceback in an error's detail; its end is kept.
 TRACEBACK_MAX_BYTES = 16 * 1024
+#: Longest message of an error in characters; its beginning is kept.
 MESSAGE_MAX = 4 * 1024
 #: Texts of errors after which, as NVIDIA documents, the CUDA context of the process is lost.
 CONTEXT_LOST_TEXTS = (
@@ -31,12 +33,16 @@ CONTEXT_LOST_TEXTS = (
     "busy or unavailable",
     "unknown error",
 )
+#: Texts of RuntimeErrors of torch and cuBLAS that mean a full device.
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _OWN_CODE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class InvalidInput(Exception):
-    """The input does not match the annotation of the handler's parameter."""
+    """The input does not match the annotation of the handler's parameter.
+
+    `errors` has one entry for each place in the input: `pointer`, a JSON pointer, and `message`.
+    """
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
         super().__init__("; ".join(f"{one['pointer'] or '/'}: {one['message']}" for one in errors[:3]))
@@ -61,7 +67,11 @@ class AttemptFailure(NamedTuple):
 
 
 def classify(error: BaseException) -> AttemptFailure:
-    """Return the failure for an exception. SystemExit has none: it ends the process."""
+    """Return the failure for an exception of user code; its `code` is one of `job.ErrorCode`.
+
+    A raised SystemExit has no failure, as it ends the process. The failure is fatal if the process has lost
+    its CUDA context.
+    """
     if isinstance(error, JobCancelled) and not isinstance(error, Exception):
         return AttemptFailure("cancelled", _text_of(error) or "cancelled", retryable=False)
     if isinstance(error, Retry):
@@ -101,20 +111,20 @@ def _classify_retry(error: Retry) -> AttemptFailure:
 
 
 def is_out_of_device_memory(error: BaseException) -> bool:
-    """Return whether a device ran out of memory, without importing torch."""
+    """Return whether a device ran out of memory; recognised by name and text, without importing torch."""
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(sign in _text_of(error) for sign in _OUT_OF_MEMORY)
 
 
 def is_context_lost(error: BaseException) -> bool:
-    """Return whether the process can't use its GPU any more."""
+    """Return whether the process has lost its CUDA context and can't use its GPU any more."""
     text = _text_of(error).lower()
     return "cuda" in text and any(sign in text for sign in CONTEXT_LOST_TEXTS)
 
 
 def classify_load_error(error: BaseException) -> AttemptFailure:
-    """Return the failure for an exception of import or load."""
+    """Return the failure for an exception of import or load: `device_out_of_memory` or `load_error`."""
     code = "device_out_of_memory" if is_out_of_device_memory(error) else "load_error"
     message = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
     detail = _detail_of(error)
@@ -136,7 +146,10 @@ def format_traceback(error: BaseException) -> str:
 
 
 def clear_frames(error: BaseException) -> None:
-    """Clear the frames that an exception references, and with them the objects in the user's locals."""
+    """Clear the frames that an exception and its causes reference, and with them the user's local variables.
+
+    Else tensors in these variables would hold device memory as long as the exception lives.
+    """
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -151,7 +164,10 @@ def clear_frames(error: BaseException) -> None:
 
 
 def empty_device_cache() -> None:
-    """Return unused blocks to the device, if torch is imported."""
+    """Return unused blocks of torch's cache to the device, if torch is imported and initialised.
+
+    A failure is printed to standard error.
+    """
     import gc
 
     gc.collect()
@@ -162,14 +178,16 @@ def empty_device_cache() -> None:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
     except RuntimeError as error:
-        print(f"the device's cache could not be emptied: {error}", file=sys.stderr)
+        print(f"torch's cache of device memory could not be emptied: {error}", file=sys.stderr)
 
 
 def _detail_of(error: BaseException) -> dict[str, Any]:
+    """Return the type and the traceback of an exception, as `error.detail` of the job has them."""
     return {"type": type(error).__qualname__, "traceback": format_traceback(error)}
 
 
 def _text_of(error: BaseException) -> str:
+    """Return the text of an exception as valid Unicode; its `__str__` is user code and may raise."""
     try:
         return strict_json.replace_surrogates(str(error))[:MESSAGE_MAX]
     except Exception:

@@ -12,7 +12,9 @@ from runner.jobs.job import FileRecord
 if TYPE_CHECKING:
     from runner.executor.attempt_run import AttemptRun
 
+#: Bytes of one read while a file is copied.
 CHUNK_BYTES = 1024 * 1024
+#: Longest name of a file as UTF-8, as file systems have it.
 NAME_MAX_BYTES = 255
 
 
@@ -54,7 +56,11 @@ def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | No
 
 
 def make_reference(job_id: str, record: FileRecord) -> dict[str, Any]:
-    """Return the reference that stands for the file in inputs and outputs."""
+    """Return the reference that stands for the file in inputs and outputs.
+
+    Its keys are `$file` and `id` (the file's id), `name`, `size` in bytes, `sha256` in hexadecimal,
+    `content_type` and `url`, the path at which the API serves the file.
+    """
     from urllib.parse import quote
 
     return {
@@ -71,9 +77,12 @@ def make_reference(job_id: str, record: FileRecord) -> dict[str, Any]:
 def open_file(run: AttemptRun, reference: Any) -> IO[bytes]:
     """Open a file for reading by its reference or id.
 
+    A file of this attempt is opened at once; for any other the coordinator is asked for its path.
+
     Raises:
         TypeError: the value is not a file reference.
         FileNotFoundError: no such file.
+        TimeoutError: the coordinator did not answer within 30 s.
     """
     file_id = reference
     if isinstance(reference, dict):
@@ -127,6 +136,7 @@ def _make_folder(folder: Path, root: Path) -> None:
 
 
 def _write_file(folder: Path, file_id: str, data: FileData) -> tuple[int, str]:
+    """Write a file that is either complete and durable or absent; return its bytes and SHA-256."""
     from hashlib import sha256
 
     digest = sha256()
@@ -149,6 +159,11 @@ def _write_file(folder: Path, file_id: str, data: FileData) -> tuple[int, str]:
 
 
 def _read_chunks(data: FileData) -> Iterator[bytes | memoryview]:
+    """Yield the bytes; a text read from a file is encoded as UTF-8.
+
+    Raises:
+        TypeError: the value is neither bytes nor a path nor a file.
+    """
     if isinstance(data, (bytes, bytearray, memoryview)):
         yield memoryview(data).cast("B")
     elif isinstance(data, (str, os.PathLike)):
@@ -162,6 +177,7 @@ def _read_chunks(data: FileData) -> Iterator[bytes | memoryview]:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make the entries of a folder durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

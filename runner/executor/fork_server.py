@@ -19,18 +19,24 @@ import time
 from runner.executor import bootstrap
 from runner.processes.orphans import MARKER, marker_of
 
-#: In the environment of a fork server: the stream to its worker, and the modules to import.
+#: In the environment of a fork server: the descriptor of the socket to its worker, and the modules to import,
+#: separated by commas.
 CONTROL_FD = "JOB_RUNNER_TEMPLATE_FD"
 MODULES = "JOB_RUNNER_TEMPLATE_MODULES"
 #: Pads the marker of a fork server, so that executors' markers can be written over it.
 PADDING = "."
+#: First message to the worker, unless an obstacle was found; that message is the obstacle's text.
 READY = b"ready"
-#: Longest wait of an executor until its worker is its parent.
+#: Longest wait of an executor until its worker is its parent; seconds.
 ADOPTION_S = 2.0
 
 
 def serve() -> None:
-    """Fork executors until the worker is gone. Return in each of them, as after a start."""
+    """Fork executors until the worker is gone, then exit; return in each executor, as after a start.
+
+    A request is the executor's marker with its descriptors: channel, page, standard output and error. The
+    reply is the pid, or the reason why this server can't fork any more.
+    """
     control = socket.socket(fileno=int(os.environ.pop(CONTROL_FD)))
     modules = os.environ.pop(MODULES).split(",")
     worker = os.getppid()
@@ -52,7 +58,7 @@ def find_fork_obstacle() -> str:
     """Return why this process can't be forked; "" if it can."""
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
-        return f"it has {threads} threads: one of the modules has started some"
+        return f"it has {threads} threads: one of the modules starts threads when it is imported"
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             if os.readlink(f"/proc/self/fd/{fd}").startswith("/dev/nvidia"):
@@ -64,6 +70,7 @@ def find_fork_obstacle() -> str:
 
 
 def _import_modules(modules: list[str]) -> str:
+    """Import the modules and prepare their memory for sharing; return why that failed, "" if it did not."""
     try:
         for name in modules:
             importlib.import_module(name)
@@ -89,7 +96,7 @@ def _fork_executor(control: socket.socket, worker: int, marker: str, fds: list[i
     child = os.fork()
     if child:
         os.close(pid_writer)
-        # A pipe that stays open here would not end with the executor.
+        # Readers would not see the end of a pipe that stays open here when the executor exits.
         for fd in fds:
             os.close(fd)
         with open(pid_reader, "rb") as pipe:
@@ -132,7 +139,7 @@ def _become_executor(worker: int, marker: str, fds: list[int]) -> None:
     _write_marker(marker)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        # Else all forked executors would draw the same numbers. Python reseeds its own generator at a fork.
+        # Else all forked executors would draw the same numbers. Python reseeds its own generator by itself.
         numpy_random.seed()
 
 
@@ -148,5 +155,5 @@ def _write_marker(marker: str) -> None:
     ctypes.memmove(address, marker.encode().ljust(size, b"\0"), size)
     os.environ[MARKER] = marker
     if marker_of(os.getpid()) != marker:
-        # Its worker could not find it, so it must not run anything.
+        # The worker could not find this process and kill it, so it must not run anything.
         bootstrap.exit_lost()

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class Invocation:
-    """Distinguishes kinds of results, not of functions, so a decorated or wrapped handler is no special case.
+    """Converts results by their kind: a value, coroutine, generator or asynchronous generator.
 
-    Coroutines of one executor share one event loop, so that what `load` opened in it can be used.
+    The kind of the result counts, not that of the function, so a decorated handler is no special case.
+    Coroutines of one executor share one event loop: connections that `load` opened in it stay usable.
     """
 
     def __init__(self) -> None:
@@ -46,11 +47,11 @@ class Invocation:
         return output
 
     def resolve_batch_result(self, run: ActiveRun, value: Any) -> Any:
-        """Return the result of a batch call; await it if the function is a coroutine function."""
+        """Return the outcomes of a batch call; a coroutine is run to its end first."""
         return self.run_coroutine(run, value) if isinstance(value, CoroutineType) else value
 
     async def encode_result_in_loop(self, run: AttemptRun, value: Any) -> bytes:
-        """Do the same as `encode_result`, inside the event loop."""
+        """Do the same as `encode_result` for the result of an asynchronous handler, in the running loop."""
         if isinstance(value, CoroutineType):
             value = await value
         if isinstance(value, AsyncGeneratorType):
@@ -60,7 +61,13 @@ class Invocation:
         return output
 
     def run_coroutine(self, run: ActiveRun, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine to its end in the executor's loop; cancelling the job cancels it."""
+        """Run a coroutine to its end in the executor's loop and return its result.
+
+        A cancel request for the run cancels the coroutine.
+
+        Raises:
+            BaseException: whatever the coroutine raises, CancelledError included.
+        """
         loop = self.event_loop()
         task = loop.create_task(coroutine)
         run.interrupt = lambda: _cancel_soon(loop, task)
@@ -110,9 +117,17 @@ class _ChunkCollector:
     def __init__(self, run: AttemptRun) -> None:
         self._run = run
         self._kept: list[bytes] = []
+        #: Bytes of the chunks as one JSON array, with one comma more than the array has.
         self._size = 2
 
     def add(self, chunk: Any) -> None:
+        """Send a chunk as an output event and keep it.
+
+        Raises:
+            JobCancelled: the job was asked to stop.
+            NotSerialisable: the chunk is not JSON.
+            ResultTooLarge: all chunks together exceed the limit of an output.
+        """
         run = self._run
         run.touch()
         if run.cancelled:
@@ -125,6 +140,7 @@ class _ChunkCollector:
         run.add_output(data)
 
     def encode_result(self, returned: Any) -> bytes:
+        """Return the output: what the generator returned or, if that is None, the array of its chunks."""
         if returned is None:
             return b"[" + b",".join(self._kept) + b"]"
         data = strict_json.encode(returned)
@@ -133,6 +149,11 @@ class _ChunkCollector:
 
 
 def _check_size(size: int, run: AttemptRun) -> None:
+    """Check that an output may have this size in bytes.
+
+    Raises:
+        ResultTooLarge: it may not.
+    """
     limit = run.environment.config.output_max_bytes
     if size > limit:
         raise ResultTooLarge(f"an output of {size} bytes or more; the limit is {limit}")

@@ -23,7 +23,8 @@ def import_source(source: Source) -> ModuleType:
     """Import the module of a source, with its folders first in `sys.path`.
 
     Raises:
-        ImportError: no such module or file; also everything that the module raises.
+        ImportError: no such module or file.
+        BaseException: whatever the module raises.
     """
     for folder in reversed(source.path):
         if folder not in sys.path[:1]:
@@ -57,7 +58,10 @@ def module_name(path: str) -> str:
 
 
 class LoadedHandler:
-    """A handler that is ready to run."""
+    """A handler that is ready to run.
+
+    A class is instantiated once, and its method `run` is called. Raises whatever the class raises.
+    """
 
     def __init__(self, target: Any, *, is_batched: bool = False) -> None:
         self._instance = target() if isinstance(target, type) else None
@@ -67,12 +71,14 @@ class LoadedHandler:
         self.read_input = _make_reader(self.call, is_batched) if self.parameter_count else None
 
     def find_hook(self, name: str) -> Callable[..., Any] | None:
-        """Return the `load` or `unload` method of a class."""
+        """Return the `load` or `unload` method of a class; None for a function or without that method."""
         found = getattr(self._instance, name, None)
         return found if callable(found) else None
 
     def build_arguments(self, data: bytes, context: Context) -> tuple[Any, ...]:
-        """Return the arguments of the call.
+        """Return the arguments of the call: none, the input, or the input and the context.
+
+        `data`: the input as JSON text.
 
         Raises:
             InvalidInput: the input does not match the parameter's annotation.
@@ -84,6 +90,7 @@ class LoadedHandler:
 
 
 def _import_file(path: str) -> ModuleType:
+    """Import a file; a module whose import fails is removed from `sys.modules`."""
     name = module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -99,6 +106,7 @@ def _import_file(path: str) -> ModuleType:
 
 
 def _make_reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes], Any]:
+    """Return a function that reads JSON text as the type of the first parameter; pydantic only if needed."""
     wanted = handler_annotations.input_annotation(function)
     if is_batched:
         wanted = handler_annotations.item_annotation(wanted)
@@ -136,4 +144,5 @@ def _model_reader(wanted: Any) -> Callable[[bytes], Any]:
 
 
 def _json_pointer(location: tuple[int | str, ...]) -> str:
+    """Return a JSON pointer (RFC 6901) to the place of a pydantic error."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

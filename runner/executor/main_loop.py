@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class MainLoop:
-    """Created from the process's descriptors; `run` does not return."""
+    """The executor's main thread, which runs all user code; joins the parts of the process.
+
+    Created from the process's descriptors.
+    """
 
     def __init__(self, descriptors: bootstrap.Descriptors, page: SharedPage) -> None:
         self._cancel_signal = CancelSignal()
@@ -117,11 +120,12 @@ class MainLoop:
         return runner
 
     def _finish_hook(self, result: Any, context: Context) -> None:
-        """Await the result of a hook that is a coroutine function."""
+        """Run the coroutine that a `load` or `unload` returned, if it is one."""
         if hasattr(result, "__await__"):
             self._attempt_runner.invocation.run_coroutine(context._run, result)
 
     def _fail_load(self, environment: ExecutorEnvironment, error: BaseException) -> NoReturn:
+        """Report the failed load with the last lines printed before it, and exit with status 73."""
         capture = self._attempt_runner.capture
         found = failures.classify_load_error(error)
         detail = {**(found.detail or {}), "printed": capture.early_tail()}
@@ -131,13 +135,14 @@ class MainLoop:
         self._attempt_runner.exit(bootstrap.EXIT_NOT_LOADED)
 
     def _unload(self, handler: LoadedHandler, environment: ExecutorEnvironment) -> NoReturn:
+        """Call `unload` and the exit hooks; exit with status 0, or 1 if `unload` raised."""
         unload = handler.find_hook("unload")
         code = 0
         if unload is not None:
             try:
                 self._finish_hook(unload(), Context(_placeholder_run(environment)))
             except BaseException as error:
-                # No attempt waits for this executor any more; the trace goes to the worker's log.
+                # No attempt can carry the traceback; it goes to the worker's log.
                 os.write(2, failures.format_traceback(error).encode())
                 code = 1
         # Run the users' own exit hooks, which may save something, without waiting for threads that never end.

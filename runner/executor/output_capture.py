@@ -26,16 +26,20 @@ if TYPE_CHECKING:
     from runner.executor.active_run import ActiveRun
     from runner.executor.attempt_run import AttemptRun
 
-#: Longest log line; a longer one is cut into pieces of this size.
+#: Most characters of a log line; a longer one is cut into pieces of this size.
 LINE_MAX = 8 * 1024
-#: Bound on kept text that was printed while no attempt runs (import, load).
+#: Bound on the characters kept that are printed while no attempt runs (import, load); the rest is dropped.
 EARLY_MAX = 64 * 1024
 
+#: Returns the run that output made now belongs to; None: no attempt runs.
 CurrentRun = Callable[[], "ActiveRun | None"]
 
 
 class LineWriter(io.TextIOBase):
-    """Replaces sys.stdout or sys.stderr; makes one event a line and keeps each thread's lines apart."""
+    """Replaces sys.stdout or sys.stderr and makes one log event of each line.
+
+    Partial lines are kept apart by `line_owner`. `emit` gets the stream's name, no level and the line.
+    """
 
     def __init__(self, name: str, fd: int, emit: Callable[[str, str | None, str], None]) -> None:
         self._name = name
@@ -43,6 +47,7 @@ class LineWriter(io.TextIOBase):
         self._emit = emit
         #: Tells the owners of partial lines apart: threads, or concurrent attempts.
         self.line_owner: Callable[[], Hashable] = threading.get_ident
+        #: Pieces of the unfinished line of each owner.
         self._partial: dict[Hashable, list[str]] = {}
         #: For `sys.stdout.buffer.write(b"...")`.
         self.buffer = _ByteWriter(self)
@@ -83,7 +88,7 @@ class LineWriter(io.TextIOBase):
         """Do nothing: encoding and buffering are fixed, but programs that set them expect no error."""
 
     def write(self, text: str) -> int:
-        """Emit the lines that are complete now."""
+        """Emit the lines that are complete now; return the number of characters, as other text files do."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         owner = self.line_owner()
@@ -102,7 +107,7 @@ class LineWriter(io.TextIOBase):
         return len(text)
 
     def flush_lines(self) -> None:
-        """Emit unfinished lines; called at an attempt's end."""
+        """Emit the unfinished lines of all owners; called at an attempt's end."""
         while self._partial:
             _, pieces = self._partial.popitem()
             self._emit_rest(pieces)
@@ -124,6 +129,8 @@ class LineWriter(io.TextIOBase):
 
 
 class _ByteWriter(io.RawIOBase):
+    """Passes bytes on as UTF-8 text; invalid bytes become replacement characters."""
+
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
 
@@ -162,11 +169,16 @@ class LogEventHandler(logging.Handler):
 
 
 class OutputCapture:
-    """Captures output; installed once in an executor."""
+    """Attributes everything that user code prints or logs to a run; installed once in an executor.
+
+    Text that Python writes is captured in the process. Bytes that C code and children write go into the pipes
+    of standard output and error, which the worker reads.
+    """
 
     def __init__(self) -> None:
         self._current: CurrentRun = lambda: None
         self._is_concurrent = False
+        #: (stream, level, text) of output before the first run; None from the first run on.
         self._early: deque[tuple[str, str | None, str]] | None = deque()
         self._early_size = 0
         self.stdout = LineWriter("stdout", 1, self._emit)
@@ -174,10 +186,11 @@ class OutputCapture:
         self._handler = LogEventHandler(self._emit, self._current)
         # CDLL releases the GIL during the call: a full pipe must not block the channel thread.
         self._fflush = ctypes.CDLL(None).fflush
+        #: Device and inode of the pipes, to recognise a file that the handler opened in their place.
         self._pipes = {fd: _file_identity(fd) for fd in (1, 2)}
 
     def install(self) -> None:
-        """Replace sys.stdout and sys.stderr and configure logging."""
+        """Replace sys.stdout and sys.stderr; capture log records from INFO on, of `ctx.log` from DEBUG on."""
         sys.stdout = self.stdout
         sys.stderr = self.stderr
         root = logging.getLogger()
@@ -211,7 +224,7 @@ class OutputCapture:
             run.add_log(stream, level, text)
 
     def early_tail(self) -> list[str]:
-        """Return the last early lines, for the report of a failed load."""
+        """Return the last 50 lines printed before the first run, for the report of a failed load."""
         return [strict_json.replace_surrogates(text) for _, _, text in list(self._early or ())[-50:]]
 
     def flush_run(self, run: ActiveRun) -> bytes | None:
@@ -227,7 +240,7 @@ class OutputCapture:
         return self.write_markers(run.items[0])
 
     def flush(self) -> None:
-        """Queue everything that was printed."""
+        """Queue everything that was printed, and write the buffers of Python and C to the pipes."""
         self.stdout.flush_lines()
         self.stderr.flush_lines()
         for stream in (sys.__stdout__, sys.__stderr__):
@@ -254,6 +267,7 @@ class OutputCapture:
         )
 
     def _write_marker(self, fd: int, marker: bytes) -> bool:
+        """Write the marker into a pipe; return whether all of it was written."""
         # The handler may have opened a file of its own at this descriptor; never write into that.
         if self._pipes[fd] is None or _file_identity(fd) != self._pipes[fd]:
             return False
@@ -276,6 +290,7 @@ def _run_key(run: ActiveRun | None) -> Hashable:
 
 
 def _file_identity(fd: int) -> tuple[int, int] | None:
+    """Return device and inode of an open file; None if the descriptor is closed."""
     try:
         found = os.fstat(fd)
     except OSError:
@@ -284,6 +299,7 @@ def _file_identity(fd: int) -> tuple[int, int] | None:
 
 
 def _unread_bytes(fd: int) -> int:
+    """Return how many bytes lie in a pipe; 0 if the descriptor is no pipe."""
     count = array.array("i", [0])
     try:
         fcntl.ioctl(fd, termios.FIONREAD, count)

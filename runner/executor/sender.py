@@ -23,26 +23,27 @@ from runner.executor.shared_page import SharedPage
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 
-#: Above this size of unsent data a producer waits for the worker to read.
+#: Unsent bytes above which a producer waits for the worker to read.
 HIGH_BYTES = 1024 * 1024
 #: Frames passed to the kernel in one call.
 PARTS_MAX = 64
-#: An `AttemptEvents` message is closed when its events reach this size.
+#: Bytes of events at which an `AttemptEvents` message is closed.
 EVENTS_BYTES = 256 * 1024
-#: Events that follow a send within this time are gathered into one.
+#: Events that follow a send within this many seconds are gathered into one message.
 GATHER_S = 0.002
-#: Longest wait of gathered messages while the main thread sends nothing more.
+#: Longest wait of gathered messages while nothing more is sent; seconds.
 DEFER_S = 0.005
 
 
 class AttemptStream:
-    """The attempt that a message belongs to: its name, its message count and its limits."""
+    """The attempt that a message belongs to, with the counts and limits of its messages and events."""
 
     __slots__ = ("events", "is_ended", "is_limit_reported", "job_id", "limits", "log_bytes", "number", "seq")
 
     def __init__(self, job_id: str, number: int, limits: tuple[int, int]) -> None:
         self.job_id = job_id
         self.number = number
+        #: Number of the last message, from 1.
         self.seq = 0
         #: Its `AttemptEnded` was sent; nothing may follow.
         self.is_ended = False
@@ -68,11 +69,11 @@ class AttemptStream:
         return self.is_limit_reported and self.log_bytes >= self.limits[0]
 
     def encode_limit_notice(self) -> bytes:
-        """Return the log event that reports the limit."""
+        """Return the log event that reports the reached limit, and record that it was reported."""
         log_max, events_max = self.limits
-        what = f"{events_max} events" if self.events >= events_max else f"{log_max} bytes of log"
+        reached = f"{events_max} events" if self.events >= events_max else f"{log_max} bytes of log"
         self.is_limit_reported = True
-        text = f"the limit of {what} for one attempt is reached; the rest is dropped"
+        text = f"the limit of {reached} for one attempt is reached; the rest is dropped"
         return msgspec.json.encode({"stream": "logging", "level": "warning", "text": text})
 
 
@@ -81,7 +82,11 @@ Item = tuple[AttemptStream | None, str, float, bytes | worker_protocol.AttemptEn
 
 
 class Sender:
-    """Sends messages; the channel thread sends at `due` what no other thread has sent by then."""
+    """The executor's single way to its worker; any thread may send.
+
+    Sending never blocks; only a producer of events waits while more than 1 MiB is unsent. The channel thread
+    sends messages at `due` that no other thread has sent by then.
+    """
 
     def __init__(
         self,
@@ -91,17 +96,22 @@ class Sender:
         cancel_signal: CancelSignal,
         on_lost: Callable[[], NoReturn],
     ) -> None:
+        #: Non-blocking socket to the worker; `wake_fd` is an eventfd that the channel thread polls.
         self._fd = fd
         self._page = page
         self._wake_fd = wake_fd
         self._cancel_signal = cancel_signal
         self._on_lost = on_lost
+        #: Messages without a frame, and frames not yet written.
         self._items: deque[Item] = deque()
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()
+        #: Identifier of the thread that holds the lock; 0: none.
         self._sending_thread = 0
+        #: Monotonic time of the last complete write.
         self._sent_mono = 0.0
         self.unsent_bytes = 0
+        #: Monotonic time at which pending messages must be sent; None: none are pending.
         self.due: float | None = None
         #: Monotonic time at which the channel thread wakes by itself.
         self.wakes_at = 0.0
@@ -121,7 +131,7 @@ class Sender:
             self._wait_for_space(stream)
 
     def send_message(self, encoded: bytes) -> None:
-        """Send any other message at once."""
+        """Send an encoded message that belongs to no attempt's stream, without a wait for others."""
         with self._cancel_signal:
             self._items.append((None, "", 0.0, encoded))
             self.send()
@@ -177,8 +187,8 @@ class Sender:
 
     def wake_before(self, moment: float) -> None:
         """Make sure that the channel thread wakes by then."""
-        # It publishes `wakes_at` before it checks what is due; this thread sets `due` before it reads
-        # `wakes_at`: one of them always sees the other's value.
+        # The channel thread publishes `wakes_at` before it checks what is due; this thread sets `due` before
+        # it reads `wakes_at`: one of them always sees the other's value.
         if moment < self.wakes_at:
             self.wake()
 
@@ -217,7 +227,7 @@ class Sender:
                     return
 
     def flush_until(self, within_s: float) -> None:
-        """Block until everything is written or the time is over."""
+        """Block until everything is written, `within_s` seconds at most."""
         end = time.monotonic() + within_s
         self.send()
         while (self._unsent or self._items) and time.monotonic() < end:
@@ -225,7 +235,10 @@ class Sender:
             self.send()
 
     def mute(self) -> None:
-        """Stop sending in a forked child, and never wait for a lock of the parent."""
+        """Drop everything unsent and send nothing more; called in a forked child.
+
+        The lock is replaced, as a thread of the parent may have held it at the fork.
+        """
         self.is_muted = True
         self._lock = threading.Lock()
         self._items.clear()
@@ -241,7 +254,10 @@ class Sender:
             self.send()
 
     def _build_frames(self) -> None:
-        """Turn pending messages into frames."""
+        """Turn pending messages into frames, each closed at 1 MiB; number the messages of attempts.
+
+        Events beyond the limits of their attempt, or after its end, are dropped.
+        """
         messages: list[bytes] = []
         size = 0
         stream: AttemptStream | None = None

@@ -101,6 +101,7 @@ class SequentialRunner:
             self._run(_make_run(attempts, environment), handler)
 
     def _run(self, run: AttemptRun | BatchRun, handler: LoadedHandler) -> None:
+        """Run an attempt or a batch from its start to the `AttemptEnded` of each of its attempts."""
         self.current = run
         self._cancel_signal.install()
         self._attempt_runner.prepare(run)
@@ -111,13 +112,14 @@ class SequentialRunner:
             finally:
                 self._cancel_signal.disarm()
         except BaseException as error:
-            # A cancel may have been raised just before the `disarm` above, and ended it.
+            # The signal may have raised before the `disarm` above took effect.
             self._cancel_signal.disarm()
             self._attempt_runner.fail(started, error)
         self._attempt_runner.finish(started)
         self.current = None
 
     def _call_handler(self, run: AttemptRun | BatchRun, handler: LoadedHandler, started: StartedRun) -> None:
+        """Call user code and write its outcome; whatever it raises fails the run."""
         invocation = self._attempt_runner.invocation
         if not isinstance(run, AttemptRun):
             run.call_handler(handler, started, invocation)

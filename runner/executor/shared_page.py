@@ -16,7 +16,11 @@ _pack = struct.Struct("<Q").pack_into
 
 
 class SharedPage:
-    """Writer's side. Each number is one aligned 8-byte store; readers see the old or the new, never half."""
+    """The executor's side of the page; the worker only reads.
+
+    Each number is one aligned 8-byte store: a reader sees the old or the new value, never half of one. Times
+    are monotonic nanoseconds, counts are totals since the start of the process.
+    """
 
     __slots__ = ("_finished", "_held", "_memory", "_started")
 
@@ -40,7 +44,7 @@ class SharedPage:
         return now_ns
 
     def finish(self, count: int = 1) -> None:
-        """Record the end of user code; called right after it."""
+        """Record the end of user code of `count` attempts; called right after it."""
         self._finished += count
         _pack(self._memory, _FINISHED, self._finished)
 

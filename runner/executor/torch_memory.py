@@ -12,19 +12,29 @@ from runner.protocol.worker import AttemptEnded, ConfigureExecutor, ExecutorLoad
 
 
 class TorchMemory:
-    """Used by the main thread between attempts; another thread may set `config.cap_bytes`."""
+    """Reads and caps the memory that torch's allocator reserves on each device of the executor.
+
+    Used by the main thread when the handler is loaded and when an attempt begins or ends; the channel thread
+    may set `config.cap_bytes` at any time.
+    """
 
     def __init__(self, config: ConfigureExecutor) -> None:
         self._config = config
         self._count = len(config.devices)
+        #: The cap that was applied last; None: no cap, or none applied yet.
         self._enforced_cap_bytes: int | None = None
+        #: torch calls `_set_cap` when it initialises the GPU.
         self._is_queued = False
         #: By device: the fraction that user code has set, which ours never exceeds, and the one that we set.
         self._user_fractions: dict[int, float] = {}
         self._own_fractions: dict[int, float] = {}
 
     def enforce_cap(self) -> None:
-        """Apply the latest cap to torch's allocator: now, or when user code initialises the GPU."""
+        """Apply the latest cap to torch's allocator: now, or when user code initialises the GPU.
+
+        Does nothing if torch is not imported or the cap has not changed. A lower cap releases nothing that is
+        reserved already; further allocations fail until enough is free.
+        """
         if self._config.cap_bytes == self._enforced_cap_bytes:
             return
         cuda = getattr(sys.modules.get("torch"), "cuda", None)
@@ -38,7 +48,7 @@ class TorchMemory:
             cuda._lazy_call(lambda: self._set_cap(cuda))
 
     def add_reserved(self, message: ExecutorLoaded) -> None:
-        """Add the bytes that torch has reserved to the message that the handler is loaded."""
+        """Add torch's version and the bytes that it has reserved to the message about the load."""
         torch = sys.modules.get("torch")
         if torch is None:
             return
@@ -48,7 +58,10 @@ class TorchMemory:
             message.reserved_bytes = self._max_bytes(cuda, "memory_reserved")
 
     def add_peak(self, message: AttemptEnded) -> None:
-        """Add the reserved bytes and their peak to the message of an attempt's end."""
+        """Add the reserved bytes and their peak to the message of an attempt's end; start a new peak.
+
+        The peak is that since the end of an attempt before, so concurrent attempts share it.
+        """
         cuda = _initialized_cuda()
         if cuda is None:
             return
@@ -58,10 +71,10 @@ class TorchMemory:
             for index in range(self._count):
                 cuda.reset_peak_memory_stats(index)
         except Exception as error:
-            _print_error("its peak could not be reset", error)
+            _print_error("torch's peak of reserved memory could not be reset", error)
 
     def _max_bytes(self, cuda: Any, statistic: str) -> int | None:
-        """Return the bytes on the device that has most."""
+        """Return the bytes on the device that has most; None, with the error printed, if torch fails."""
         try:
             return max(int(getattr(cuda, statistic)(index)) for index in range(self._count))
         except Exception as error:
@@ -74,11 +87,12 @@ class TorchMemory:
             for index in range(self._count):
                 self._limit_device(cuda, index, cap)
         except Exception as error:
-            # This torch can't, or the context is lost: the memory watchdog sees the actual use.
+            # This torch has no fraction, or the context is lost: the memory watchdog sees the actual use.
             _print_error("torch could not be held to its grant", error)
         self._enforced_cap_bytes = cap
 
     def _limit_device(self, cuda: Any, index: int, cap: int | None) -> None:
+        """Set torch's fraction of one device to `cap / total` bytes, or to the user's if that is smaller."""
         total = int(cuda.get_device_properties(index).total_memory)
         now = getattr(cuda, "get_per_process_memory_fraction", lambda _: self._own_fractions.get(index, 1.0))(
             index
@@ -98,6 +112,7 @@ def _initialized_cuda() -> Any:
 
 
 def _is_initialized(cuda: Any) -> bool:
+    """Return whether user code has initialised the GPU."""
     # Attributes may be missing while another thread still imports it.
     asked = getattr(cuda, "is_initialized", None)
     return asked is not None and bool(asked())

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class WorkerCommands:
-    """The main thread reads `environment` and calls `set_runner`; all else belongs to the channel thread."""
+    """One method for each type of command; none of them blocks.
+
+    The main thread reads `environment` and calls `set_runner`; the channel thread calls all other methods.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class WorkerCommands:
         self._staged, self._attempt_runner = staged, attempt_runner
         #: None until the first command arrives.
         self.environment: ExecutorEnvironment | None = None
+        #: Where commands find the runs; replaced once if attempts run in slots.
         self._runner: SequentialRunner | SlotRunner = runner
         self._is_unloading = False
 
@@ -67,6 +71,7 @@ class WorkerCommands:
         return self._runner.flush_due_progress(now)
 
     def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
+        """Create the environment, which the main thread waits for; always the first command."""
         simulated_memory.set_reporter(
             lambda size: self._sender.send_message(
                 worker_protocol.encode(worker_protocol.SimulatedAllocation(config.executor, size))
@@ -76,6 +81,7 @@ class WorkerCommands:
         self._runner.wake()
 
     def _on_run(self, run: worker_protocol.RunAttempts) -> None:
+        """Stage attempts, as one item if the handler takes batches."""
         assert self.environment is not None
         if self.environment.config.is_batched:
             self._staged.append(run.attempts)
@@ -84,6 +90,7 @@ class WorkerCommands:
         self._runner.wake()
 
     def _on_recall(self, recall: worker_protocol.RecallAttempts) -> None:
+        """Return all staged attempts, taken from the end: the main thread may take one from the front."""
         returned: list[tuple[str, int]] = []
         while True:
             try:
@@ -97,6 +104,7 @@ class WorkerCommands:
         )
 
     def _on_flag(self, flag: worker_protocol.RequestCancel) -> None:
+        """End a staged attempt as cancelled, or ask a running one to stop (first rung of the kill ladder)."""
         key = (flag.job_id, flag.attempt)
         for attempt in list(self._staged):
             # A cancelled item of a staged batch is left out when the batch starts.
@@ -104,14 +112,15 @@ class WorkerCommands:
                 if self._withdraw(attempt, flag.reason):
                     return
                 break
-        # Keep it first, then check: the main thread sets its current run first and then reads kept requests,
-        # so one of them finds it, even while the attempt is being taken from the queue.
+        # Keep the request, then look for its run; the main thread sets the run, then reads kept requests. One
+        # of the two always matches them, even while the attempt is being taken from the queue.
         self._attempt_runner.keep_flag(flag)
         run = self._runner.find(key)
         if run is not None and not run.cancelled:
             run.request_cancel(flag.reason)
 
     def _withdraw(self, attempt: worker_protocol.AttemptSpec, reason: str) -> bool:
+        """Remove a staged attempt and send its end; return False if the main thread has taken it."""
         try:
             self._staged.remove(attempt)
         except ValueError:
@@ -124,6 +133,7 @@ class WorkerCommands:
         return True
 
     def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:
+        """Interrupt a running attempt (second rung of the kill ladder)."""
         self._runner.raise_cancelled((message.job_id, message.attempt))
 
     def _on_unload(self, _: worker_protocol.UnloadExecutor) -> None:
@@ -132,6 +142,7 @@ class WorkerCommands:
         self._runner.wake()
 
     def _on_grant(self, grant: worker_protocol.SetGrant) -> None:
+        """Store the new grant; torch is held to it from the next attempt on."""
         if self.environment is not None:
             self.environment.config.grant_bytes = grant.grant_bytes
             self.environment.config.cap_bytes = grant.cap_bytes
