@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = ("gpu", "runner", "api")
 #: Here every pure module decides.
 FOLDERS = ("gpu", "runner/coordinator")
-#: Of the worker and of `runner` itself, the pure modules of these names do.
+#: Elsewhere in `runner`, the pure modules of these names do.
 NAMED = {
     "runner/worker": {
         "attempts",
@@ -24,6 +24,7 @@ NAMED = {
         "recalls",
     },
     "runner": {"retry"},
+    "runner/processes": {"restart_backoff"},
 }
 
 

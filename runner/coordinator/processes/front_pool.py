@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.processes.child import Child, FrontConfig, start_child
+from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.framing import FrameBuffer, pack, unpack, with_length
 from runner.protocol.front import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
 from runner.protocol.worker import UNDECODABLE
@@ -21,8 +22,10 @@ log = logging.getLogger(__name__)
 
 _PING = encode(Ping())
 
-#: A dead front is restarted after 0.2 s; after twice as long each time if it never said hello, up to 5 s.
-RESTART_S = (0.2, 5.0)
+#: Pause before another front is started in place of one that had said hello.
+RESTART_S = 0.2
+#: Shortest and longest such pause where the front had not: it fails at its start.
+FAILED_START_PAUSES_S = (0.4, 5.0)
 #: A front that could not be started at all is tried again after this time.
 RETRY_S = 1.0
 #: Interval of pings to every front.
@@ -174,8 +177,9 @@ class FrontPool:
         self._config = config
         self._listener = listener
         self._closing = False
-        #: Number of fronts in a row that ended before they had said hello.
-        self._failed_starts = 0
+        first_pause_s, max_pause_s = FAILED_START_PAUSES_S
+        #: One for all fronts: a cause that ends one at its start ends the others too.
+        self._backoff = RestartBackoff(first_pause_s=first_pause_s, max_pause_s=max_pause_s)
         self._starts = BackgroundTasks()
         self._all_exited = asyncio.Event()
         self._all_exited.set()
@@ -269,11 +273,16 @@ class FrontPool:
         self._listener.on_front_lost(front)
         if not self.handles:
             self._all_exited.set()
-        self._failed_starts = 0 if front.is_ready else self._failed_starts + 1
         if not self._closing:
             self.lost_count += 1
             log.error("front %d ended with status %d: a new one is started", front.child.pid, status)
-            loop.call_later(min(RESTART_S[1], RESTART_S[0] * 2.0**self._failed_starts), self._restart)
+            loop.call_later(self._restart_pause_s(front, loop.time()), self._restart)
+
+    def _restart_pause_s(self, dead: FrontHandle, now_mono: float) -> float:
+        if dead.is_ready:
+            self._backoff.reset()
+            return RESTART_S
+        return self._backoff.begin_pause(now_mono)
 
     def _restart(self) -> None:
         if not self._closing:

@@ -14,6 +14,7 @@ from typing import Protocol
 from gpu.devices.device import Device
 from runner.processes.child import Child, ProbeConfig, WorkerConfig, start_child
 from runner.processes.orphans import kill_marked
+from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.worker import Ack, Hello, Stop, encode
 from runner.protocol.zmq_router import ZmqRouter
 
@@ -101,7 +102,8 @@ class WorkerPool:
         self.workers: dict[str, WorkerHandle] = {}
         self._by_device: dict[str, WorkerHandle] = {}
         self._workers_to_flush: list[WorkerHandle] = []
-        self._failure_counts: dict[str, int] = {}
+        #: By device id; the probe's is "probe".
+        self._backoffs: dict[str, RestartBackoff] = {}
         self._closing = False
         self._all_exited = asyncio.Event()
         self._all_exited.set()
@@ -295,10 +297,14 @@ class WorkerPool:
 
     def _schedule_restart(self, worker: WorkerHandle, now_mono: float) -> None:
         key = worker.device.id if worker.device is not None else "probe"
-        failure_count = 0 if now_mono - worker.started_mono > STABLE_S else self._failure_counts.get(key, 0)
-        self._failure_counts[key] = failure_count + 1
-        delay = min(RESTART_S[1], RESTART_S[0] * 2.0**failure_count)
-        asyncio.get_running_loop().call_later(delay, self._start_replacement, worker)
+        backoff = self._backoffs.get(key)
+        if backoff is None:
+            backoff = RestartBackoff(first_pause_s=RESTART_S[0], max_pause_s=RESTART_S[1])
+            self._backoffs[key] = backoff
+        if now_mono - worker.started_mono > STABLE_S:
+            backoff.reset()
+        pause_s = backoff.begin_pause(now_mono)
+        asyncio.get_running_loop().call_later(pause_s, self._start_replacement, worker)
 
     def _start_replacement(self, dead: WorkerHandle) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeVar, cast
 
 from runner.errors import StoreUnavailable
 from runner.processes import child as child_processes
+from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.framing import FrameBuffer
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite.sqlite_connection import sqlite_version
@@ -153,7 +154,7 @@ class SqliteAccess:
         #: Held while a request is sent, since the writer may have to be replaced first: requests keep their
         #: order.
         self._send_lock = asyncio.Lock()
-        self._backoff = _WriterRestartBackoff()
+        self._backoff = RestartBackoff(first_pause_s=_RESTART_PAUSES_S[0], max_pause_s=_RESTART_PAUSES_S[1])
         self._is_open = False
 
     async def start(self) -> None:
@@ -191,7 +192,7 @@ class SqliteAccess:
             log.error("the store's writer process has ended: another one is started")
             await _wait_for_exit(self._child)
         self._writer_connection = self._child = None
-        self._backoff.record_start(loop.time())
+        self._backoff.begin_pause(loop.time())
         # Cleared before the start: a new writer may die at once.
         self.writer_died.clear()
         try:
@@ -258,27 +259,6 @@ class SqliteAccess:
         reply = await reply_future
         self._backoff.reset()
         return reply_value(reply)
-
-
-class _WriterRestartBackoff:
-    """When a writer may be started again: at once after one that answered, else after a growing pause."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Reset after a writer has answered."""
-        self._pause_s = _RESTART_PAUSES_S[0]
-        self._until_mono = 0.0
-
-    def record_start(self, now_mono: float) -> None:
-        """Record an attempt to start a writer."""
-        self._until_mono = now_mono + self._pause_s
-        self._pause_s = min(_RESTART_PAUSES_S[1], self._pause_s * 2)
-
-    def is_pausing(self, now_mono: float) -> bool:
-        """Return whether it is too early for another start."""
-        return now_mono < self._until_mono
 
 
 class _ReadConnection:

@@ -15,7 +15,7 @@ import uvloop
 
 from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.jobs.job_query import JobQuery
-from runner.stores.sqlite.access import SqliteAccess, StoreAccess, _WriterRestartBackoff, open_store
+from runner.stores.sqlite.access import SqliteAccess, StoreAccess, open_store
 from runner.stores.store import WriteBatch
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
@@ -263,19 +263,6 @@ def test_a_close_waits_for_the_writer_that_is_being_started(tmp_path: Path) -> N
         assert isinstance((await asyncio.gather(commit, return_exceptions=True))[0], StoreUnavailable | None)
 
     asyncio.run(use())
-
-
-def test_a_writer_that_answers_nothing_is_started_less_and_less_often() -> None:
-    backoff = _WriterRestartBackoff()
-    now, starts = 0.0, []
-    while now < 30:
-        if not backoff.is_pausing(now):
-            starts.append(now)
-            backoff.record_start(now)
-        now += 0.125
-    assert starts == [0, 0.25, 0.75, 1.625, 3.25, 6.5, 11.5, 16.5, 21.5, 26.5]
-    backoff.reset()
-    assert not backoff.is_pausing(now)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
