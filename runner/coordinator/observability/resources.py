@@ -179,7 +179,7 @@ class ResourceViews:
         return [
             {
                 "name": worker.name,
-                "pid": worker.child.pid,
+                "pid": worker.pid,
                 "role": worker.role,
                 "device": None if worker.device is None else worker.device.id,
                 "state": "ok" if worker.is_connected else "starting",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
+from runner.coordinator.processes.child_pool import ChildPool
+from runner.coordinator.processes.local_process import LocalProcess
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
-from runner.processes.child import Child, FrontConfig, start_child
+from runner.processes.child import FrontConfig, Role
 from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.framing import FrameBuffer, pack, unpack, with_length
 from runner.protocol.front import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
@@ -28,6 +29,8 @@ RESTART_S = 0.2
 FAILED_START_PAUSES_S = (0.4, 5.0)
 #: A front that could not be started at all is tried again after this time.
 RETRY_S = 1.0
+#: Time for killed fronts to exit.
+KILL_TIMEOUT_S = 1.0
 #: Interval of pings to every front.
 PING_INTERVAL_S = 1.0  # guard: pulse
 #: Unanswered pings after which a front is killed and replaced: a hung one keeps its clients waiting.
@@ -61,8 +64,8 @@ class FrontHandle(asyncio.Protocol):
     """One front process and the stream to it. Messages sent in one iteration of the event loop are one
     frame."""
 
-    def __init__(self, child: Child, listener: FrontListener) -> None:
-        self.child = child
+    def __init__(self, process: LocalProcess, listener: FrontListener) -> None:
+        self.process = process
         self.is_ready = False
         #: Pings since its last message.
         self.unanswered_pings = 0
@@ -87,8 +90,8 @@ class FrontHandle(asyncio.Protocol):
                 for raw in unpack(frame):
                     self._handle(to_coordinator_decoder.decode(raw))
         except UNDECODABLE as error:
-            log.error("front %d speaks another language: %s", self.child.pid, error)
-            self.child.signal(signal.SIGKILL)
+            log.error("front %d speaks another language: %s", self.process.pid, error)
+            self.process.kill()
 
     def _handle(self, request: ToCoordinator) -> None:
         if type(request) is FrontHello:
@@ -105,14 +108,14 @@ class FrontHandle(asyncio.Protocol):
     def ping(self) -> None:
         """Send a ping; kill the process after too many unanswered ones."""
         if self.unanswered_pings == 0:
-            self._cpu_s_when_heard = _cpu_time_s(self.child.pid)
+            self._cpu_s_when_heard = _cpu_time_s(self.process.pid)
         if self.unanswered_pings >= BUSY_PINGS_MAX or (
             self.unanswered_pings >= SILENT_PINGS_MAX and self.is_ready and not self._is_busy()
         ):
             log.error(
-                "front %d has been silent for %d s: it is replaced", self.child.pid, self.unanswered_pings
+                "front %d has been silent for %d s: it is replaced", self.process.pid, self.unanswered_pings
             )
-            self.child.signal(signal.SIGKILL)
+            self.process.kill()
         self.unanswered_pings += 1
         if self.is_ready:
             self.send(_PING)
@@ -123,7 +126,7 @@ class FrontHandle(asyncio.Protocol):
 
     def _is_busy(self) -> bool:
         return (
-            _cpu_time_s(self.child.pid) - self._cpu_s_when_heard
+            _cpu_time_s(self.process.pid) - self._cpu_s_when_heard
             >= self.unanswered_pings * PING_INTERVAL_S * BUSY_CPU_SHARE
         )
 
@@ -160,6 +163,74 @@ def _cpu_time_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class _FrontSlot:
+    """The place of one front."""
+
+    role: Role = "front"
+
+    def __init__(
+        self,
+        *,
+        listening: socket.socket,
+        config: Callable[[int, int], FrontConfig],
+        listener: FrontListener,
+        backoff: RestartBackoff,
+    ) -> None:
+        self._listening = listening
+        self._config = config
+        self._listener = listener
+        self._backoff = backoff
+        self._tasks = BackgroundTasks()
+        #: None while no process runs here.
+        self.handle: FrontHandle | None = None
+        #: Connects the stream to `handle`.
+        self.connecting: asyncio.Task[None] | None = None
+
+    def start(self) -> LocalProcess:
+        """See `ChildSlot.start`; the stream is connected when `connecting` is done."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                config = self._config(self._listening.fileno(), theirs.fileno())
+                process = LocalProcess.spawn(
+                    "front", config, pass_fds=(self._listening.fileno(), theirs.fileno())
+                )
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        self.handle = FrontHandle(process, self._listener)
+        self.connecting = self._tasks.start(_connect(self.handle, ours))
+        return process
+
+    def restart_pause_s(self, now_mono: float) -> float:
+        """See `ChildSlot.restart_pause_s`."""
+        if self.handle is not None and self.handle.is_ready:
+            self._backoff.reset()
+            return RESTART_S
+        return self._backoff.begin_pause(now_mono)
+
+    def retry_pause_s(self, now_mono: float) -> float:
+        """See `ChildSlot.retry_pause_s`."""
+        return RETRY_S
+
+    def on_exit(self, process: LocalProcess, status: int) -> None:
+        """See `ChildSlot.on_exit`."""
+        front, self.handle = self.handle, None
+        assert front is not None
+        front.close()
+        self._listener.on_front_lost(front)
+
+
+async def _connect(front: FrontHandle, stream: socket.socket) -> None:
+    try:
+        await asyncio.get_running_loop().create_unix_connection(lambda: front, sock=stream)
+    except OSError as error:
+        log.error("front %d could not be connected: %s; it is replaced", front.process.pid, error)
+        stream.close()
+        front.process.kill()
+
+
 class FrontPool:
     """All fronts, on one listening socket that each inherits."""
 
@@ -171,33 +242,44 @@ class FrontPool:
         config: Callable[[int, int], FrontConfig],
         listener: FrontListener,
     ) -> None:
-        self._count = count
-        self._listening = listening
-        #: (listen_fd, control_fd) -> the config of a front.
-        self._config = config
-        self._listener = listener
-        self._closing = False
+        """Make a pool of `count` fronts; `config` gives the config of a front that listens on the first
+        descriptor and speaks to the coordinator over the second."""
         first_pause_s, max_pause_s = FAILED_START_PAUSES_S
-        #: One for all fronts: a cause that ends one at its start ends the others too.
-        self._backoff = RestartBackoff(first_pause_s=first_pause_s, max_pause_s=max_pause_s)
-        self._starts = BackgroundTasks()
-        self._all_exited = asyncio.Event()
-        self._all_exited.set()
+        # One for all fronts: a cause that ends one at its start ends the others too.
+        backoff = RestartBackoff(first_pause_s=first_pause_s, max_pause_s=max_pause_s)
+        self._slots = [
+            _FrontSlot(listening=listening, config=config, listener=listener, backoff=backoff)
+            for _ in range(count)
+        ]
+        self._children = ChildPool()
         self._ping_timer: asyncio.TimerHandle | None = None
-        self.handles: list[FrontHandle] = []
-        #: Number of fronts that ended without a request to.
-        self.lost_count = 0
 
     async def open(self) -> None:
-        """Start all fronts."""
-        for _ in range(self._count):
-            await self._start_front()
+        """Start all fronts and return when the streams to them are connected.
+
+        Raises:
+            OSError: processes, descriptors or memory have run out.
+        """
+        for slot in self._slots:
+            self._children.start(slot)
+            if slot.connecting is not None:
+                await slot.connecting
         self._ping_all()
+
+    @property
+    def handles(self) -> list[FrontHandle]:
+        """The fronts whose processes run."""
+        return [slot.handle for slot in self._slots if slot.handle is not None]
 
     @property
     def count(self) -> int:
         """The number of fronts that should run."""
-        return self._count
+        return len(self._slots)
+
+    @property
+    def lost_count(self) -> int:
+        """The number of fronts that ended without a request to."""
+        return self._children.lost_count
 
     @property
     def answering_count(self) -> int:
@@ -220,21 +302,13 @@ class FrontPool:
         self._stop_pings()
         for front in self.handles:
             front.send(encode(Exit()))
-        try:
-            await asyncio.wait_for(self._all_exited.wait(), timeout_s)
-        except TimeoutError:
-            for front in self.handles:
-                front.child.signal(signal.SIGKILL)
-            try:
-                await asyncio.wait_for(self._all_exited.wait(), 1.0)
-            except TimeoutError:
-                log.error("these fronts did not end: %s", [front.child.pid for front in self.handles])
+        if not await self._children.wait_all_exited(timeout_s):
+            await self._children.kill_and_wait(KILL_TIMEOUT_S)
 
     def kill_all(self) -> None:
         """SIGKILL all fronts and start none again."""
         self._stop_pings()
-        for front in self.handles:
-            front.child.signal(signal.SIGKILL)
+        self._children.kill_all()
 
     def _ping_all(self) -> None:
         self._ping_timer = asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._ping_all)
@@ -242,56 +316,6 @@ class FrontPool:
             front.ping()
 
     def _stop_pings(self) -> None:
-        self._closing = True
+        self._children.stop_restarts()
         if self._ping_timer is not None:
             self._ping_timer.cancel()
-
-    async def _start_front(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        try:
-            config = self._config(self._listening.fileno(), theirs.fileno())
-            child = start_child("front", config, pass_fds=(self._listening.fileno(), theirs.fileno()))
-        finally:
-            theirs.close()
-        loop = asyncio.get_running_loop()
-        front = FrontHandle(child, self._listener)
-        self.handles.append(front)
-        self._all_exited.clear()
-        await loop.create_unix_connection(lambda: front, sock=ours)
-        loop.add_reader(child.pidfd, self._on_death, front)
-
-    def _on_death(self, front: FrontHandle) -> None:
-        status = front.child.reap()
-        if status is None:
-            return
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(front.child.pidfd)
-        front.child.close()
-        front.close()
-        self.handles.remove(front)
-        self._listener.on_front_lost(front)
-        if not self.handles:
-            self._all_exited.set()
-        if not self._closing:
-            self.lost_count += 1
-            log.error("front %d ended with status %d: a new one is started", front.child.pid, status)
-            loop.call_later(self._restart_pause_s(front, loop.time()), self._restart)
-
-    def _restart_pause_s(self, dead: FrontHandle, now_mono: float) -> float:
-        if dead.is_ready:
-            self._backoff.reset()
-            return RESTART_S
-        return self._backoff.begin_pause(now_mono)
-
-    def _restart(self) -> None:
-        if not self._closing:
-            self._starts.start(self._start_front()).add_done_callback(self._on_started)
-
-    def _on_started(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and isinstance(task.exception(), OSError):
-            # Processes or descriptors ran out: without another try no front would be left to answer.
-            log.error("no front could be started: %s", task.exception())
-            asyncio.get_running_loop().call_later(RETRY_S, self._restart)
-        else:
-            task.result()

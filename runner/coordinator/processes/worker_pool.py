@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gpu.devices.device import Device
-from runner.processes.child import Child, ProbeConfig, WorkerConfig, start_child
+from runner.coordinator.processes.child_pool import ChildPool
+from runner.coordinator.processes.local_process import LocalProcess, describe_exit
+from runner.coordinator.processes.worker_connection import WorkerConnection
+from runner.processes.child import ProbeConfig, WorkerConfig
 from runner.processes.orphans import kill_marked
 from runner.processes.restart_backoff import RestartBackoff
-from runner.protocol.worker import Ack, Hello, Stop, encode
+from runner.protocol.worker import Hello, Stop, encode
 from runner.protocol.zmq_router import ZmqRouter
 
 log = logging.getLogger(__name__)
 
-#: A dead worker is restarted after 0.2 s, then after twice as long each time, up to 10 s.
-RESTART_S = (0.2, 10.0)
-#: After this time of running, a worker's earlier deaths no longer count.
+WorkerRole = Literal["worker", "probe"]
+
+#: Shortest and longest pause before a worker is restarted; each is twice as long as the one before.
+RESTART_PAUSES_S = (0.2, 10.0)
+#: A worker that ran for longer than this is restarted after the shortest pause again.
 STABLE_S = 30.0
 #: A probe that is silent for this long is hung: it is killed and replaced.
 PROBE_SILENT_S = 5.0
@@ -30,6 +33,8 @@ PROBE_SILENT_S = 5.0
 RECONNECT_TIMEOUT_S = 5.0
 #: Time for a worker whose lifeline is cut to spool its unacknowledged messages.
 SPOOL_WRITE_S = 0.4
+#: Time for killed workers to exit; one in an uninterruptible system call does not.
+KILL_TIMEOUT_S = 2.0
 #: An acknowledgement is sent with the next frame, or after this delay: the worker needs it no sooner,
 #: and a frame for it alone would wake three threads just when a client is to get its reply.
 ACK_DELAY_S = 0.005
@@ -54,27 +59,83 @@ class WorkerListener(Protocol):
 
 
 class WorkerHandle:
-    """One worker or probe process, from its start to its death."""
+    """One worker or probe, from its start to its exit: the connection to it and its process.
+
+    Code outside of this package ends it by `kill` and has no other use of the process, which will be absent
+    for a worker of another node.
+    """
 
     def __init__(
-        self, name: str, role: str, device: Device | None, child: Child, started_mono: float
+        self, role: WorkerRole, device: Device | None, connection: WorkerConnection, process: LocalProcess
     ) -> None:
-        self.name = name
+        self.role = role
+        #: None for the probe.
+        self.device = device
+        self.connection = connection
+        self.process = process
+        #: Whether it was killed because it had been silent, which only the probe is.
+        self.is_killed_as_hung = False
+
+    @property
+    def name(self) -> str:
+        """The name of its connection, unique among all workers of all starts."""
+        return self.connection.name
+
+    @property
+    def pid(self) -> int:
+        """The process id on its node."""
+        return self.process.pid
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has connected; True also while a link that broke is restored."""
+        return self.connection.is_connected
+
+    def kill(self) -> None:
+        """Kill the process; its executors end with it, and the pool replaces it."""
+        self.process.kill()
+
+
+class _WorkerSlot:
+    """The place of one device's worker, or of the probe."""
+
+    def __init__(
+        self,
+        role: WorkerRole,
+        device: Device | None,
+        spawn: Callable[[_WorkerSlot], WorkerHandle],
+        on_lost: Callable[[WorkerHandle, int], None],
+    ) -> None:
         self.role = role
         self.device = device
-        self.child = child
-        self.started_mono = started_mono
-        self.is_connected = False
-        #: When the loss of its connection was found; None while it is connected.
-        self.disconnected_mono: float | None = None
-        #: The probe was hung, and was killed for it.
-        self.is_killed_as_hung = False
-        #: The highest number of an applied message.
-        self.last_applied = 0
-        #: The highest number of a durable message that is not acknowledged yet; None if all are.
-        self.pending_ack: int | None = None
-        self.last_message_mono = started_mono
-        self.pending_messages: list[bytes] = []
+        #: None while no process runs here.
+        self.handle: WorkerHandle | None = None
+        self._spawn = spawn
+        self._on_lost = on_lost
+        self._started_mono = 0.0
+        self._backoff = RestartBackoff(first_pause_s=RESTART_PAUSES_S[0], max_pause_s=RESTART_PAUSES_S[1])
+
+    def start(self) -> LocalProcess:
+        """See `ChildSlot.start`."""
+        self.handle = self._spawn(self)
+        self._started_mono = self.handle.process.started_mono
+        return self.handle.process
+
+    def restart_pause_s(self, now_mono: float) -> float:
+        """See `ChildSlot.restart_pause_s`."""
+        if now_mono - self._started_mono > STABLE_S:
+            self._backoff.reset()
+        return self._backoff.begin_pause(now_mono)
+
+    def retry_pause_s(self, now_mono: float) -> float:
+        """See `ChildSlot.retry_pause_s`."""
+        return self.restart_pause_s(now_mono)
+
+    def on_exit(self, process: LocalProcess, status: int) -> None:
+        """See `ChildSlot.on_exit`."""
+        handle, self.handle = self.handle, None
+        assert handle is not None
+        self._on_lost(handle, status)
 
 
 class WorkerPool:
@@ -99,14 +160,13 @@ class WorkerPool:
         self._listener = listener
         #: Every worker of this start presents it first.
         self.token = secrets.token_hex(16)
+        #: Workers and the probe by name, as long as their processes run.
         self.workers: dict[str, WorkerHandle] = {}
-        self._by_device: dict[str, WorkerHandle] = {}
+        self._children = ChildPool()
+        self._slots_by_device: dict[str, _WorkerSlot] = {}
+        self._probe_slot = _WorkerSlot("probe", None, self._spawn, self._on_lost)
         self._workers_to_flush: list[WorkerHandle] = []
-        #: By device id; the probe's is "probe".
-        self._backoffs: dict[str, RestartBackoff] = {}
-        self._closing = False
-        self._all_exited = asyncio.Event()
-        self._all_exited.set()
+        #: Number of frames that were dropped.
         self.bad_frames = 0
         self._next_bad_log_at = 0.0
         self.router = ZmqRouter(
@@ -122,13 +182,16 @@ class WorkerPool:
         self.router.open()
 
     def start_worker(self, device: Device) -> None:
-        """Start the worker of a device unless it has one."""
-        if self._closing or device.id in self._by_device:
-            return
-        name = self._make_name(device.id)
-        config = self._worker_config(name, device, self._endpoint, self.token)
-        worker = self._spawn(name, "worker", device, config)
-        self._by_device[device.id] = worker
+        """Start the worker of a device unless it has one.
+
+        Raises:
+            OSError: processes, descriptors or memory have run out.
+        """
+        slot = self._slots_by_device.get(device.id)
+        if slot is None:
+            slot = _WorkerSlot("worker", device, self._spawn, self._on_lost)
+            self._slots_by_device[device.id] = slot
+        self._children.start(slot)
 
     def start_cpu_workers(self, devices: Iterable[Device]) -> None:
         """Start the workers of cpu devices; the others start with the server."""
@@ -137,124 +200,116 @@ class WorkerPool:
                 self.start_worker(device)
 
     def start_probe(self) -> None:
-        """Start the probe of this node's devices."""
-        if self._closing:
-            return
-        name = self._make_name("probe")
-        self._spawn(name, "probe", None, self._probe_config(name, self._endpoint, self.token))
+        """Start the probe of this node's devices.
+
+        Raises:
+            OSError: processes, descriptors or memory have run out.
+        """
+        self._children.start(self._probe_slot)
 
     def worker_of(self, device_id: str) -> WorkerHandle | None:
-        """The worker of a device, if it is alive."""
-        return self._by_device.get(device_id)
+        """Return the worker of a device; None while its process does not run."""
+        slot = self._slots_by_device.get(device_id)
+        return None if slot is None else slot.handle
 
     def post(self, worker: WorkerHandle, message: bytes) -> None:
         """Queue a message for the frame that the next `flush` sends."""
-        if not worker.pending_messages:
+        if not worker.connection.pending_messages:
             self._workers_to_flush.append(worker)
-        worker.pending_messages.append(message)
+        worker.connection.pending_messages.append(message)
 
     def acknowledge(self, worker: WorkerHandle, seq: int) -> None:
-        """Acknowledge the worker's messages up to `seq`, which are durable."""
-        if worker.pending_ack is None:
+        """Acknowledge the worker's messages up to number `seq`, which are durable."""
+        if worker.connection.pending_ack is None:
             asyncio.get_running_loop().call_later(ACK_DELAY_S, self._send_ack, worker)
-        worker.pending_ack = seq
+        worker.connection.pending_ack = seq
 
     def flush(self) -> None:
         """Send the queued messages, one frame per worker."""
         waiting, self._workers_to_flush = self._workers_to_flush, []
         for worker in waiting:
-            messages, worker.pending_messages = worker.pending_messages, []
-            if worker.pending_ack is not None:
-                messages.append(encode(Ack(worker.pending_ack)))
-                worker.pending_ack = None
+            messages = worker.connection.take_frame()
             if self.workers.get(worker.name) is not worker or self.router.send(worker.name, messages):
                 continue
             if self.router.is_disconnected(worker.name):
                 # When it reconnects, its hello shows what it missed.
-                if worker.disconnected_mono is None:
-                    log.warning("the link to %s is cut", worker.name)
-                    worker.disconnected_mono = asyncio.get_running_loop().time()
+                if worker.connection.disconnected_mono is None:
+                    log.warning("%s is disconnected", worker.name)
+                    worker.connection.disconnected_mono = asyncio.get_running_loop().time()
             else:
-                # Its death shows on the pidfd; a living worker that does not read is stuck.
+                # Its exit shows on the pidfd; a living worker that does not read is stuck.
                 log.warning("worker %s takes no messages: it is replaced", worker.name)
-                worker.child.signal(signal.SIGKILL)
+                worker.kill()
 
     def replace_silent(self, now_mono: float) -> None:
-        """Replace a worker that does not reconnect, and a probe that has gone silent: NVML hangs when a GPU
-        is faulty."""
+        """Kill workers that do not reconnect in time, and a probe that is silent: NVML hangs when a GPU is
+        faulty."""
         for worker in list(self.workers.values()):
-            if (
-                worker.disconnected_mono is not None
-                and now_mono - worker.disconnected_mono > RECONNECT_TIMEOUT_S
-            ):
-                log.error("%s has not come back for %g s: it is replaced", worker.name, RECONNECT_TIMEOUT_S)
-                worker.child.signal(signal.SIGKILL)
+            disconnected_mono = worker.connection.disconnected_mono
+            if disconnected_mono is not None and now_mono - disconnected_mono > RECONNECT_TIMEOUT_S:
+                log.error(
+                    "%s did not reconnect within %g s: it is replaced", worker.name, RECONNECT_TIMEOUT_S
+                )
+                worker.kill()
             if worker.role == "probe" and worker.is_connected:
-                silent_s = now_mono - worker.last_message_mono
+                silent_s = now_mono - worker.connection.last_message_mono
                 if silent_s > PROBE_SILENT_S and not worker.is_killed_as_hung:
                     # Once: a probe that hangs in the driver may not die of it, and no second one is started.
                     worker.is_killed_as_hung = True
                     log.error("the probe has been silent for %.1f s: it is replaced", silent_s)
-                    worker.child.signal(signal.SIGKILL)
+                    worker.kill()
 
     def kill_all(self) -> None:
-        """SIGKILL all of them; their executors end with them."""
-        for worker in list(self.workers.values()):
-            worker.child.signal(signal.SIGKILL)
+        """SIGKILL all workers and the probe; their executors end with them."""
+        self._children.kill_all()
 
     async def close(self, timeout_s: float) -> None:
         """Tell all to stop, kill those still running after `timeout_s`, and return when all have ended."""
-        self._closing = True
+        self._children.stop_restarts()
         for worker in list(self.workers.values()):
             self.post(worker, encode(Stop()))
         self.flush()
-        if not await self._wait_all_exited(timeout_s):
-            # They wait for an acknowledgement of their last messages. Without the coordinator they spool
-            # them.
-            for worker in self.workers.values():
-                worker.child.cut_lifeline()
-            if not await self._wait_all_exited(SPOOL_WRITE_S):
-                self.kill_all()
-                if not await self._wait_all_exited(2.0):
-                    pids = [worker.child.pid for worker in self.workers.values()]
-                    log.error("these processes did not end: %s", pids)
+        if not await self._children.wait_all_exited(timeout_s):
+            # They wait for the acknowledgement of their last messages. Without a coordinator they write these
+            # messages to the spool.
+            self._children.cut_lifelines()
+            if not await self._children.wait_all_exited(SPOOL_WRITE_S):
+                await self._children.kill_and_wait(KILL_TIMEOUT_S)
         self.router.close()
 
-    async def _wait_all_exited(self, timeout_s: float) -> bool:
-        try:
-            await asyncio.wait_for(self._all_exited.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
-
-    def _make_name(self, kind: str) -> str:
-        return f"{self._marker}.{kind}.{self._epoch}.{secrets.token_hex(3)}"
-
-    def _spawn(
-        self, name: str, role: str, device: Device | None, config: WorkerConfig | ProbeConfig
-    ) -> WorkerHandle:
-        loop = asyncio.get_running_loop()
-        child = start_child("worker" if role == "worker" else "probe", config)
-        worker = WorkerHandle(name, role, device, child, loop.time())
+    def _spawn(self, slot: _WorkerSlot) -> WorkerHandle:
+        device = slot.device
+        name = f"{self._marker}.{device.id if device else 'probe'}.{self._epoch}.{secrets.token_hex(3)}"
+        config = (
+            self._worker_config(name, device, self._endpoint, self.token)
+            if device is not None
+            else self._probe_config(name, self._endpoint, self.token)
+        )
+        process = LocalProcess.spawn(slot.role, config, name=name)
+        connection = WorkerConnection(name, config.node, process.started_mono)
+        worker = WorkerHandle(slot.role, device, connection, process)
         self.workers[name] = worker
-        self._all_exited.clear()
-        loop.add_reader(child.pidfd, self._on_death, worker)
         return worker
 
+    def _on_lost(self, worker: WorkerHandle, status: int) -> None:
+        del self.workers[worker.name]
+        self.router.forget_peer(worker.name)
+        # Processes that it left in sessions of their own are known by the marker in their environment.
+        kill_marked(f"{worker.name}/")
+        self._listener.on_worker_lost(worker, describe_exit(status))
+
     def _send_ack(self, worker: WorkerHandle) -> None:
-        if worker.pending_ack is not None and self.workers.get(worker.name) is worker:
-            if not worker.pending_messages:
+        if worker.connection.pending_ack is not None and self.workers.get(worker.name) is worker:
+            if not worker.connection.pending_messages:
                 self._workers_to_flush.append(worker)
             self.flush()
 
     def _on_hello(self, name: str, hello: Hello) -> None:
         worker = self.workers.get(name)
-        if worker is None or worker.child.pid != hello.pid:
+        if worker is None or worker.pid != hello.pid:
             self._on_bad_frame(f"a hello of unknown {name!r}")
             return
-        is_new, worker.is_connected, worker.disconnected_mono = not worker.is_connected, True, None
-        worker.last_message_mono = asyncio.get_running_loop().time()
-        if is_new:
+        if worker.connection.record_hello(asyncio.get_running_loop().time()):
             self._listener.on_worker_connected(worker, hello)
         else:
             self._listener.on_worker_reconnected(worker, hello)
@@ -264,7 +319,7 @@ class WorkerPool:
         if worker is None:
             self._on_bad_frame(f"a frame of unknown {name!r}")
             return
-        worker.last_message_mono = asyncio.get_running_loop().time()
+        worker.connection.last_message_mono = asyncio.get_running_loop().time()
         self._listener.on_messages(worker, messages)
 
     def _on_bad_frame(self, why: str) -> None:
@@ -273,52 +328,3 @@ class WorkerPool:
         if now >= self._next_bad_log_at:
             self._next_bad_log_at = now + BAD_FRAME_LOG_S
             log.warning("a frame was dropped (%d so far): %s", self.bad_frames, why)
-
-    def _on_death(self, worker: WorkerHandle) -> None:
-        loop = asyncio.get_running_loop()
-        status = worker.child.reap()
-        if status is None:
-            return
-        loop.remove_reader(worker.child.pidfd)
-        worker.child.close()
-        self.workers.pop(worker.name, None)
-        self.router.forget_peer(worker.name)
-        if worker.device is not None and self._by_device.get(worker.device.id) is worker:
-            del self._by_device[worker.device.id]
-        # Processes that it left in sessions of their own are known by the marker in their environment.
-        kill_marked(f"{worker.name}/")
-        why = _exit_text(status)
-        if not self._closing:
-            log.error("%s %s ended: %s", worker.role, worker.name, why)
-            self._schedule_restart(worker, loop.time())
-        self._listener.on_worker_lost(worker, why)
-        if not self.workers:
-            self._all_exited.set()
-
-    def _schedule_restart(self, worker: WorkerHandle, now_mono: float) -> None:
-        key = worker.device.id if worker.device is not None else "probe"
-        backoff = self._backoffs.get(key)
-        if backoff is None:
-            backoff = RestartBackoff(first_pause_s=RESTART_S[0], max_pause_s=RESTART_S[1])
-            self._backoffs[key] = backoff
-        if now_mono - worker.started_mono > STABLE_S:
-            backoff.reset()
-        pause_s = backoff.begin_pause(now_mono)
-        asyncio.get_running_loop().call_later(pause_s, self._start_replacement, worker)
-
-    def _start_replacement(self, dead: WorkerHandle) -> None:
-        try:
-            if dead.device is None:
-                self.start_probe()
-            else:
-                self.start_worker(dead.device)
-        except OSError as error:
-            # Processes or descriptors ran out: without another try the device would stay without a worker.
-            log.error("the %s could not be started: %s", dead.role, error)
-            self._schedule_restart(dead, asyncio.get_running_loop().time())
-
-
-def _exit_text(status: int) -> str:
-    if status < 0:
-        return f"signal {signal.Signals(-status).name}"
-    return f"exit code {os.waitstatus_to_exitcode(status) if status > 255 else status}"

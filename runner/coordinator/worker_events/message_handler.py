@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,9 +77,9 @@ class WorkerMessageHandler:
                 continue
             if number:
                 number += 1
-                if number - 1 <= worker.last_applied:
+                if number - 1 <= worker.connection.last_applied:
                     continue
-                worker.last_applied = number - 1
+                worker.connection.last_applied = number - 1
             if message is None:
                 continue
             try:
@@ -105,7 +104,7 @@ class WorkerMessageHandler:
             log.error("a message of %s does not decode: %s", worker.name, error)
             if is_numbered:
                 # It may have been the end of an attempt: see `_on_failure`.
-                worker.child.signal(signal.SIGKILL)
+                worker.kill()
             return None
         return message
 
@@ -119,11 +118,11 @@ class WorkerMessageHandler:
         job_text = getattr(message, "job_id", "no job")
         log.exception("%s of %s, from %s, failed", type(message).__name__, job_text, worker.name)
         if is_numbered:
-            worker.child.signal(signal.SIGKILL)
+            worker.kill()
 
     def _acknowledge(self, worker: WorkerHandle) -> None:
         """Acknowledge to the worker, after the commit, the messages that it may drop."""
-        seq = worker.last_applied
+        seq = worker.connection.last_applied
         self._lifecycle.journal.call_when_durable(
             lambda _: self._worker_pool.acknowledge(worker, seq), is_urgent=False, is_patient=True
         )

@@ -70,7 +70,7 @@ class Reconnects:
     def resolve_if_complete(self, worker: WorkerHandle) -> None:
         """If all of the worker's messages are applied, treat the work that it did not name as lost."""
         unconfirmed = self._unconfirmed.get(worker.name)
-        if unconfirmed is None or worker.last_applied < unconfirmed.last_seq:
+        if unconfirmed is None or worker.connection.last_applied < unconfirmed.last_seq:
             return
         del self._unconfirmed[worker.name]
         attempt_count = sum(len(recalled.attempts) for recalled in unconfirmed.attempts)

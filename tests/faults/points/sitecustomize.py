@@ -195,9 +195,9 @@ def to_front(module: Any) -> None:
         mode = fires(
             "coordinator>front", names_of(front_protocol.ToFront, self._out), "before", "after", "lost"
         )
-        around(mode, self.child.pid, lambda: original(self))
+        around(mode, self.process.pid, lambda: original(self))
 
-    wrapped(module.FrontHandle, "_flush", flush, uses=["_out", "child"])
+    wrapped(module.FrontHandle, "_flush", flush, uses=["_out", "process"])
 
 
 def from_front(module: Any) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
+from runner.coordinator.processes.local_process import LocalProcess
+from runner.coordinator.processes.worker_connection import WorkerConnection
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
@@ -72,7 +74,7 @@ def worker() -> Iterator[WorkerHandle]:
     ours, theirs = socket.socketpair()
     theirs.close()
     child = Child("worker", process, ours)
-    yield WorkerHandle("w", "worker", CPU, child, 0.0)
+    yield WorkerHandle("worker", CPU, WorkerConnection("w", "n", 0.0), LocalProcess(child, started_mono=0.0))
     process.kill()
     process.wait()
     child.close()
@@ -184,7 +186,7 @@ def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle
         made.handle_frame(worker, [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
         made.handle_frame(worker, [encode(ExecutorUsage([(7, 1)]))])
         assert called == [1, 2, 3]
-        assert worker.child.reap() is None
+        assert worker.process.child.reap() is None
 
     run(body)
 
@@ -197,8 +199,8 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerH
         # There is no such executor: taking this in fails.
         news = [encode(NumberedFrame(1)), encode(AttemptEnded("job-1", 1, 1, None, ""))]
         made.handle_frame(worker, news)
-        assert worker.child.process.wait(5) == -signal.SIGKILL
-        assert worker.last_applied == 1
+        assert worker.process.child.process.wait(5) == -signal.SIGKILL
+        assert worker.connection.last_applied == 1
 
     run(body)
 
@@ -209,7 +211,7 @@ def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worke
         news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
         made.handle_frame(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
         assert (called, harness.line.statistics.bad_frame_count) == ([3], 1)
-        assert worker.child.reap() is None
+        assert worker.process.child.reap() is None
 
     run(body)
 
@@ -219,7 +221,11 @@ def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: WorkerH
         made, called = reports(harness, worker)
         news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
         made.handle_frame(worker, news)
-        assert worker.child.process.wait(5) == -signal.SIGKILL
-        assert (called, worker.last_applied, harness.line.statistics.bad_frame_count) == ([3], 6, 1)
+        assert worker.process.child.process.wait(5) == -signal.SIGKILL
+        assert (called, worker.connection.last_applied, harness.line.statistics.bad_frame_count) == (
+            [3],
+            6,
+            1,
+        )
 
     run(body)

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
+from runner.coordinator.processes.worker_connection import WorkerConnection
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from tests.runner.coordinator import test_error_boundaries
 from tests.runner.coordinator.lifecycle_harness import CPU, LifecycleHarness, make_submission, run, spec
@@ -15,7 +16,7 @@ worker = test_error_boundaries.worker
 
 def table(worker: WorkerHandle) -> tuple[ExecutorTable, WorkerHandle]:
     """1 and 2 run `h`, 2 on both devices; 3 runs `other` under another worker."""
-    second = WorkerHandle("w2", "worker", CPU, worker.child, 0.0)
+    second = WorkerHandle("worker", CPU, WorkerConnection("w2", "n", 0.0), worker.process)
     other = replace(spec(), name="other")
     executors = ExecutorTable()
     executors[1] = ExecutorHandle(1, worker, spec(), "", ["gpu0"], 0)

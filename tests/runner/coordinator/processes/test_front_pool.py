@@ -18,6 +18,7 @@ from runner.coordinator.processes.front_pool import (
     SILENT_PINGS_MAX,
     FrontHandle,
 )
+from runner.coordinator.processes.local_process import LocalProcess
 from runner.processes.child import Child
 from runner.protocol.framing import pack, with_length
 from runner.protocol.front import Pong, ToCoordinator, encode
@@ -61,7 +62,7 @@ def pulses(front: FrontHandle, count: int) -> None:
 
 
 def front_of(child: Child) -> FrontHandle:
-    front = FrontHandle(child, Deaf())
+    front = FrontHandle(LocalProcess(child, started_mono=0.0), Deaf())
     front.is_ready = True
     return front
 
@@ -108,7 +109,7 @@ def test_a_silent_front_that_works_is_given_longer(child: Child) -> None:
 
 @IDLE
 def test_a_front_that_has_not_said_hello_is_given_longer(child: Child) -> None:
-    front = FrontHandle(child, Deaf())
+    front = FrontHandle(LocalProcess(child, started_mono=0.0), Deaf())
     pulses(front, BUSY_PINGS_MAX)
     assert lives_on(child)
     pulses(front, 1)

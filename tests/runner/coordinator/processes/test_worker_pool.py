@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.coordinator.processes.local_process import LocalProcess
+from runner.coordinator.processes.worker_connection import WorkerConnection
 from runner.coordinator.processes.worker_pool import PROBE_SILENT_S, WorkerHandle, WorkerPool
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol import worker as worker_protocol
@@ -58,7 +60,12 @@ def linked(folder: Path, check: Check) -> None:
         process = subprocess.Popen(["sleep", "60"])
         ours, theirs = socket.socketpair()
         theirs.close()
-        worker = WorkerHandle("w", "worker", CPU, Child("worker", process, ours), 0.0)
+        worker = WorkerHandle(
+            "worker",
+            CPU,
+            WorkerConnection("w", "n", 0.0),
+            LocalProcess(Child("worker", process, ours), started_mono=0.0),
+        )
         fleet.workers["w"] = worker
         fleet.open()
         dealer = ZmqDealer(
@@ -75,7 +82,7 @@ def linked(folder: Path, check: Check) -> None:
             fleet.router.close()
             process.kill()
             process.wait()
-            worker.child.close()
+            worker.process.child.close()
 
     asyncio.run(body())
 
@@ -99,8 +106,8 @@ def test_a_probe_that_hangs_is_killed_and_told_of_once(
         worker.role = "probe"
         # Its death is not heeded here: so does one look that SIGKILL does not end.
         for later_s in (PROBE_SILENT_S - 0.1, PROBE_SILENT_S + 0.1, PROBE_SILENT_S + 1, PROBE_SILENT_S + 9):
-            fleet.replace_silent(worker.last_message_mono + later_s)
-        assert await asyncio.to_thread(worker.child.process.wait, 5) == -9
+            fleet.replace_silent(worker.connection.last_message_mono + later_s)
+        assert await asyncio.to_thread(worker.process.child.process.wait, 5) == -9
 
     linked(tmp_path, check)
     assert [record.getMessage() for record in caplog.records] == [

@@ -1,0 +1,123 @@
+"""Effect: starts child processes, watches them, restarts those that end, and ends all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from runner.coordinator.processes.local_process import LocalProcess, describe_exit
+from runner.processes.child import Role
+
+log = logging.getLogger(__name__)
+
+
+class ChildSlot(Protocol):
+    """A place in a pool where at most one process runs at a time, and another one after its exit."""
+
+    @property
+    def role(self) -> Role:
+        """The role of the processes in this slot."""
+
+    def start(self) -> LocalProcess:
+        """Start a process for this slot.
+
+        Raises:
+            OSError: processes, descriptors or memory have run out; the pool tries again.
+        """
+
+    def restart_pause_s(self, now_mono: float) -> float:
+        """Return the seconds until the next start; called when the process has exited, before `on_exit`."""
+
+    def retry_pause_s(self, now_mono: float) -> float:
+        """Return the seconds until the next start, after one that raised OSError."""
+
+    def on_exit(self, process: LocalProcess, status: int) -> None:
+        """Release what belongs to the process; `status` is that of `Child.reap`."""
+
+
+class ChildPool:
+    """Child processes of this node, one in each slot.
+
+    A process that exits is replaced after a pause that its slot chooses, until `stop_restarts`. The pool
+    notices an exit by the pidfd, so a process that ignores its signals keeps its slot and is not replaced.
+    """
+
+    def __init__(self) -> None:
+        self._processes: dict[ChildSlot, LocalProcess] = {}
+        self._all_exited = asyncio.Event()
+        self._all_exited.set()
+        #: No process is started any more: the owner ends the pool.
+        self.is_stopping = False
+        #: Number of processes that exited before `stop_restarts`.
+        self.lost_count = 0
+
+    def start(self, slot: ChildSlot) -> None:
+        """Start the process of a slot, unless one runs there or the pool is stopping.
+
+        Raises:
+            OSError: the process can't be started. Only restarts are tried again by the pool.
+        """
+        if self.is_stopping or slot in self._processes:
+            return
+        process = slot.start()
+        self._processes[slot] = process
+        self._all_exited.clear()
+        asyncio.get_running_loop().add_reader(process.child.pidfd, self._reap, slot, process)
+
+    def stop_restarts(self) -> None:
+        """Start no process from now on: those that exit stay away."""
+        self.is_stopping = True
+
+    def kill_all(self) -> None:
+        """Send SIGKILL to every process."""
+        for process in self._processes.values():
+            process.kill()
+
+    def cut_lifelines(self) -> None:
+        """Tell every process, by its lifeline, that the coordinator is gone."""
+        for process in self._processes.values():
+            process.child.cut_lifeline()
+
+    async def wait_all_exited(self, timeout_s: float) -> bool:
+        """Wait until no process is left; return False if some are after `timeout_s`."""
+        try:
+            await asyncio.wait_for(self._all_exited.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def kill_and_wait(self, timeout_s: float) -> None:
+        """Kill every process and wait for the exits; log those that are left after `timeout_s`."""
+        self.kill_all()
+        if not await self.wait_all_exited(timeout_s):
+            # In an uninterruptible system call, as with a driver that hangs.
+            labels = ", ".join(process.label for process in self._processes.values())
+            log.error("these processes did not end after SIGKILL: %s", labels)
+
+    def _reap(self, slot: ChildSlot, process: LocalProcess) -> None:
+        status = process.child.reap()
+        if status is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(process.child.pidfd)
+        process.child.close()
+        del self._processes[slot]
+        if not self.is_stopping:
+            self.lost_count += 1
+            pause_s = slot.restart_pause_s(loop.time())
+            log.error("%s ended: %s; restart in %.1f s", process.label, describe_exit(status), pause_s)
+            loop.call_later(pause_s, self._restart, slot)
+        slot.on_exit(process, status)
+        if not self._processes:
+            self._all_exited.set()
+
+    def _restart(self, slot: ChildSlot) -> None:
+        try:
+            self.start(slot)
+        except OSError as error:
+            # Without another try the slot would stay empty until the coordinator restarts.
+            loop = asyncio.get_running_loop()
+            pause_s = slot.retry_pause_s(loop.time())
+            log.error("the %s could not be started: %s; retry in %.1f s", slot.role, error, pause_s)
+            loop.call_later(pause_s, self._restart, slot)
