@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
 
+from gpu.devices.device_id import DeviceId, parse_device_id
+
 DeviceKind = Literal["nvidia", "cpu", "sim"]
 
 MIB = 1024 * 1024
@@ -36,7 +38,7 @@ _UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 class Device:
     """A unit with memory on which executors run."""
 
-    #: "gpu0", "sim0" or "cpu": short, unique in this process, not stable across machines.
+    #: See `DeviceId`: "gpu0", "sim0" or "cpu", or "NODE.gpu0" on another node. Not stable: GPUs are numbered.
     id: str
     #: Stable name: what CUDA_VISIBLE_DEVICES takes, and what locks are named by.
     uuid: str
@@ -59,7 +61,12 @@ class Device:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Device:
-        """Restore the device that `to_dict` was called on; unknown fields are ignored."""
+        """Restore the device that `to_dict` was called on; unknown fields are ignored.
+
+        Raises:
+            ValueError: the id is not a device id.
+        """
+        parse_device_id(data["id"])
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
@@ -88,7 +95,7 @@ def nvidia(
     """
     headroom = _headroom(total_bytes) if headroom_bytes is None else headroom_bytes
     return Device(
-        id=f"gpu{index}",
+        id=str(DeviceId(f"gpu{index}")),
         uuid=uuid,
         kind="nvidia",
         name=name,
@@ -101,7 +108,7 @@ def nvidia(
 def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Device:
     """Describe a simulated GPU: it has no headroom, so that figures in tests are round."""
     return Device(
-        id=f"sim{index}",
+        id=str(DeviceId(f"sim{index}")),
         uuid=f"SIM-{index}",
         kind="sim",
         name="Simulated GPU",
@@ -114,7 +121,7 @@ def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Devic
 def cpu(machine: str, name: str, total_bytes: int, cores: int, max_executors: int | None = None) -> Device:
     """Describe the machine itself; its memory is RAM. On a tiny one the headroom is at most a quarter."""
     return Device(
-        id="cpu",
+        id=str(DeviceId("cpu")),
         uuid=f"cpu-{machine}",
         kind="cpu",
         name=name,

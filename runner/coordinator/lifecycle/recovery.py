@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu.devices.device_id import is_cpu_id
 from gpu.planning.oom_escalation import OomCircumstances, unknown_circumstances
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
@@ -179,7 +180,8 @@ def _oom_circumstances(job: Job, message: AttemptEnded) -> OomCircumstances | No
     """The circumstances of an attempt that ran out of device memory, as far as they are still known."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
-    if devices == ["cpu"] or not is_out_of_memory(message, grant_bytes=grant_bytes):
+    is_on_cpu = len(devices) == 1 and is_cpu_id(devices[0])
+    if is_on_cpu or not is_out_of_memory(message, grant_bytes=grant_bytes):
         return None
     return unknown_circumstances(devices, grant_bytes)
 

@@ -80,6 +80,14 @@ def test_device_travels_as_plain_fields() -> None:
     device = nvidia(1, "GPU-1", "card", 24 * GIB)
     fields = json.loads(json.dumps(device.to_dict()))
     assert Device.from_dict(fields | {"later": 1}) == device
+    elsewhere = Device.from_dict(fields | {"id": "rack-7.gpu1"})
+    assert elsewhere.to_dict() == fields | {"id": "rack-7.gpu1"}
+
+
+def test_a_device_without_an_id_of_a_device_is_refused() -> None:
+    fields = nvidia(1, "GPU-1", "card", 24 * GIB).to_dict()
+    with pytest.raises(ValueError, match="'card 1' is not a device id"):
+        Device.from_dict(fields | {"id": "card 1"})
 
 
 def test_executor_sees_its_gpus_by_uuid_and_nothing_else() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle import recovery
@@ -87,10 +88,11 @@ def test_an_attempt_that_ran_out_of_memory_meanwhile_goes_up_the_ladder() -> Non
     run(body)
 
 
-def test_on_the_cpu_there_is_no_such_ladder() -> None:
+@pytest.mark.parametrize("cpu", ["cpu", "rack-7.cpu"])
+def test_on_the_cpu_there_is_no_such_ladder(cpu: str) -> None:
     async def body(harness: LifecycleHarness) -> None:
         end = AttemptEnded("job-1", 1, 1, "device_out_of_memory", "why")
-        record = AttemptRecord(1, "w", ["cpu"], 950.0, granted_bytes=4096)
+        record = AttemptRecord(1, "w", [cpu], 950.0, granted_bytes=4096)
         live = recover(harness, stored(state="running", attempt=1, attempts=[record]), end)
         assert live.job.state == "failed"
 
