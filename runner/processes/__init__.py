@@ -1,1 +1,1 @@
-"""Effect: child processes: start, configuration, logs, orphans, and process 1 of a container."""
+"""Effect: child processes: start, config, restart back-off, logs, orphans, and process 1 of a container."""

@@ -1,8 +1,8 @@
 """Effect: starts the project's own processes and passes each its config over an inherited descriptor.
 
-Every child gets a *lifeline*: one end of a socket pair whose first bytes are a length-prefixed msgpack
-document (the config struct of its role), after which nothing is written. End of file on it means that
-the parent is gone: the child exits. No secret is ever passed on a command line.
+Every child gets a *lifeline*: one end of a socket pair. The parent writes a length-prefixed msgpack document
+into it, the config struct of the child's role, and nothing after that. End of file on the lifeline means
+that the parent is gone: the child exits. No secret is ever passed on a command line.
 """
 
 from __future__ import annotations
@@ -22,15 +22,21 @@ Role = Literal["front", "worker", "probe", "writer", "survey"]
 
 
 class WorkerConfig(msgspec.Struct, array_like=True):
+    """The config of the worker of one device."""
+
+    #: Socket of the coordinator, and the secret that the worker presents there first.
     endpoint: str
     token: str
+    #: Host name of the machine.
     node: str
-    #: Unique per incarnation: "<device>-<hex>".
+    #: Unique among all starts of all workers: "MARKER.DEVICE.EPOCH.HEX".
     name: str
+    #: Epoch of the coordinator that started the worker.
     epoch: int
+    #: Id of the device.
     device: str
     device_kind: Literal["nvidia", "cpu", "sim"]
-    #: flock held for the worker's lifetime: no two workers of one data folder drive the same device.
+    #: Locked (flock) while the worker runs, so that no two workers of one data folder drive the same device.
     lock_path: str
     spool_dir: str
     files_dir: str
@@ -48,6 +54,8 @@ class WorkerConfig(msgspec.Struct, array_like=True):
 
 
 class ProbeConfig(msgspec.Struct, array_like=True):
+    """The config of the probe; fields of the same name are as for a worker."""
+
     endpoint: str
     token: str
     node: str
@@ -55,7 +63,9 @@ class ProbeConfig(msgspec.Struct, array_like=True):
     epoch: int
     #: Value of `--gpus`.
     gpus: str
+    #: Time between two readings.
     interval_s: float = 1.0
+    #: What the settings say for every device; None: the default of each kind.
     max_executors: int | None = None
     headroom_bytes: int | None = None
     log_format: str = "human"
@@ -63,6 +73,8 @@ class ProbeConfig(msgspec.Struct, array_like=True):
 
 
 class SurveyConfig(msgspec.Struct, array_like=True):
+    """The config of a process that finds the devices once, for `runner doctor`."""
+
     #: Value of `--gpus`.
     gpus: str
     #: Descriptor for the reply.
@@ -70,12 +82,17 @@ class SurveyConfig(msgspec.Struct, array_like=True):
 
 
 class WriterConfig(msgspec.Struct, array_like=True):
+    """The config of the process that commits to the store."""
+
+    #: URL of the store.
     url: str
     #: Descriptor of the stream of batches and replies.
     fd: int
 
 
 class FrontConfig(msgspec.Struct, array_like=True):
+    """The config of a front."""
+
     #: Descriptors of the listening socket and of the stream to the coordinator.
     listen_fd: int
     control_fd: int
@@ -102,7 +119,7 @@ Config = TypeVar("Config", WorkerConfig, ProbeConfig, SurveyConfig, WriterConfig
 
 
 class Child:
-    """A started process: its pid, a pidfd that becomes readable when it ends, and its lifeline."""
+    """A started process: its pid, a pidfd that becomes readable when the process ends, and its lifeline."""
 
     def __init__(self, role: Role, process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
         self.role = role
@@ -119,19 +136,19 @@ class Child:
             return
 
     def reap(self) -> int | None:
-        """Return the exit status (negative: a signal) if it has ended, else None."""
+        """Return the exit status of an ended process (negative: the number of a signal), else None."""
         return self.process.poll()
 
     def cut_lifeline(self) -> None:
-        """Close this end of the lifeline, which tells the child that its parent is gone."""
+        """End the lifeline, which the child takes as the end of its parent."""
         try:
             self.lifeline.shutdown(socket.SHUT_RDWR)
         except OSError:
-            # The process has ended already.
+            # The process has ended already and closed its end.
             return
 
     def close(self) -> None:
-        """Close the descriptors; closing the lifeline tells a living child to exit."""
+        """Close the descriptors; a child that still runs exits at the end of its lifeline."""
         self.lifeline.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
@@ -143,7 +160,11 @@ def start_child(
 ) -> Child:
     """Start `python -P -m runner ROLE` in a session of its own with this config on its lifeline.
 
-    Must be called from the main thread: a child's parent-death signal follows the thread.
+    The child inherits `pass_fds` and no other descriptor. Must be called from the main thread, as the signal
+    at the death of the parent is bound to the thread that started the child.
+
+    Raises:
+        OSError: processes, descriptors or memory have run out.
     """
     ours, theirs = socket.socketpair()
     try:
@@ -164,7 +185,7 @@ def start_child(
         ours.sendall(LENGTH.pack(len(document)) + document)
         return Child(role, process, ours)
     except BaseException:
-        # Otherwise nothing would know of the child or reap it.
+        # No caller has the child yet, so that none could reap it.
         ours.close()
         process.kill()
         process.wait()
@@ -172,7 +193,11 @@ def start_child(
 
 
 def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
-    """Return this process's config, and the lifeline to watch for end of file; called in the child."""
+    """Return this process's config and the lifeline to watch for end of file. Called in the child.
+
+    Raises:
+        EOFError: the parent ended before it had sent the config.
+    """
     lifeline = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     (length,) = LENGTH.unpack(_read_exactly(lifeline, LENGTH.size))
@@ -180,7 +205,7 @@ def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
 
 
 def ignore_terminal_signals() -> None:
-    """Ignore SIGINT and SIGTERM, which reach the whole group; the coordinator handles them."""
+    """Ignore SIGINT and SIGTERM, which a terminal sends to the whole group; the coordinator handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -190,6 +215,6 @@ def _read_exactly(stream: socket.socket, size: int) -> bytes:
     while len(data) < size:
         chunk = stream.recv(size - len(data))
         if not chunk:
-            raise EOFError("the parent ended before it had told this process what it is")
+            raise EOFError("the parent ended before it had sent the config of this process")
         data += chunk
     return data

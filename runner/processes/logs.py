@@ -1,4 +1,4 @@
-"""Effect: configures the log of every process of the runner: one line a record, as text or JSON."""
+"""Effect: configures the log of every process: one line for each record, as text or JSON."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import msgspec
 
 from runner.formats.printable import printable
 
-#: Loggers of libraries that log what users send and receive.
+#: Loggers of libraries that log the content of requests and streams, which may be private.
 NOISY_LOGGERS = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
 
 
 def configure(format: str, level: str, process: str, stream: TextIO | None = None) -> None:
     """Send all logging of this process to `stream` (stderr).
 
-    `format` is "json", "human" or "auto" (human on a terminal). `process` names the writer: "coordinator",
-    "worker cpu". Give a job's lines `extra={"job": id, "attempt": number}`.
+    `format` is "json", "human" or "auto": human on a terminal, else JSON. `level` is the name of a level of
+    `logging`, in any case. `process` names the process in each line: "coordinator", "worker cpu". A caller
+    that logs about a job passes `extra={"job": id, "attempt": number}`.
     """
     stream = stream or sys.stderr
     if format == "auto":
@@ -29,12 +30,14 @@ def configure(format: str, level: str, process: str, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # At "debug" these would log the payload of every stream.
+    # At level "debug" these would log the payload of every stream.
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _HumanFormatter(logging.Formatter):
+    """A line for people: local time to milliseconds, level, process, text and the job."""
+
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
@@ -42,7 +45,7 @@ class _HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = record.levelname.lower()
-        # Handlers' errors and clients' reasons are logged too: a terminal must not interpret them.
+        # Errors of handlers and reasons from clients are part of it: a terminal must not interpret them.
         message = printable(_text(self, record))
         text = f"{at}.{int(record.msecs):03d} {level:<7} {self._process}: {message}"
         job = getattr(record, "job", None)
@@ -50,6 +53,8 @@ class _HumanFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
+    """One JSON object in each line; `job` and `attempt` are null for records that concern no job."""
+
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
@@ -67,6 +72,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _utc(epoch_s: float) -> str:
+    """Return RFC 3339 text with milliseconds."""
     whole, thousandths = divmod(int(epoch_s * 1000), 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{thousandths:03d}Z"
 

@@ -1,6 +1,7 @@
-"""Effect: finds and kills processes left behind by the runner, by the marker in their environment.
+"""Effect: finds and kills processes that executors left behind, by the marker in their environment.
 
-Never by name and never by walking parent ids: a process that only looks alike may belong to another program.
+Only the marker identifies them. Names and parent ids would not: a process with the same name may belong to
+another program, and an orphan has lost its parent.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import os
 import signal
 
-#: Environment variable of every executor, which everything that it starts inherits.
+#: Environment variable of every executor; every process that an executor starts inherits it.
 MARKER = "JOB_RUNNER_EXECUTOR"
 
 
 def marker_of(pid: int) -> str | None:
-    """Return the executor that started a process ("<worker name>/<number>"), if it still has the marker."""
+    """Return the marker of a process, "WORKER NAME/EXECUTOR NUMBER".
+
+    None without a marker (no executor started the process, or it has replaced its environment), and where
+    the environment can't be read.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environment = file.read()
     except OSError:
-        # It has ended meanwhile, or belongs to another user.
+        # The process has ended meanwhile, or belongs to another user.
         return None
     prefix = f"{MARKER}=".encode()
     for entry in environment.split(b"\0"):
@@ -34,7 +39,7 @@ def find_marked(prefix: str) -> list[int]:
 
 
 def kill_marked(prefix: str) -> int:
-    """Send SIGKILL to all of them; return the number of signals sent."""
+    """Send SIGKILL to all processes whose marker begins with `prefix`; return the number of signals."""
     sent = 0
     for pid in find_marked(prefix):
         try:
@@ -42,7 +47,7 @@ def kill_marked(prefix: str) -> int:
         except ProcessLookupError:
             continue
         try:
-            # Check again under the pidfd: the pid may belong to another process by now.
+            # Checked again under the pidfd: the pid may have been reused since the search.
             if _has_marker(pid, prefix):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 sent += 1

@@ -1,7 +1,8 @@
 """Effect: process 1 of a container, with the server as its child.
 
-Process 1 gets every orphan and must reap it, and a signal that it has no handler for does not reach it. So
-the server runs in a child: process 1 forwards signals, reaps, and exits with the server's status.
+The kernel makes process 1 the parent of every orphan, which it must reap, and discards every signal to it
+without a handler. The server therefore runs in a child: process 1 forwards signals, reaps orphans, and exits
+with the status of the server.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import os
 import signal
 import sys
 
-#: Signals that a service manager or a user may send.
+#: Signals that a service manager or a user may send to the container.
 FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 
 
 def fork_from_pid1() -> None:
-    """Continue in a child if this is process 1; return in the child, or at once in any other process.
+    """Fork if this is process 1: the child returns, and process 1 exits with the child's status.
 
-    Must be called before there are threads.
+    Any other process returns at once. Must be called before threads are started, as a fork copies only the
+    calling one.
     """
     if os.getpid() != 1:
         return
     signals = FORWARDED | {signal.SIGCHLD}
-    # Blocked before the fork, so that no signal is missed between it and the first wait.
+    # Blocked before the fork, so that no signal is lost between the fork and the first wait.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     child = os.fork()
     if child:
@@ -31,6 +33,7 @@ def fork_from_pid1() -> None:
 
 
 def _forward_and_reap(child: int, signals: set[signal.Signals]) -> int:
+    """Serve as process 1 until the child ends; return its status as a shell does: 128 + N for signal N."""
     while True:
         received = signal.sigwaitinfo(signals)
         if received.si_signo == signal.SIGCHLD:
@@ -39,12 +42,13 @@ def _forward_and_reap(child: int, signals: set[signal.Signals]) -> int:
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
         elif received.si_code <= 0:
-            # Sent by a process. Terminal signals have reached the child too, and two would mean "at once".
+            # Sent by a process. A signal of the terminal has reached the child too, and a second one would
+            # make the server stop at once.
             os.kill(child, received.si_signo)
 
 
 def _reap(child: int) -> int | None:
-    """Reap all ended children; return the status of `child` if it was among them."""
+    """Reap all ended children; return the wait status of `child` if it is one of them."""
     found = None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Pure: the pauses between the starts of a child process that keeps failing."""
+"""Pure: the pauses between the starts of a child process that fails repeatedly."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class RestartBackoff:
         self.reset()
 
     def reset(self) -> None:
-        """End the current pause and make the next one the shortest again: the child has worked."""
-        # Doubled at each pause and bounded: a power of the number of failures would overflow in time.
+        """End the current pause and make the next one the shortest again, as the child has worked."""
+        # Doubled and bounded at each pause: 2.0 to the number of failures would overflow after 1,023 of them.
         self._next_pause_s = self._first_pause_s
         self._paused_until_mono: float | None = None
 

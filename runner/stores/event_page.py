@@ -1,4 +1,4 @@
-"""Pure: selects the events that one read of an event log returns."""
+"""Pure: selects the events of one read from the log of a job."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from runner.jobs.event import Event
 
 
 def take_events(events: Iterable[Event], after: int, max_bytes: int) -> list[Event]:
-    """Return events with seq > `after` whose data fit into `max_bytes` together, the first one always.
+    """Return the first events with seq > `after` whose data have at most `max_bytes` in total.
 
-    `events` come in order of seq.
+    The first one is returned whatever its size, so that a reader always advances. `events` must be in order
+    of seq.
     """
     taken: list[Event] = []
     remaining_bytes = max_bytes

@@ -1,4 +1,4 @@
-"""Effect: the store in this process's memory, for tests and for servers that need no durability."""
+"""Effect: a store in the memory of this process, for tests and for servers that need no durability."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ _MISSING = object()
 
 
 class MemoryStore:
-    """A `Store` that ends with its process.
+    """A `Store` whose data are lost at the end of the process.
 
-    It stores copies and returns copies: a later change by a caller has no effect before the next commit.
+    Jobs are copied when they are stored and when they are returned: a later change by a caller has no effect
+    before the next commit.
     """
 
     def __init__(self) -> None:
+        #: Number of updates dropped because a later attempt was stored already.
         self.stale_updates = 0
         self._epoch = 0
+        #: The highest job number ever stored; it outlives its job.
         self._last_n = 0
         self._jobs: dict[int, Job] = {}
         self._numbers_by_id: dict[str, int] = {}
         self._inputs: dict[int, bytes] = {}
         self._outputs: dict[int, bytes] = {}
-        #: n -> first_seq -> (last_seq, events), in order of first_seq.
+        #: Job number -> first_seq of a chunk -> (its last_seq, its events).
         self._events: dict[int, dict[int, tuple[int, list[Event]]]] = {}
         self._values: dict[str, bytes] = {}
 
@@ -51,9 +54,9 @@ class MemoryStore:
         return self._epoch
 
     def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """See `Store.commit`. Everything that can fail is checked before anything is changed."""
+        """See `Store.commit`. Everything is checked before the first change: there is no rollback."""
         if epoch != self._epoch:
-            raise Fenced(f"epoch {self._epoch} is in force, this coordinator has {epoch}; it must stop")
+            raise Fenced(f"epoch {self._epoch} is in force, this coordinator has {epoch}: it must stop")
         self._refuse_conflicts(batch)
         for job, body in batch.inserts:
             self._jobs[job.number] = _copy(job)
@@ -157,9 +160,13 @@ class MemoryStore:
         return self._last_n
 
     def close(self) -> None:
-        """Do nothing: no resource is held, and the data lives as long as the object."""
+        """Do nothing: no resource is held, and the data last as long as the object."""
 
     def _refuse_conflicts(self, batch: WriteBatch) -> None:
+        """Raise RunnerError if an insert has the number or the id of another job.
+
+        The same job may be inserted again, as a batch of unknown outcome is committed twice.
+        """
         taken: dict[str, int] = {}
         for job, _ in batch.inserts:
             known = self._jobs.get(job.number)
@@ -172,6 +179,7 @@ class MemoryStore:
                 raise RunnerError(f"a new job has the id {job.id} of one that is stored already")
 
     def _update(self, updates: list[Job]) -> set[int]:
+        """Store the jobs; return the numbers of those that a later attempt or a delete has superseded."""
         stale: set[int] = set()
         for job in updates:
             known = self._jobs.get(job.number)
@@ -190,6 +198,7 @@ class MemoryStore:
             table.pop(number, None)
 
     def _matcher(self, query: JobQuery) -> Callable[[Job], bool]:
+        """Return the test for one job of a query; inputs, which must be decoded, are compared last."""
         wanted_inputs = [(path, msgspec.json.decode(text)) for path, text in query.inputs or ()]
 
         def matches(job: Job) -> bool:
@@ -219,6 +228,7 @@ def _matches_lists(job: Job, query: JobQuery) -> bool:
 
 
 def _matches_bounds(job: Job, query: JobQuery) -> bool:
+    """Return whether the job lies strictly within the query's times and behind its cursor."""
     finished = job.finished_at
     filters_finished = query.finished_after is not None or query.finished_before is not None
     if filters_finished and finished is None:
@@ -234,9 +244,9 @@ def _matches_bounds(job: Job, query: JobQuery) -> bool:
 
 
 def _input_equals(document: object, path_parts: list[str], wanted: object) -> bool:
-    """Return whether the value at the path is this scalar, JSON types compared strictly.
+    """Return whether the document has this scalar at the path; types are strict (`1` is not `true`).
 
-    A numeric part is a list index or an object key.
+    A numeric part of the path is an index into a list and a key of an object.
     """
     value = document
     for part in path_parts:

@@ -1,4 +1,4 @@
-"""Pure: queued jobs of a store as numbers, in groups of jobs that are equal for the planner."""
+"""Pure: the queued jobs of a store as job numbers, in groups that the planner treats alike."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import NamedTuple
 from runner.jobs.job import Job
 from runner.jobs.traits import NEUTRAL, encode_traits
 
-#: The latest time, far beyond any calendar; up to here a float represents every integer.
+#: The latest time, beyond any calendar: up to here a float represents every integer.
 MILLIS_MAX = 2**53
 
 
 class GroupKey(NamedTuple):
-    """What the jobs of one group have in common."""
+    """The values that all jobs of one group share."""
 
     queue: str
     handler: str
     priority: int
-    #: As in the job's terms.
+    #: As in the terms of the job: None lets the estimate decide.
     vram_bytes: int | None
     #: Text from `traits.encode_traits`.
     traits: str = NEUTRAL
 
 
 def traits_text(job: Job) -> str:
-    """Return the job's traits as the store has them beside it."""
+    """Return the text of the job's traits, which a store keeps in a column of its own."""
     terms = job.terms
     return encode_traits(terms.tenant, terms.model, terms.size, terms.group, terms.timeout_s)
 
@@ -37,7 +37,7 @@ def group_key(job: Job) -> GroupKey:
 
 
 class DueTimes:
-    """Times and the numbers of their jobs, in parallel arrays."""
+    """Pairs of a time and a job number, in parallel arrays: 16 bytes a pair, for hundreds of thousands."""
 
     __slots__ = ("numbers", "times_ms")
 
@@ -52,17 +52,17 @@ class DueTimes:
 
 
 class StoredGroup:
-    """All queued jobs of one group, as the store has them."""
+    """The queued jobs of one group."""
 
     __slots__ = ("delayed", "key", "oldest_ready_at", "ready", "start_deadlines")
 
     def __init__(self, key: GroupKey) -> None:
         self.key = key
-        #: Jobs that are ready, in no particular order.
+        #: Numbers of the jobs that are ready, in no particular order.
         self.ready: array[int] = array("q")
-        #: Jobs that become ready later, by their reason, with the time.
+        #: Reason -> the jobs that become ready later, with the times when they do.
         self.delayed: dict[str, DueTimes] = {}
-        #: Jobs that have a latest start.
+        #: The jobs that have a latest start, with that time.
         self.start_deadlines = DueTimes()
         #: When the job that has waited longest became ready (UTC epoch seconds); None: all are delayed.
         self.oldest_ready_at: float | None = None
@@ -77,11 +77,14 @@ class StoredGroup:
             self.start_deadlines.add(start_by_ms, number)
 
     def add_ready_time(self, at: float) -> None:
-        """Record that a job of the group is ready since `at`."""
+        """Record that a job of the group has been ready since `at`, in UTC epoch seconds."""
         self.oldest_ready_at = at if self.oldest_ready_at is None else min(self.oldest_ready_at, at)
 
 
 def to_millis(at: float) -> int:
-    """Return UTC epoch seconds as whole milliseconds, rounded up, 0 to MILLIS_MAX; SQL computes the same."""
+    """Return UTC epoch seconds as whole milliseconds, rounded up, from 0 to MILLIS_MAX.
+
+    The statement QUEUED_WITH_TIMES of the SQLite store computes the same.
+    """
     # In this order NaN becomes 0.
     return math.ceil(min(max(0.0, at * 1000), MILLIS_MAX))

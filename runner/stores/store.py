@@ -1,6 +1,6 @@
-"""Pure: the interface of a store, and the batch of writes that it takes.
+"""Pure: the interface of a store, and the batch of writes that it commits.
 
-A store is complete when it passes the conformance suite in `tests/runner/stores`.
+A new store is complete when it passes the conformance suite in `tests/runner/stores`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.stores.queued_groups import StoredGroup
 
 
 class EventChunk(msgspec.Struct, array_like=True):
-    """Consecutive events of one job from one commit; one row."""
+    """Consecutive events of one job, from one commit; they are stored as one row."""
 
     job_number: int
     first_seq: int
@@ -31,23 +31,24 @@ class WriteBatch(msgspec.Struct, array_like=True):
 
     #: New jobs with the JSON text of their inputs, in the state they have at commit time.
     inserts: list[tuple[Job, bytes]] = msgspec.field(default_factory=list)
-    #: The changed state of known jobs. A row whose stored attempt is higher stays unchanged.
+    #: The changed state of known jobs. An update is stale if a later attempt is stored or the job is deleted:
+    #: the output and events of the job in this batch are dropped with it.
     updates: list[Job] = msgspec.field(default_factory=list)
-    #: (n, JSON text) of jobs that succeeded in this batch.
+    #: (job number, JSON text) of the outputs of jobs that succeeded in this batch.
     outputs: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
     events: list[EventChunk] = msgspec.field(default_factory=list)
-    #: (n, seq): drop whole chunks whose last_seq < seq.
+    #: (job number, seq): drop whole chunks whose last_seq < seq.
     trims: list[tuple[int, int]] = msgspec.field(default_factory=list)
-    #: Jobs to remove with all their data.
+    #: Numbers of the jobs to remove with all their data.
     deletes: list[int] = msgspec.field(default_factory=list)
     #: Named values (paused queues, described handlers, learned figures); None removes one.
     values: list[tuple[str, bytes | None]] = msgspec.field(default_factory=list)
 
 
 class Store(Protocol):
-    """Durable storage of jobs. All methods block and belong to one thread.
+    """Durable storage of jobs. All methods block, and one thread calls all of them.
 
-    No method is called on a coordinator's event loop except with `memory:`, where they cost microseconds.
+    The event loop of a coordinator calls them for `memory:` only, where they cost microseconds.
 
     Raises:
         StoreUnavailable: disk full, locked for longer than 5 s, read-only.
@@ -56,35 +57,38 @@ class Store(Protocol):
     """
 
     def take_epoch(self) -> int:
-        """Begin a new coordinator's term: migrate if needed, check the file, and return the next epoch."""
+        """Check and migrate the store; return the next epoch, which fences earlier coordinators."""
 
     def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """Apply the batch in one durable transaction, or nothing of it."""
+        """Apply the whole batch in one durable transaction, or nothing of it."""
 
     def current_epoch(self) -> int:
         """Return the current epoch."""
 
-    def find_jobs(self, query: JobQuery) -> list[Job]: ...
+    def find_jobs(self, query: JobQuery) -> list[Job]:
+        """Return the jobs that match, in the query's order and up to its limit."""
 
     def load_running_jobs(self) -> list[Job]:
-        """Return running jobs, by number."""
+        """Return all running jobs, in order of their numbers."""
 
     def load_queued_groups(self, now: float) -> list[StoredGroup]:
-        """Return queued jobs as numbers; those with a `ready_at` after `now` are delayed."""
+        """Return all queued jobs in groups; a job with a `ready_at` after `now` is delayed."""
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
-        """Return the jobs among these numbers that exist, by number."""
+        """Return the jobs with these numbers, in order of the numbers; missing ones are left out."""
 
     def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
         """Return the JSON text of a job's input or output; None if there is none."""
 
     def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
-        """Return the payloads of the jobs that have one, in one step; for small ones."""
+        """Return job number -> payload for the jobs that have one, read in one step: for small payloads."""
 
     def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
-        """Return events with seq > after in order, at least one if there is any, then up to `max_bytes`."""
+        """Return the next events with seq > `after`, in order: at least one if there is any, then up to
+        `max_bytes` of data."""
 
-    def load_values(self, prefix: str) -> dict[str, bytes]: ...
+    def load_values(self, prefix: str) -> dict[str, bytes]:
+        """Return the named values whose names begin with `prefix`."""
 
     def count_jobs(self) -> dict[tuple[str, str], int]:
         """Return the number of jobs by (queue, state)."""
@@ -92,4 +96,5 @@ class Store(Protocol):
     def last_job_number(self) -> int:
         """Return the highest job number ever assigned, 0 in an empty store."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release all resources; the data stay."""

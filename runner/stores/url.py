@@ -18,7 +18,7 @@ def sqlite_path(url: str) -> str | None:
     path = url.removeprefix(_SQLITE)
     if path == url or not path:
         raise RefusedStart(
-            f"{url!r} names no store that is supported; use sqlite:///PATH "
+            f"{url!r} is not the URL of a supported store; use sqlite:///PATH "
             "(sqlite:////an/absolute/path has four slashes) or memory:"
         )
     return path

@@ -1,1 +1,1 @@
-"""Effect: the coordinator's child processes: workers, fronts and the probe."""
+"""Effect: the child processes of the coordinator: workers, fronts and the probe."""

@@ -1,4 +1,4 @@
-"""Effect: the configuration of each child process, from settings and this process's environment."""
+"""Effect: the configs of child processes, built from the settings and the environment of this process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,32 @@ from runner.coordinator.storage.ticket_secret import ticket_key
 from runner.processes.child import FrontConfig, ProbeConfig, WorkerConfig
 from runner.settings.settings import Settings
 
-#: The server's own variables; handlers never see them: they hold tokens and addresses of stores.
+#: Variables of the server itself. They hold tokens and addresses of stores, so handlers never get them.
 OWN_PREFIXES = ("RUNNER_", "JOB_RUNNER_")
 
 
 class ChildConfigs:
-    """Builds the config structs. `epoch` and `secret` are set once the store and the data folder are open."""
+    """Builder of the config structs.
+
+    Fronts start before the store is open, workers and the probe after it: the epoch is set in between.
+    """
 
     def __init__(self, settings: Settings, *, data_dir: Path, port: int, version: str) -> None:
         self._settings = settings
         self._data_dir = data_dir
         self._port = port
         self._version = version
+        #: The epoch of this coordinator; 0 until the store has given it one.
         self.epoch = 0
+        #: The secret of the data folder (see `ticket_secret`), from which the key of tickets is derived.
         self.secret = b""
 
     def executor_env(self) -> dict[str, str]:
-        """The environment of user code, without a device mask."""
+        """Return the complete environment of user code, without a device mask.
+
+        This is the environment of the server without its own variables and those that
+        `[executors] env_deny` names, and with those that `[executors] env` adds.
+        """
         settings = self._settings.executors
         allowed = {name: value for name, value in os.environ.items() if not self._is_denied(name)}
         return allowed | settings.env
@@ -41,7 +50,11 @@ class ChildConfigs:
         return any(name == entry or (entry.endswith("*") and name.startswith(entry[:-1])) for entry in deny)
 
     def worker_config(self, name: str, device: Device, endpoint: str, token: str) -> WorkerConfig:
-        """The config of a device's worker."""
+        """Return the config of a device's worker.
+
+        `name` is unique among all workers of all starts. The worker connects to the socket `endpoint` and
+        presents `token` there.
+        """
         limits = self._settings.limits
         return WorkerConfig(
             endpoint=endpoint,
@@ -66,7 +79,7 @@ class ChildConfigs:
         )
 
     def probe_config(self, name: str, endpoint: str, token: str) -> ProbeConfig:
-        """The config of this node's probe."""
+        """Return the config of this node's probe; the arguments are as for `worker_config`."""
         return ProbeConfig(
             endpoint=endpoint,
             token=token,
@@ -81,7 +94,11 @@ class ChildConfigs:
         )
 
     def front_config(self, listen_fd: int, control_fd: int) -> FrontConfig:
-        """The config of a front; it gets only the hash of the token."""
+        """Return the config of a front.
+
+        The front inherits both descriptors: of the socket on which all fronts listen, and of its stream to
+        the coordinator. It gets the hash of the token and never the token, as it parses what clients send.
+        """
         settings = self._settings
         token = settings.token.get_secret_value() if settings.token is not None else ""
         token_sha256 = hashlib.sha256(token.encode()).digest() if token else b""

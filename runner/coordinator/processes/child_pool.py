@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class ChildSlot(Protocol):
-    """A place in a pool where at most one process runs at a time, and another one after its exit."""
+    """A place in a pool for one process at a time; after its exit the pool starts another one there."""
 
     @property
     def role(self) -> Role:
@@ -33,21 +33,22 @@ class ChildSlot(Protocol):
         """Return the seconds until the next start, after one that raised OSError."""
 
     def on_exit(self, process: LocalProcess, status: int) -> None:
-        """Release what belongs to the process; `status` is that of `Child.reap`."""
+        """Release the resources of an exited process; `status` is as `Child.reap` returns it."""
 
 
 class ChildPool:
     """Child processes of this node, one in each slot.
 
     A process that exits is replaced after a pause that its slot chooses, until `stop_restarts`. The pool
-    notices an exit by the pidfd, so a process that ignores its signals keeps its slot and is not replaced.
+    detects an exit by the pidfd. A process that survives SIGKILL, as in a driver that hangs, therefore keeps
+    its slot and is not replaced.
     """
 
     def __init__(self) -> None:
         self._processes: dict[ChildSlot, LocalProcess] = {}
         self._all_exited = asyncio.Event()
         self._all_exited.set()
-        #: No process is started any more: the owner ends the pool.
+        #: Whether `stop_restarts` was called: no process is started any more.
         self.is_stopping = False
         #: Number of processes that exited before `stop_restarts`.
         self.lost_count = 0
@@ -56,7 +57,7 @@ class ChildPool:
         """Start the process of a slot, unless one runs there or the pool is stopping.
 
         Raises:
-            OSError: the process can't be started. Only restarts are tried again by the pool.
+            OSError: the process can't be started. The pool retries restarts only, not this call.
         """
         if self.is_stopping or slot in self._processes:
             return
@@ -66,7 +67,7 @@ class ChildPool:
         asyncio.get_running_loop().add_reader(process.child.pidfd, self._reap, slot, process)
 
     def stop_restarts(self) -> None:
-        """Start no process from now on: those that exit stay away."""
+        """Start no process from now on, neither in an empty slot nor in place of one that exits."""
         self.is_stopping = True
 
     def kill_all(self) -> None:
@@ -75,12 +76,12 @@ class ChildPool:
             process.kill()
 
     def cut_lifelines(self) -> None:
-        """Tell every process, by its lifeline, that the coordinator is gone."""
+        """Cut every lifeline, which a process takes as the end of the coordinator."""
         for process in self._processes.values():
             process.child.cut_lifeline()
 
     async def wait_all_exited(self, timeout_s: float) -> bool:
-        """Wait until no process is left; return False if some are after `timeout_s`."""
+        """Wait until every process has exited; return False if some still run after `timeout_s`."""
         try:
             await asyncio.wait_for(self._all_exited.wait(), timeout_s)
         except TimeoutError:
@@ -88,10 +89,10 @@ class ChildPool:
         return True
 
     async def kill_and_wait(self, timeout_s: float) -> None:
-        """Kill every process and wait for the exits; log those that are left after `timeout_s`."""
+        """Kill every process and wait for the exits; log the processes that still run after `timeout_s`."""
         self.kill_all()
         if not await self.wait_all_exited(timeout_s):
-            # In an uninterruptible system call, as with a driver that hangs.
+            # They are in an uninterruptible system call, as with a driver that hangs.
             labels = ", ".join(process.label for process in self._processes.values())
             log.error("these processes did not end after SIGKILL: %s", labels)
 
@@ -116,7 +117,7 @@ class ChildPool:
         try:
             self.start(slot)
         except OSError as error:
-            # Without another try the slot would stay empty until the coordinator restarts.
+            # Without a retry the slot would stay empty until the coordinator restarts.
             loop = asyncio.get_running_loop()
             pause_s = slot.retry_pause_s(loop.time())
             log.error("the %s could not be started: %s; retry in %.1f s", slot.role, error, pause_s)

@@ -1,4 +1,4 @@
-"""Effect: the front processes: starts them, exchanges messages with them, replaces dead ones."""
+"""Effect: starts fronts, exchanges messages with them, and replaces those that fail."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ _PING = encode(Ping())
 
 #: Pause before another front is started in place of one that had said hello.
 RESTART_S = 0.2
-#: Shortest and longest such pause where the front had not: it fails at its start.
+#: Shortest and longest such pause after a front that had not: it failed at its start.
 FAILED_START_PAUSES_S = (0.4, 5.0)
-#: A front that could not be started at all is tried again after this time.
+#: Pause before the next try if no process could be started at all.
 RETRY_S = 1.0
 #: Time for killed fronts to exit.
 KILL_TIMEOUT_S = 1.0
 #: Interval of pings to every front.
 PING_INTERVAL_S = 1.0  # guard: pulse
-#: Unanswered pings after which a front is killed and replaced: a hung one keeps its clients waiting.
-#: Counted in pings, not in time: a machine or a coordinator that stood still is no front's fault.
+#: Unanswered pings after which a front is killed and replaced: a hung one keeps its clients waiting. The
+#: limit is a number of pings, not a time: a suspended machine or a blocked coordinator sends none.
 SILENT_PINGS_MAX = 8  # guard: silent-pulses
-#: The same for a front that is busy (a large bulk on a machine that is short of cores), or that has not
-#: said hello yet.
+#: The same limit for a front that is busy (with a large bulk on a machine that is short of cores), or that
+#: has not said hello yet.
 BUSY_PINGS_MAX = 30  # guard: busy-pulses
-#: A front that uses less than this part of a core is not busy.
+#: A front that uses less than this fraction of a core is not busy.
 BUSY_CPU_SHARE = 0.05
 #: A front with more unanswered pings than this is reported as not answering.
 LATE_PINGS_MAX = 2
-#: A front with more unread bytes than this is sent no events; it asks again from its cursor.
+#: A front with more unread bytes than this gets no events; it requests them later, from its cursor.
 UNREAD_MAX_BYTES = 4 * 1024 * 1024
 
 
 class FrontListener(Protocol):
-    """Handles the connections and requests of fronts."""
+    """Handler of the connections, requests and exits of fronts."""
 
     def on_front_connected(self, front: FrontHandle) -> None:
         """Called when a front has said hello."""
@@ -57,19 +57,21 @@ class FrontListener(Protocol):
         """Called with each request of a front."""
 
     def on_front_lost(self, front: FrontHandle) -> None:
-        """Called when the process of a front has ended."""
+        """Called when the process of a front has exited."""
 
 
 class FrontHandle(asyncio.Protocol):
-    """One front process and the stream to it. Messages sent in one iteration of the event loop are one
-    frame."""
+    """One front process and the stream to it.
+
+    All messages that are sent in one iteration of the event loop go out as one frame.
+    """
 
     def __init__(self, process: LocalProcess, listener: FrontListener) -> None:
         self.process = process
         self.is_ready = False
-        #: Pings since its last message.
+        #: Number of pings since the last message of the front.
         self.unanswered_pings = 0
-        #: The processor time that it had used at its last message.
+        #: Processor time, in seconds, that the front had used at its last message.
         self._cpu_s_when_heard = 0.0
         self._listener = listener
         self._buffer = FrameBuffer()
@@ -83,14 +85,14 @@ class FrontHandle(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Handle requests; a front that sends undecodable messages is killed and replaced."""
+        """Handle the requests in `data`; kill a front that sends undecodable messages."""
         self.unanswered_pings = 0
         try:
             for frame in self._buffer.feed(data):
                 for raw in unpack(frame):
                     self._handle(to_coordinator_decoder.decode(raw))
         except UNDECODABLE as error:
-            log.error("front %d speaks another language: %s", self.process.pid, error)
+            log.error("front %d sent an undecodable message: %s; it is replaced", self.process.pid, error)
             self.process.kill()
 
     def _handle(self, request: ToCoordinator) -> None:
@@ -102,11 +104,11 @@ class FrontHandle(asyncio.Protocol):
 
     @property
     def is_answering(self) -> bool:
-        """Whether it takes requests, as far as is known."""
+        """Whether the front takes requests, as far as its answers to pings show."""
         return self.is_ready and self.unanswered_pings <= LATE_PINGS_MAX
 
     def ping(self) -> None:
-        """Send a ping; kill the process after too many unanswered ones."""
+        """Send a ping, or kill the front if too many are unanswered. Called every `PING_INTERVAL_S`."""
         if self.unanswered_pings == 0:
             self._cpu_s_when_heard = _cpu_time_s(self.process.pid)
         if self.unanswered_pings >= BUSY_PINGS_MAX or (
@@ -121,7 +123,7 @@ class FrontHandle(asyncio.Protocol):
             self.send(_PING)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Drop the transport; the death of the process shows on the pidfd."""
+        """Drop the transport; an exit of the process shows on the pidfd."""
         self._transport = None
 
     def _is_busy(self) -> bool:
@@ -131,13 +133,13 @@ class FrontHandle(asyncio.Protocol):
         )
 
     def send(self, message: bytes) -> None:
-        """Send an encoded message at the end of this iteration; dropped if the front is gone."""
+        """Send an encoded message at the end of this iteration; drop it if the stream is closed by then."""
         if not self._out:
             asyncio.get_running_loop().call_soon(self._flush)
         self._out.append(message)
 
     def accepts_events(self) -> bool:
-        """Whether it may be sent events; False while it has too many unread bytes."""
+        """Return whether the front may be sent events: not while it has too many unread bytes."""
         transport = self._transport
         return transport is not None and transport.get_write_buffer_size() < UNREAD_MAX_BYTES
 
@@ -153,12 +155,12 @@ class FrontHandle(asyncio.Protocol):
 
 
 def _cpu_time_s(pid: int) -> float:
-    """Processor time that a process has used; 0 if it has ended."""
+    """Return the processor time in seconds that a process has used; 0 if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0.0
-    # The name in brackets may hold anything; utime and stime are the 12th and 13th field behind it.
+    # The name in brackets may contain any character; utime and stime are fields 12 and 13 behind it.
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -232,7 +234,7 @@ async def _connect(front: FrontHandle, stream: socket.socket) -> None:
 
 
 class FrontPool:
-    """All fronts, on one listening socket that each inherits."""
+    """All fronts; they share the accept queue of one listening socket, which each inherits."""
 
     def __init__(
         self,
@@ -242,8 +244,11 @@ class FrontPool:
         config: Callable[[int, int], FrontConfig],
         listener: FrontListener,
     ) -> None:
-        """Make a pool of `count` fronts; `config` gives the config of a front that listens on the first
-        descriptor and speaks to the coordinator over the second."""
+        """Make a pool of `count` fronts.
+
+        `config` returns the config of a front, from the descriptors of the listening socket and of the stream
+        to the coordinator.
+        """
         first_pause_s, max_pause_s = FAILED_START_PAUSES_S
         # One for all fronts: a cause that ends one at its start ends the others too.
         backoff = RestartBackoff(first_pause_s=first_pause_s, max_pause_s=max_pause_s)
@@ -278,7 +283,7 @@ class FrontPool:
 
     @property
     def lost_count(self) -> int:
-        """The number of fronts that ended without a request to."""
+        """The number of fronts that exited without a request to."""
         return self._children.lost_count
 
     @property
@@ -287,18 +292,18 @@ class FrontPool:
         return sum(front.is_answering for front in self.handles)
 
     def send_all(self, message: bytes) -> None:
-        """Send to every front that has said hello."""
+        """Send an encoded message to every front that has said hello."""
         for front in self.handles:
             if front.is_ready:
                 front.send(message)
 
     @property
     def is_ready(self) -> bool:
-        """Whether at least one front takes requests."""
+        """Whether at least one front has said hello."""
         return any(front.is_ready for front in self.handles)
 
     async def close(self, timeout_s: float) -> None:
-        """Let fronts finish their replies and end; kill them after `timeout_s`."""
+        """Request every front to finish its replies and exit; kill those that still run after `timeout_s`."""
         self._stop_pings()
         for front in self.handles:
             front.send(encode(Exit()))
@@ -306,7 +311,7 @@ class FrontPool:
             await self._children.kill_and_wait(KILL_TIMEOUT_S)
 
     def kill_all(self) -> None:
-        """SIGKILL all fronts and start none again."""
+        """Kill all fronts and start none any more."""
         self._stop_pings()
         self._children.kill_all()
 

@@ -1,4 +1,4 @@
-"""Effect: one child process on this node: its start, the signals to it, and how it ended."""
+"""Effect: one child process on this node: its start, SIGKILL, and its exit status in words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LocalProcess:
     """A child process of the coordinator, from its start to its exit."""
 
     def __init__(self, child: Child, *, started_mono: float, name: str = "") -> None:
-        """Wrap a started child; `name` tells it apart in the log, by default its pid does."""
+        """Wrap a started child; the log shows it by `name`, or by its pid if the name is empty."""
         self.child = child
         #: On the clock of the event loop, in seconds.
         self.started_mono = started_mono
@@ -42,11 +42,11 @@ class LocalProcess:
 
     @property
     def label(self) -> str:
-        """The process in the words of the log: "front 4711", "worker NAME"."""
+        """The role and name of the process, for the log: "front 4711", "worker NAME"."""
         return f"{self.child.role} {self._name}"
 
     def kill(self) -> None:
-        """Send SIGKILL if the process is still alive; its pool learns of the exit."""
+        """Send SIGKILL if the process is still alive; its pool detects the exit."""
         self.child.signal(signal.SIGKILL)
 
 

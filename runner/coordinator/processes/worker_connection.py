@@ -6,23 +6,23 @@ from runner.protocol.worker import Ack, encode
 
 
 class WorkerConnection:
-    """What the coordinator knows of its exchange with one worker, wherever the worker's process runs.
+    """The state of the exchange with one worker, on whichever node its process runs.
 
-    It outlives a broken link: a worker that reconnects goes on where it was. Times are on the clock of the
-    event loop, in seconds.
+    The state outlives a broken link: after a reconnect the exchange continues with the next message. Times
+    are on the clock of the event loop, in seconds.
     """
 
     def __init__(self, name: str, node: str, now_mono: float) -> None:
-        #: Identifies this start of the worker; no later worker has the same.
+        #: Names one start of the worker: no other start of any worker has the same name.
         self.name = name
         #: Host name of the machine on which the worker runs.
         self.node = node
-        #: Whether it has ever connected; see `disconnected_mono` for a link that broke since.
+        #: Whether the worker has ever connected; a link that broke since shows in `disconnected_mono`.
         self.is_connected = False
-        #: When the loss of its link was found; None while there is a link.
+        #: When the loss of the link was detected; None while there is a link.
         self.disconnected_mono: float | None = None
         self.last_message_mono = now_mono
-        #: Number of the last message that was applied. Workers number their durable messages from 1.
+        #: Number of the last message that was applied; workers number their durable messages from 1.
         self.last_applied = 0
         #: Number of the last durable message that is not acknowledged yet; None if all are.
         self.pending_ack: int | None = None
@@ -30,7 +30,7 @@ class WorkerConnection:
         self.pending_messages: list[bytes] = []
 
     def record_hello(self, now_mono: float) -> bool:
-        """Record that the worker has connected; return whether it is its first hello."""
+        """Record a hello of the worker; return whether it is the first one."""
         is_first = not self.is_connected
         self.is_connected = True
         self.disconnected_mono = None
@@ -38,7 +38,7 @@ class WorkerConnection:
         return is_first
 
     def take_frame(self) -> list[bytes]:
-        """Return the messages of the next frame, with the acknowledgement that is due, and keep none."""
+        """Return and forget the pending messages, with the pending acknowledgement as the last of them."""
         messages, self.pending_messages = self.pending_messages, []
         if self.pending_ack is not None:
             messages.append(encode(Ack(self.pending_ack)))

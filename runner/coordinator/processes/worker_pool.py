@@ -1,4 +1,4 @@
-"""Effect: the worker and probe processes of this node: starts, messages to and from them, deaths."""
+"""Effect: starts workers and the probe, exchanges messages with them, and replaces those that fail."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ WorkerRole = Literal["worker", "probe"]
 RESTART_PAUSES_S = (0.2, 10.0)
 #: A worker that ran for longer than this is restarted after the shortest pause again.
 STABLE_S = 30.0
-#: A probe that is silent for this long is hung: it is killed and replaced.
+#: A probe that sends nothing for this long hangs: it is killed and replaced.
 PROBE_SILENT_S = 5.0
-#: A worker whose connection is lost reconnects by itself; if it takes longer than this it is replaced.
+#: A worker whose link breaks reconnects by itself; one that takes longer than this is replaced.
 RECONNECT_TIMEOUT_S = 5.0
-#: Time for a worker whose lifeline is cut to spool its unacknowledged messages.
+#: Time for a worker whose lifeline is cut to write its unacknowledged messages to the spool.
 SPOOL_WRITE_S = 0.4
 #: Time for killed workers to exit; one in an uninterruptible system call does not.
 KILL_TIMEOUT_S = 2.0
-#: An acknowledgement is sent with the next frame, or after this delay: the worker needs it no sooner,
-#: and a frame for it alone would wake three threads just when a client is to get its reply.
+#: An acknowledgement is sent with the next frame, or alone after this delay. The worker needs it no sooner,
+#: and a frame of its own would wake three threads while a client waits for its reply.
 ACK_DELAY_S = 0.005
-#: All bad frames are counted, but only one in this interval is logged.
+#: Of the bad frames, which are all counted, at most one in this interval is logged.
 BAD_FRAME_LOG_S = 1.0
 
 
 class WorkerListener(Protocol):
-    """Handles messages of workers, and their connections and deaths."""
+    """Handler of the connections, messages and exits of workers."""
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """Called when a worker has connected."""
+        """Called with the first hello of a worker."""
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """Called when a worker has reconnected."""
+        """Called with each later hello: the link broke and was restored."""
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
-        """Called with the messages of a frame."""
+        """Called with the encoded messages of one frame, in order."""
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """Called when the process of a worker has ended."""
+        """Called when the process of a worker has exited; `why` is the exit status in words."""
 
 
 class WorkerHandle:
     """One worker or probe, from its start to its exit: the connection to it and its process.
 
-    Code outside of this package ends it by `kill` and has no other use of the process, which will be absent
-    for a worker of another node.
+    Code outside of this package ends a worker by `kill` and does not touch `process`: a worker on another
+    node would have none here.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class WorkerHandle:
 
     @property
     def name(self) -> str:
-        """The name of its connection, unique among all workers of all starts."""
+        """The name of the connection, unique among all starts of all workers."""
         return self.connection.name
 
     @property
@@ -88,11 +88,11 @@ class WorkerHandle:
 
     @property
     def is_connected(self) -> bool:
-        """Whether it has connected; True also while a link that broke is restored."""
+        """Whether the worker has ever connected; True also while its link is broken."""
         return self.connection.is_connected
 
     def kill(self) -> None:
-        """Kill the process; its executors end with it, and the pool replaces it."""
+        """Kill the worker: its executors end with it, and the pool replaces it."""
         self.process.kill()
 
 
@@ -139,7 +139,10 @@ class _WorkerSlot:
 
 
 class WorkerPool:
-    """All processes that use the worker protocol with this coordinator."""
+    """All processes that use the worker protocol with this coordinator: workers and the probe.
+
+    Messages go out in frames: `post` queues them, `flush` sends one frame per worker.
+    """
 
     def __init__(
         self,
@@ -153,12 +156,12 @@ class WorkerPool:
     ) -> None:
         self._endpoint = f"ipc://{runtime}/workers.sock"
         self._epoch = epoch
-        #: Prefix of every worker's name; processes of this data folder are known by it.
+        #: Prefix of every worker's name, by which processes of this data folder are recognised.
         self._marker = marker
         self._worker_config = worker_config
         self._probe_config = probe_config
         self._listener = listener
-        #: Every worker of this start presents it first.
+        #: Presented by every worker in its first frame; new at each start of the coordinator.
         self.token = secrets.token_hex(16)
         #: Workers and the probe by name, as long as their processes run.
         self.workers: dict[str, WorkerHandle] = {}
@@ -178,7 +181,7 @@ class WorkerPool:
         )
 
     def open(self) -> None:
-        """Bind the socket for workers."""
+        """Bind the socket to which workers connect."""
         self.router.open()
 
     def start_worker(self, device: Device) -> None:
@@ -194,7 +197,7 @@ class WorkerPool:
         self._children.start(slot)
 
     def start_cpu_workers(self, devices: Iterable[Device]) -> None:
-        """Start the workers of cpu devices; the others start with the server."""
+        """Start the worker of each cpu device that has none; those of GPUs start with the server."""
         for device in devices:
             if device.kind == "cpu":
                 self.start_worker(device)
@@ -232,18 +235,20 @@ class WorkerPool:
             if self.workers.get(worker.name) is not worker or self.router.send(worker.name, messages):
                 continue
             if self.router.is_disconnected(worker.name):
-                # When it reconnects, its hello shows what it missed.
+                # After a reconnect the hello shows which messages the worker missed.
                 if worker.connection.disconnected_mono is None:
                     log.warning("%s is disconnected", worker.name)
                     worker.connection.disconnected_mono = asyncio.get_running_loop().time()
             else:
-                # Its exit shows on the pidfd; a living worker that does not read is stuck.
+                # An exit would show on the pidfd, so the process lives and does not read: it is stuck.
                 log.warning("worker %s takes no messages: it is replaced", worker.name)
                 worker.kill()
 
     def replace_silent(self, now_mono: float) -> None:
-        """Kill workers that do not reconnect in time, and a probe that is silent: NVML hangs when a GPU is
-        faulty."""
+        """Kill each worker that did not reconnect in time, and the probe if it has been silent for too long.
+
+        A probe falls silent because NVML hangs when a GPU is faulty.
+        """
         for worker in list(self.workers.values()):
             disconnected_mono = worker.connection.disconnected_mono
             if disconnected_mono is not None and now_mono - disconnected_mono > RECONNECT_TIMEOUT_S:
@@ -254,24 +259,24 @@ class WorkerPool:
             if worker.role == "probe" and worker.is_connected:
                 silent_s = now_mono - worker.connection.last_message_mono
                 if silent_s > PROBE_SILENT_S and not worker.is_killed_as_hung:
-                    # Once: a probe that hangs in the driver may not die of it, and no second one is started.
+                    # Once: a probe that hangs in the driver may survive SIGKILL, and is not replaced then.
                     worker.is_killed_as_hung = True
                     log.error("the probe has been silent for %.1f s: it is replaced", silent_s)
                     worker.kill()
 
     def kill_all(self) -> None:
-        """SIGKILL all workers and the probe; their executors end with them."""
+        """Kill all workers and the probe; the executors end with their workers."""
         self._children.kill_all()
 
     async def close(self, timeout_s: float) -> None:
-        """Tell all to stop, kill those still running after `timeout_s`, and return when all have ended."""
+        """Request every process to stop; kill those that still run after `timeout_s`; wait for all exits."""
         self._children.stop_restarts()
         for worker in list(self.workers.values()):
             self.post(worker, encode(Stop()))
         self.flush()
         if not await self._children.wait_all_exited(timeout_s):
-            # They wait for the acknowledgement of their last messages. Without a coordinator they write these
-            # messages to the spool.
+            # The workers wait for the acknowledgement of their last messages. Once they take the coordinator
+            # as gone, they write these messages to the spool.
             self._children.cut_lifelines()
             if not await self._children.wait_all_exited(SPOOL_WRITE_S):
                 await self._children.kill_and_wait(KILL_TIMEOUT_S)
@@ -294,7 +299,7 @@ class WorkerPool:
     def _on_lost(self, worker: WorkerHandle, status: int) -> None:
         del self.workers[worker.name]
         self.router.forget_peer(worker.name)
-        # Processes that it left in sessions of their own are known by the marker in their environment.
+        # Descendants in sessions of their own outlive the worker; the marker in their environment shows them.
         kill_marked(f"{worker.name}/")
         self._listener.on_worker_lost(worker, describe_exit(status))
 
@@ -307,7 +312,7 @@ class WorkerPool:
     def _on_hello(self, name: str, hello: Hello) -> None:
         worker = self.workers.get(name)
         if worker is None or worker.pid != hello.pid:
-            self._on_bad_frame(f"a hello of unknown {name!r}")
+            self._on_bad_frame(f"a hello of an unknown worker, {name!r}")
             return
         if worker.connection.record_hello(asyncio.get_running_loop().time()):
             self._listener.on_worker_connected(worker, hello)
@@ -317,7 +322,7 @@ class WorkerPool:
     def _on_frame(self, name: str, messages: list[bytes]) -> None:
         worker = self.workers.get(name)
         if worker is None:
-            self._on_bad_frame(f"a frame of unknown {name!r}")
+            self._on_bad_frame(f"a frame of an unknown worker, {name!r}")
             return
         worker.connection.last_message_mono = asyncio.get_running_loop().time()
         self._listener.on_messages(worker, messages)
@@ -327,4 +332,4 @@ class WorkerPool:
         now = asyncio.get_running_loop().time()
         if now >= self._next_bad_log_at:
             self._next_bad_log_at = now + BAD_FRAME_LOG_S
-            log.warning("a frame was dropped (%d so far): %s", self.bad_frames, why)
+            log.warning("dropped a bad frame (%d so far): %s", self.bad_frames, why)

@@ -1,4 +1,4 @@
-"""Effect: callbacks that wait until a commit is durable, and which of them a failure is reported to."""
+"""Effect: the callbacks that wait for a commit: when each is called, and with which result."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DurabilityCallback = Callable[[StoreUnavailable | None], None]
 class CommitWaiters:
     """Callbacks of the commit under way and of the next one, in the order in which they were added.
 
-    A patient callback waits until its writes are durable, however long that takes; the others are called
-    with a failure as soon as there is one.
+    A patient callback waits until its writes are durable, however long that takes. The others are called with
+    the first failure. A callback that raises is logged and does not keep the others from being called.
     """
 
     def __init__(self) -> None:
@@ -29,27 +29,28 @@ class CommitWaiters:
         return bool(self._next)
 
     def add(self, callback: DurabilityCallback, *, is_patient: bool) -> None:
-        """Call after the next commit."""
+        """Call `callback` after the next commit."""
         self._next.append((callback, is_patient))
 
     def start_commit(self) -> None:
-        """The next commit starts: callbacks added from now on wait for the one after it."""
+        """Record the start of the next commit: callbacks added from now on wait for the one after it."""
         self._under_way, self._next = self._next, []
 
     def finish_commit(self) -> None:
-        """The commit is durable."""
+        """Call the callbacks of the commit under way, which is durable."""
         done, self._under_way = self._under_way, []
         for callback, _ in done:
             _run_callback(callback, None)
 
     def abort_commit(self, failure: StoreUnavailable) -> None:
-        """The commit was refused; its rows go into the next one."""
+        """Report that the commit under way was refused; patient callbacks wait for the next commit, which
+        repeats its rows."""
         self._next = self._under_way + self._next
         self._under_way = []
         self.report_failure(failure)
 
     def report_failure(self, failure: StoreUnavailable) -> None:
-        """Call all but the patient ones with a failure; they wait no longer."""
+        """Call and remove all callbacks that are not patient, of both commits."""
         waiting = self._under_way + self._next
         self._under_way = [entry for entry in self._under_way if entry[1]]
         self._next = [entry for entry in self._next if entry[1]]
@@ -62,5 +63,5 @@ def _run_callback(callback: DurabilityCallback, failure: StoreUnavailable | None
     try:
         callback(failure)
     except Exception:
-        # The loop's boundary: the callbacks behind this one wait for the same commit.
+        # A boundary of errors: the callbacks behind this one wait for the same commit.
         log.exception("a durability callback failed")

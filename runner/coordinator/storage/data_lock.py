@@ -12,19 +12,24 @@ from runner.errors import RefusedStart
 
 
 class LockHolder(msgspec.Struct):
-    """The content of the lock file, for people and programs."""
+    """The holder of a data folder: the content of the lock file, as JSON.
+
+    Only `pid` is known at first; the others follow once the server listens and has taken its epoch.
+    """
 
     pid: int
+    #: Address of the server.
     url: str = ""
+    #: Folder of its sockets.
     runtime: str = ""
     epoch: int = 0
 
 
 class DataLock:
-    """flock on DATA/lock. The kernel releases it when the process ends, however it ends.
+    """An flock on DATA/lock, which the kernel releases at the end of the process, whatever ends it.
 
-    If the file is deleted by hand, a second coordinator may start: the store's epoch is the fence that
-    stops the first one.
+    If the file is deleted by hand, a second coordinator can start. The epoch of the store then fences the
+    first one.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -32,7 +37,7 @@ class DataLock:
         self._fd = -1
 
     def acquire(self) -> LockHolder | None:
-        """Acquire the lock; return the previous holder if it ended without releasing it.
+        """Acquire the lock and return the previous holder, if that ended without a release.
 
         Raises:
             RefusedStart: another process holds it; the message names the holder.
@@ -59,7 +64,7 @@ class DataLock:
         os.pwrite(self._fd, document, 0)
 
     def release(self) -> None:
-        """Release the lock; the file stays, so that no process locks a name that is about to vanish."""
+        """Release the lock; the file stays: a process that has opened it must not lock a removed file."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)
@@ -67,7 +72,7 @@ class DataLock:
 
 
 def read_holder(data_dir: Path) -> LockHolder | None:
-    """The current holder of the folder; pid 0 if it is not known, None if there is none."""
+    """Return the current holder of the folder: None if there is none, pid 0 if the file does not name it."""
     try:
         fd = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Effect: group commit: gathers changes, writes them in one transaction, then calls the waiting callbacks."""
+"""Effect: group commit: gathers changes, writes them in one transaction, then calls the callbacks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from runner.stores.store import WriteBatch
 
 log = logging.getLogger(__name__)
 
-#: Changes that no callback waits for are gathered for this time; measured to need 7 times fewer commits.
+#: Changes without an urgent callback are gathered for this time. Measured: a seventh of the commits.
 GATHER_WINDOW_S = 0.005
-#: While the store refuses writes, they are tried again after this time.
+#: Time between two tries to write while the store refuses writes.
 WRITE_RETRY_S = 0.25
-#: A commit that takes longer is reported to its waiters, in time for a reply within 2 s.
+#: A commit that takes longer is reported to its callbacks, early enough for a reply within 2 s.
 SLOW_COMMIT_S = 1.5
-#: A large batch may take longer: a store that writes less than this in a second has a problem.
+#: A large batch is allowed more time: as much as a store needs that writes at these rates.
 ROWS_PER_S_MIN = 5_000
 BYTES_PER_S_MIN = 20_000_000
 
@@ -34,15 +34,21 @@ class Committer(Protocol):
     """Commits batches to the store."""
 
     async def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """Commit a batch. Raises StoreUnavailable if nothing of it was written."""
+        """Commit a batch; return once it is durable.
+
+        Raises:
+            StoreUnavailable: nothing of the batch was written, or that is unknown.
+            Fenced: a later coordinator has taken over.
+        """
 
 
 class Journal:
     """The only way to write to the store.
 
-    All changes between two commits go into the next one, which takes each job's state as it is when the
-    commit starts: the insert and the end of a short job are one row. Callbacks of `call_when_durable` run
-    after the commit that holds all changes made before them, in order.
+    All changes between two commits go into the next one, which writes the state that each job has when the
+    commit starts: the insert and the end of a short job are one row. Callbacks of `call_when_durable` run,
+    in order, after the commit that holds all changes made before the call. A refused batch is kept and
+    written again, merged with later changes.
     """
 
     def __init__(
@@ -68,14 +74,14 @@ class Journal:
         self._committing_first_seq: dict[int, int] = {}
         self._is_committing = False
         self._is_closed = False
-        #: The next commit was requested to be soon.
+        #: Whether `commit_soon` was called since the last commit began.
         self._is_commit_requested = False
-        #: A commit starts at the end of this iteration.
+        #: Whether a commit starts at the end of this iteration.
         self._is_start_scheduled = False
         self._timer: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        #: Why writes are refused now; None if they are not.
+        #: Why the store refuses writes now; None while it takes them.
         self.failure: StoreUnavailable | None = None
 
     def insert(self, job: Job, input_: bytes) -> None:
@@ -115,17 +121,18 @@ class Journal:
         self._schedule_commit()
 
     def withdraw(self, job: Job) -> None:
-        """Take back an insert that was refused; the job was never accepted."""
+        """Withdraw the insert of a job that was refused; the job was never accepted."""
         self._pending.withdraw(job)
         self._schedule_commit()
 
     def call_when_durable(
         self, callback: DurabilityCallback, *, is_urgent: bool = True, is_patient: bool = False
     ) -> None:
-        """Call after the commit of all changes made until now: with None, or the reason of the failure.
+        """Call `callback` once all changes made until now are durable: with None, or with a failure.
 
-        While the store refuses writes or a commit is late, callbacks get the failure at once and the writes
-        are kept; an `is_patient` callback waits until they are durable and never gets a failure.
+        While the store refuses writes or a commit is late, callbacks get the failure at once, and the writes
+        are kept. A callback with `is_patient` waits until they are durable and never gets a failure. Without
+        `is_urgent` the commit may wait for more changes, for `GATHER_WINDOW_S`.
         """
         if self.failure is not None and not is_patient:
             callback(self.failure)
@@ -166,11 +173,11 @@ class Journal:
         await done
 
     def is_written(self, job: Job) -> bool:
-        """Whether all changes of the job are written; for callbacks of a commit."""
+        """Return whether all changes of the job are written; for callbacks of a commit."""
         return not self._pending.contains(job)
 
     def durable_seq(self, job: Job) -> int:
-        """The sequence number of the job's last event that is durable."""
+        """Return the sequence number of the job's last durable event, 0 if none is."""
         if job.number in self._committing_first_seq:
             return self._committing_first_seq[job.number] - 1
         first_seq = self._pending.first_event_seq(job)
@@ -211,7 +218,7 @@ class Journal:
         self._waiters.start_commit()
         batch, events = self._pending.take_batch() if self._pending.has_rows() else (None, [])
         self._committing_first_seq = {job.number: new[0].seq for job, new in events}
-        # The loop's own clock does not advance during an iteration, and counts whole milliseconds.
+        # The clock of the loop does not advance during an iteration, and counts whole milliseconds.
         started_mono = time.monotonic()
         failure = None if batch is None else await self._write(batch)
         self._is_committing = False
@@ -234,7 +241,7 @@ class Journal:
             self._schedule_commit()
 
     async def _write(self, batch: WriteBatch) -> StoreUnavailable | None:
-        """Commit the batch; return the reason of a failure."""
+        """Commit the batch; return the failure, or None when the batch is durable."""
         self._slow_commit_timer = asyncio.get_running_loop().call_later(
             self._slow_commit_s, self._allow_for_size, batch
         )
@@ -247,8 +254,8 @@ class Journal:
         except StoreUnavailable as refused:
             return refused
         except Exception as error:
-            # The batch must not be dropped: it would be lost, and its waiters would wait for ever.
-            log.exception("a commit failed in a way that nobody foresaw")
+            # The batch must not be dropped: its changes would be lost, and its callbacks never called.
+            log.exception("a commit failed with an unexpected error")
             return StoreUnavailable(f"a commit failed: {error!r}; see the server's log")
         finally:
             self._slow_commit_timer.cancel()
@@ -262,7 +269,7 @@ class Journal:
         self._slow_commit_timer = asyncio.get_running_loop().call_later(allowed_s, self._report_slow_commit)
 
     def _report_slow_commit(self) -> None:
-        """Report a late commit to the waiters that are not patient. The commit itself goes on."""
+        """Report a late commit to the callbacks that are not patient; the commit itself continues."""
         failure = StoreUnavailable("the store takes too long to write (locked, or its disk is stuck)")
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
@@ -270,7 +277,7 @@ class Journal:
         self._waiters.report_failure(self.failure)
 
     def _on_refused(self, batch: WriteBatch | None, events: EventsByJob, failure: StoreUnavailable) -> None:
-        """Restore the batch, report the failure to its waiters, and try again later."""
+        """Restore the batch, report the failure to its callbacks, and schedule another try."""
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
         self.failure = failure

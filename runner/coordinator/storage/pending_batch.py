@@ -1,4 +1,4 @@
-"""Pure: changes since the last commit, gathered until the next commit takes them as one batch."""
+"""Pure: the changes since the last commit, which the next commit takes as one batch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.stores.store import EventChunk, WriteBatch
 
-#: The events of a job in one commit are split into rows of about this size if there are more than a few: a
-#: reader of one page of a long log reads whole rows.
+#: The events of a job in one commit are split into rows of about this size, as a reader of one page of a long
+#: log reads whole rows. Up to `SINGLE_ROW_EVENTS_MAX` events stay in one row.
 EVENT_ROW_BYTES = 64 * 1024
 SINGLE_ROW_EVENTS_MAX = 32
 
@@ -22,8 +22,11 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class PendingBatch:
-    """Rows of the next commit. A job is written in the state it has when the batch is taken, so the insert
-    and the end of a short job are one row."""
+    """The rows of the next commit.
+
+    A job is written in the state that it has when the batch is taken, so that the insert and the end of a
+    short job are one row.
+    """
 
     def __init__(self) -> None:
         self._inserts: dict[int, tuple[Job, bytes]] = {}
@@ -39,12 +42,12 @@ class PendingBatch:
         self._inserts[job.number] = (job, input_)
 
     def update(self, job: Job) -> None:
-        """Write the job's state; its insert does that already where it is pending too."""
+        """Write the state of the job, unless its pending insert writes that state too."""
         if job.number not in self._inserts:
             self._updates[job.number] = job
 
     def add_output(self, job: Job, output: bytes) -> None:
-        """Add the result of a job, a JSON text."""
+        """Add the output of a job, a JSON text."""
         self._outputs.append((job.number, output))
         self.update(job)
 
@@ -69,10 +72,10 @@ class PendingBatch:
         self._deletes.append(job.number)
 
     def withdraw(self, job: Job) -> None:
-        """Take back an insert that the store refused."""
+        """Withdraw the insert of a job that the store refused."""
         self._inserts.pop(job.number, None)
         self._events.pop(job.number, None)
-        # A commit that is late may still write it, and the outcome of a writer that died is unknown.
+        # A late commit may still write the job, and the outcome of a writer that died is unknown.
         self.delete(job)
 
     def set_value(self, name: str, value: bytes | None) -> None:
@@ -80,23 +83,26 @@ class PendingBatch:
         self._values[name] = value
 
     def contains(self, job: Job) -> bool:
-        """Whether the job's state is still to be written."""
+        """Return whether the state of the job is still to be written."""
         return job.number in self._inserts or job.number in self._updates
 
     def first_event_seq(self, job: Job) -> int | None:
-        """The sequence number of the job's first event in the batch; None where it has none."""
+        """Return the sequence number of the job's first event in the batch, None without one."""
         entry = self._events.get(job.number)
         return None if entry is None else entry[1][0].seq
 
     def has_rows(self) -> bool:
-        """Whether there is anything to commit."""
+        """Return whether there is any change to commit."""
         return bool(
             self._inserts or self._updates or self._events or self._trims or self._deletes or self._values
         )
 
     def take_batch(self) -> tuple[WriteBatch, EventsByJob]:
-        """The rows gathered until now; the next batch starts empty. Jobs have the state they have now: the
-        committer encodes before it waits."""
+        """Return and forget the rows gathered until now, and the new events for their readers.
+
+        The batch holds the live jobs themselves. The committer must encode them before it awaits anything, as
+        their state changes.
+        """
         events = list(self._events.values())
         batch = WriteBatch(
             inserts=list(self._inserts.values()),
@@ -115,7 +121,7 @@ class PendingBatch:
         return batch, events
 
     def restore_batch(self, batch: WriteBatch, events: EventsByJob) -> None:
-        """Merge a batch that the store refused under what has been gathered since it was taken."""
+        """Merge a refused batch with the changes gathered since; the later change of a row wins."""
         self._inserts = {job.number: (job, input_) for job, input_ in batch.inserts} | self._inserts
         self._updates = {
             job.number: job for job in batch.updates if job.number not in self._inserts
@@ -130,7 +136,7 @@ class PendingBatch:
 
 
 def _split_into_rows(entries: EventsByJob) -> Iterator[tuple[Job, list[Event]]]:
-    """The events of each job, cut into rows."""
+    """Split the events of each job into rows."""
     for job, new in entries:
         if len(new) <= SINGLE_ROW_EVENTS_MAX:
             yield job, new

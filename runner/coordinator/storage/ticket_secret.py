@@ -13,27 +13,33 @@ SECRET_BYTES = 32
 
 
 def load_or_create_secret(data_dir: Path) -> bytes:
-    """Random bytes, created at the folder's first start. The caller holds the folder's lock.
+    """Return the secret of the folder, `SECRET_BYTES` random bytes; create it at the first start.
+
+    The caller holds the lock of the folder.
 
     Raises:
-        RefusedStart: they can't be read or stored.
+        RefusedStart: the secret can't be read or stored.
     """
     path = data_dir / "secret"
     try:
         stored = path.read_bytes() if path.exists() else b""
-        # Another length: a full disk or a power cut left a part of it.
+        # A file of another length is a part of a secret, left by a full disk or a power cut.
         return stored if len(stored) == SECRET_BYTES else _create_secret(path)
     except OSError as error:
         raise RefusedStart(f"{path} can't be read or written: {error.strerror}") from error
 
 
 def ticket_key(secret: bytes, token_sha256: bytes) -> bytes:
-    """Derive the key of tickets: a new token invalidates the tickets of the old one, and a weak token can't
-    be found from a ticket by trying."""
+    """Return the key that signs tickets, derived from the folder's secret and the hash of the token.
+
+    A new token thereby invalidates the tickets of the old one, and the secret keeps a weak token from being
+    found by trying tokens against a ticket.
+    """
     return hmac.digest(secret, b"ticket" + token_sha256, "sha256")
 
 
 def _create_secret(path: Path) -> bytes:
+    """Write a new secret under another name and rename it, so that no reader gets a part of it."""
     secret = secrets.token_bytes(SECRET_BYTES)
     temporary = path.with_name("secret.new")
     temporary.unlink(missing_ok=True)

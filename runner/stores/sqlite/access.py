@@ -1,4 +1,4 @@
-"""Effect: the coordinator's access to its store: a writer process commits, threads of its own read."""
+"""Effect: access of an event loop to the store: a writer process commits, threads of this one read."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ from runner.stores.url import sqlite_path
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: Requested size of the send buffer to the writer.
 _SEND_BUFFER_BYTES = 1024 * 1024
-#: Longest wait for the writer to exit, as it may be copying its log into the file.
+#: Longest wait for the writer to exit: it may be copying its write-ahead log into the file.
 _EXIT_WAIT_S = 10.0
-#: First and longest pause before another start, after a writer that answered nothing.
+#: Shortest and longest pause before another start, after a writer that answered nothing.
 _RESTART_PAUSES_S = (0.2, 5.0)
 
 
 class StoreAccess(Protocol):
-    """A store as used by a coordinator's event loop; errors are those of `Store`."""
+    """A store as the event loop of a coordinator uses it; errors are those of `Store`."""
 
     kind: Literal["sqlite", "memory"]
     #: Set while the writer process has died unexpectedly; later commits start another one.
@@ -62,23 +63,22 @@ class StoreAccess(Protocol):
         while the commit waits, are not written.
 
         Raises:
-            StoreUnavailable: nothing of the batch is stored; or the writer died (`writer_died` is set),
-                and
-                the outcome is unknown until the next start. While no writer can be started, later
-                commits try again, with pauses between the starts.
+            StoreUnavailable: nothing of the batch is stored; or the writer died (`writer_died` is set), and
+                whether the batch is stored stays unknown until the next start. While no writer can be
+                started, later commits try again, with pauses between the starts.
         """
 
     async def run_read(self, read: Callable[[Store], T]) -> T:
         """Run `read` on a reading store and return its result.
 
-        It must not keep the store, nor return an iterator that still reads.
+        `read` runs in another thread. It must not keep the store, nor return an iterator that still reads.
         """
 
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
-        """Run a read that jobs need to start: it does not wait for a `run_read`, which may take long."""
+        """Run a read that jobs need to start, without waiting for a `run_read`, which may take long."""
 
     def describe(self) -> str:
-        """Return one line for the log."""
+        """Return the kind and the place of the store, for the log."""
 
     async def close(self) -> None:
         """Finish pending requests and stop the writer process."""
@@ -87,7 +87,7 @@ class StoreAccess(Protocol):
 async def open_store(url: str | None, data_dir: Path) -> StoreAccess:
     """Return the store that `url` names; without one, the SQLite file `runner.db` in the data folder.
 
-    Must be called from the main thread (it starts a child, see `child.start_child`).
+    Must be called from the main thread, as it starts a child (see `start_child`).
 
     Raises:
         RefusedStart: the URL does not name a supported store.
@@ -101,7 +101,7 @@ async def open_store(url: str | None, data_dir: Path) -> StoreAccess:
 
 
 class MemoryAccess:
-    """Runs all calls at once on the loop."""
+    """A `StoreAccess` to a store in memory: every call runs at once, on the event loop."""
 
     kind: Literal["sqlite", "memory"] = "memory"
 
@@ -139,7 +139,10 @@ class MemoryAccess:
 
 
 class SqliteAccess:
-    """A writer process behind a stream, and reading connections in threads of their own."""
+    """A `StoreAccess` to a SQLite file: a writer process, and two reading connections, each in a thread.
+
+    A writer that dies is replaced at the next request, after a pause if it had answered nothing.
+    """
 
     kind: Literal["sqlite", "memory"] = "sqlite"
 
@@ -151,8 +154,7 @@ class SqliteAccess:
         self._urgent_read_connection = _ReadConnection(path, "store-fetcher")
         self._child: child_processes.Child | None = None
         self._writer_connection: _WriterConnection | None = None
-        #: Held while a request is sent, since the writer may have to be replaced first: requests keep their
-        #: order.
+        #: Held while a request is sent, so that requests keep their order while a writer is replaced.
         self._send_lock = asyncio.Lock()
         self._backoff = RestartBackoff(first_pause_s=_RESTART_PAUSES_S[0], max_pause_s=_RESTART_PAUSES_S[1])
         self._is_open = False
@@ -187,18 +189,18 @@ class SqliteAccess:
         """
         loop = asyncio.get_running_loop()
         if self._backoff.is_pausing(loop.time()):
-            raise StoreUnavailable("the store's writer process has ended and is started again soon")
+            raise StoreUnavailable("the store's writer process has ended and will be restarted soon")
         if self._child is not None:
-            log.error("the store's writer process has ended: another one is started")
+            log.error("the store's writer process has ended and is restarted")
             await _wait_for_exit(self._child)
         self._writer_connection = self._child = None
         self._backoff.begin_pause(loop.time())
-        # Cleared before the start: a new writer may die at once.
+        # Cleared before the start, as a new writer may die at once.
         self.writer_died.clear()
         try:
             await self._start_writer()
         except OSError as error:
-            # Out of descriptors, processes or memory, which may be temporary.
+            # Descriptors, processes or memory have run out, which may be temporary.
             log.error("the store's writer process cannot be started: %s", error)
             raise StoreUnavailable(f"the store's writer process cannot be started: {error}") from error
         finally:
@@ -231,24 +233,25 @@ class SqliteAccess:
 
     async def close(self) -> None:
         """See `StoreAccess.close`."""
-        # Waits for a writer that is being replaced; later commits are refused.
+        # The lock waits for a replacement under way; later commits are refused.
         async with self._send_lock:
             if not self._is_open:
                 return
             self._is_open = False
-            # The reading connections first: the last one to close copies the log, which must be the writer's.
+            # The reading connections first: the last connection to close copies the log into the file, which
+            # must be the writer's.
             await self._read_connection.close()
             await self._urgent_read_connection.close()
             if self._writer_connection is not None:
                 self._writer_connection.close()
-            # None while it can't be started again.
+            # None while no writer can be started.
             if self._child is not None:
                 await _wait_for_exit(self._child)
             self._writer_connection = self._child = None
 
     async def _send_request(self, request: Request) -> int:
-        # Encoded before any await: a batch holds live jobs, which change while a writer is replaced. Written
-        # later, a job could be stored as ended without the output and events of the next batch.
+        # Encoded before any await: a batch holds live jobs, which change while a writer is replaced. Encoded
+        # later, a job could be stored as ended without its output and events, which are in the next batch.
         frame = encode_frame(request)
         async with self._send_lock:
             if self._is_open and self.writer_died.is_set():
@@ -262,7 +265,7 @@ class SqliteAccess:
 
 
 class _ReadConnection:
-    """A reading connection and the thread that owns it."""
+    """A reading connection to the file, and the one thread that uses it."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._store = SqliteStore(str(path), read_only=True)
@@ -277,7 +280,7 @@ class _ReadConnection:
 
 
 class _WriterConnection(asyncio.Protocol):
-    """The stream to the writer, which answers in the order of the requests."""
+    """The stream to the writer, which replies in the order of the requests."""
 
     def __init__(self, writer_died: asyncio.Event) -> None:
         self._writer_died = writer_died
@@ -287,7 +290,7 @@ class _WriterConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, as uvloop's transports are not asyncio's by class.
+        # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def send_request(self, frame: bytearray) -> asyncio.Future[WriterReply]:
@@ -301,7 +304,7 @@ class _WriterConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for frame in self._buffer.feed(data):
             reply = self._pending_replies.popleft()
-            # A caller that no longer waits (a cancelled task) still has its entry in the queue.
+            # The entry of a cancelled task is still in the queue, and its reply comes too.
             if not reply.done():
                 reply.set_result(reply_decoder.decode(frame))
 

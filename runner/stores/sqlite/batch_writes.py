@@ -12,7 +12,7 @@ from runner.stores.store import WriteBatch
 
 
 def write_batch(connection: SqliteConnection, batch: WriteBatch) -> int:
-    """Write the batch inside a transaction; return how many of its updates were stale.
+    """Write the batch inside the caller's transaction; return the number of its stale updates.
 
     Raises:
         RunnerError: a new job has the number of an existing one.
@@ -35,7 +35,7 @@ def write_batch(connection: SqliteConnection, batch: WriteBatch) -> int:
         sql = "DELETE FROM events WHERE n = ? AND first_seq < ? AND last_seq < ?"
         db.executemany(sql, ((n, seq, seq) for n, seq in batch.trims))
     if batch.deletes:
-        # The highest job number gives the last one assigned; it must outlive its job.
+        # The highest number of a job in the table is the last one assigned. It must outlive its job.
         db.execute(f"UPDATE meta SET value = ({statements.LAST_N}) WHERE name = 'last_n'")
         for table in ("jobs", "inputs", "outputs", "events", "tags"):
             db.executemany(f"DELETE FROM {table} WHERE n = ?", ((n,) for n in batch.deletes))
@@ -48,6 +48,11 @@ def write_batch(connection: SqliteConnection, batch: WriteBatch) -> int:
 
 
 def _insert(connection: SqliteConnection, inserts: Sequence[tuple[Job, bytes]]) -> None:
+    """Insert the jobs with their inputs and tags.
+
+    An insert of a job that is stored already changes its row instead, as a batch of unknown outcome may be
+    written twice; an insert under another job's number changes no row.
+    """
     db = connection.db
     before = db.total_changes()
     db.executemany(statements.INSERT_JOB, [statements.insert_row(job) for job, _ in inserts])
@@ -60,7 +65,10 @@ def _insert(connection: SqliteConnection, inserts: Sequence[tuple[Job, bytes]]) 
 
 
 def _update(connection: SqliteConnection, updates: Sequence[Job]) -> frozenset[int]:
-    """Write the changed jobs; return those that a later attempt (or a delete) has superseded."""
+    """Write the changed jobs; return the numbers of those that a later attempt or a delete has superseded.
+
+    The count of changed rows tells whether there are any, so that the usual case needs no second query.
+    """
     db = connection.db
     before = db.total_changes()
     db.executemany(statements.UPDATE_JOB, [statements.update_row(job) for job in updates])

@@ -6,6 +6,6 @@ from runner.errors import StoreCorrupt
 
 
 def corrupt_file_error(path: str, what: str) -> StoreCorrupt:
-    """Return the error for a damaged file: what is wrong with it, and what to do."""
+    """Return the error for a damaged file, with the damage that was found and the way out."""
     advice = "Put back a copy from a backup, or move the file away to begin without what it holds"
     return StoreCorrupt(f"{path} is damaged ({what}); nothing was changed. {advice}")

@@ -1,4 +1,4 @@
-"""Pure: translates a JobQuery to SQL over the SQLite store's tables."""
+"""Pure: translates a JobQuery to SQL on the tables of the SQLite store."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import msgspec
 
 from runner.jobs.job_query import JobQuery
 
+#: A value that SQLite stores.
 SqlValue = str | int | float | bytes | None
 
-#: A numeric part of an input's path may be a list index or a key; every numeric part doubles the readings
-#: of the path, so only the first few are read both ways, the rest as indices.
+#: A numeric part of an input's path may be an index or a key, so that every numeric part doubles the number
+#: of readings of the path. The first few are read in both ways, the others as indices.
 _AMBIGUOUS_PARTS_MAX = 3
 
 
 def select_numbers(query: JobQuery) -> tuple[str, list[SqlValue]]:
-    """Return SQL and its values for the `n` of matching jobs, at most `query.limit`, in any order.
+    """Return SQL and its values that select the `n` of matching jobs: the first `query.limit` in its order.
 
-    One select per state, joined: each walks the index (state, n) in order and stops at the limit,
-    where `state IN (...)` would collect all jobs of these states before it sorts them.
+    There is one SELECT per state, joined by UNION ALL. Each walks the index (state, n) in order and stops at
+    the limit, whereas `state IN (...)` would collect all jobs of these states before it sorts them.
     """
     order = "DESC" if query.order == "desc" else "ASC"
     where, values = _conditions(query)
     table = "jobs"
     if query.finished_after is not None or query.finished_before is not None:
-        # The planner would walk all jobs by n, as it can't know that few ended within the bounds.
+        # SQLite's planner would walk all jobs by n, as it can't know that few ended within the bounds.
         table = "jobs INDEXED BY jobs_finished"
     selects: list[str] = []
     bound: list[SqlValue] = []
@@ -46,6 +47,7 @@ def _state_alternatives(states: list[str] | None) -> Sequence[str | None]:
 
 
 def _conditions(query: JobQuery) -> tuple[list[str], list[SqlValue]]:
+    """Return the conditions of a query, all but that on the state, and their values in order."""
     where: list[str] = []
     values: list[SqlValue] = []
     lists = (
@@ -81,7 +83,10 @@ def _conditions(query: JobQuery) -> tuple[list[str], list[SqlValue]]:
 
 
 def _input_condition(path: str, wanted: object) -> tuple[str, list[SqlValue]]:
-    """Return a condition on an input; types are strict (`1` is not `true`), lists and objects never match."""
+    """Return the condition that the value at a path of the input equals `wanted`, and its values.
+
+    Types are strict (`1` is not `true`), and lists and objects never match.
+    """
     paths = _json_paths(path)
     if isinstance(wanted, list | dict) or not paths:
         return "0", []
@@ -101,7 +106,7 @@ def _input_condition(path: str, wanted: object) -> tuple[str, list[SqlValue]]:
 
 
 def _json_paths(dotted: str) -> list[str]:
-    """Return the ways to write a dotted path for SQLite; none if SQLite can't quote it."""
+    """Return SQLite's notations of a dotted path, one for each reading; none if SQLite can't quote it."""
     if '"' in dotted or "\\" in dotted:
         return []
     ways: list[tuple[str, ...]] = []

@@ -6,22 +6,23 @@ from typing import NamedTuple
 
 
 class Migration(NamedTuple):
-    """One migration; it runs in one transaction with all others that a file lacks."""
+    """One step of the schema; all steps that a file lacks run in one transaction."""
 
     version: int
     name: str
     statements: tuple[str, ...]
 
 
-#: Written into the file's header, so that another program's file is not mistaken for a store ("Jrun").
+#: Written into the header of the file ("Jrun"), so that no file of another program is taken for a store.
 APPLICATION_ID = 0x4A72756E
 
-#: Created before any migration: it lists those that a file has had.
+#: Created before the first migration: it lists those that a file has had.
 MIGRATIONS_TABLE = """
 CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at REAL NOT NULL
 )"""
 
+#: In order of their versions. A released one is never changed: old and new files would differ.
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         1,
@@ -81,11 +82,11 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE jobs ADD COLUMN vram_bytes INTEGER",
             # The latest first start of a queued job; NULL: any time.
             "ALTER TABLE jobs ADD COLUMN start_by REAL",
-            # The store defines these functions. An ended job gets its values if it is queued again.
+            # `BODY_FUNCTIONS` defines these functions. An ended job gets its values if it is queued again.
             """
             UPDATE jobs SET vram_bytes = job_vram_bytes(body), start_by = job_start_by(body)
                 WHERE state IN ('queued', 'running')""",
-            # All that a start must know of a queued job, so that it reads this index and no row.
+            # It holds every column that a start of the coordinator needs of queued jobs: no row is read.
             """
             CREATE INDEX jobs_queued
                 ON jobs (handler, queue, priority, vram_bytes, n, ready_at, start_by, reason)
@@ -110,12 +111,12 @@ MIGRATIONS: tuple[Migration, ...] = (
         4,
         "jobs are found by their tenants",
         (
-            # A job without a tenant costs nothing here.
+            # A job without a tenant has no entry in this index.
             "ALTER TABLE jobs ADD COLUMN tenant TEXT",
             "CREATE INDEX jobs_tenant ON jobs (tenant, n) WHERE tenant IS NOT NULL",
         ),
     ),
 )
 
-#: Tables in the order in which a bounded check reads them: small and vital ones first.
+#: Tables in the order in which a check with a time limit reads them: small and vital ones first.
 CHECKED_TABLES = ("migrations", "meta", "vals", "jobs", "tags", "outputs", "inputs", "events")

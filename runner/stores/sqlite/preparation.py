@@ -1,4 +1,4 @@
-"""Effect: prepares a SQLite file for the first commit: checks, migrations and a WAL of full length."""
+"""Effect: prepares a SQLite file for the first commit: checks, migrations, and a WAL of full length."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _WAL_FILL_BYTES = 5 * 1024 * 1024
 def prepare(connection: SqliteConnection, *, check_limit_s: float = CHECK_LIMIT_S) -> None:
     """Check the file and migrate it to the newest schema.
 
-    The check stops after a while: it reads small and vital tables first, then as much of the large ones as
-    time allows.
+    The check stops after `check_limit_s`: it reads small and vital tables first, then as much of the large
+    ones as time allows.
 
     Raises:
         RefusedStart: the file is another program's, or a newer version of this one wrote it.
@@ -39,16 +39,17 @@ def prepare(connection: SqliteConnection, *, check_limit_s: float = CHECK_LIMIT_
 
 
 def _check_log(connection: SqliteConnection) -> None:
-    """Refuse a damaged log: SQLite would silently skip commits behind the damage."""
+    """Refuse a damaged log: SQLite would skip the commits behind the damage without an error."""
     log = Path(f"{connection.path}-wal")
-    # Only before the file is opened: closing a file drops this process's locks on it.
+    # Read only before SQLite opens it: closing a file drops all locks that this process has on it.
     text = log.read_bytes() if not connection.is_open and log.exists() else b""
-    # Read twice: a log that still changes, as an older coordinator writes, can't be judged.
+    # Read twice: a log that an older coordinator still writes changes, and then proves nothing.
     if wal_check.is_damaged(text) and log.read_bytes() == text:
         raise corrupt_file_error(str(log), "commits lie behind a frame that is not whole")
 
 
 def _refuse_foreign(connection: SqliteConnection) -> None:
+    """Refuse a file that another program wrote; an empty file becomes a store."""
     owner = connection.db.pragma("application_id")
     if owner == migrations.APPLICATION_ID:
         return
@@ -59,6 +60,7 @@ def _refuse_foreign(connection: SqliteConnection) -> None:
 
 
 def _check_tables(connection: SqliteConnection, limit_s: float) -> None:
+    """Refuse a file with a damaged table, as far as SQLite's quick check gets within the limit."""
     db = connection.db
     with connection.time_limit(limit_s):
         for table in (name for name in migrations.CHECKED_TABLES if db.table_exists("main", name)):
@@ -68,13 +70,14 @@ def _check_tables(connection: SqliteConnection, limit_s: float) -> None:
 
 
 def _migrate(connection: SqliteConnection) -> None:
+    """Run the migrations that the file lacks; refuse one with more than this version knows."""
     db = connection.db
     db.execute(migrations.MIGRATIONS_TABLE)
     (version,) = connection.fetch_row("SELECT coalesce(max(version), 0) FROM migrations", ())
     newest = migrations.MIGRATIONS[-1].version
     if version > newest:
         raise RefusedStart(
-            f"{connection.path} has the form {version} of a newer runner; this one knows forms up to "
+            f"{connection.path} has schema version {version} of a newer runner; this one knows up to "
             f"{newest}: start the newer one, or name another path with --store"
         )
     for name, function in statements.BODY_FUNCTIONS.items():

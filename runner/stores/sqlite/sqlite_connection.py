@@ -1,6 +1,6 @@
-"""Effect: one connection to the SQLite file: opened at first use, its pragmas, locks and transactions.
+"""Effect: one connection to the SQLite file: its opening, pragmas, locks and transactions.
 
-The only module that uses apsw. Errors of SQLite leave it as `RunnerError`, with the path and what to do.
+This is the only module that uses apsw. It raises errors of SQLite as `RunnerError`, with path and cause.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from runner.errors import RunnerError, StoreUnavailable
 from runner.stores.sqlite.corruption import corrupt_file_error
 from runner.stores.sqlite.job_query_sql import SqlValue
 
+#: Longest wait for a lock of another process.
 BUSY_TIMEOUT_S = 5.0
 #: Pause between two tries to lock the file.
 _BUSY_PAUSE_S = 0.02
-#: SQLite checks the time limit after this many of its steps.
+#: Number of SQLite's steps between two checks of the time limit.
 _LIMIT_STEPS = 10_000
 #: Frames in the WAL beyond which it is copied into the file: 4 KiB each. A larger number coalesces more
 #: writes of one page; a smaller one makes each copy (during which no commit runs) shorter.
 CHECKPOINT_PAGES = 1_000
-#: A WAL grown beyond this (by a long reader) is truncated when it is reset.
+#: A WAL that a long read let grow beyond this is truncated when it is reset.
 _WAL_KEEP_BYTES = 64 * 1024 * 1024
 _CACHE_KIB = 16_000
 
 
 class SqliteConnection:
-    """A connection to the file `path`, for one thread; after a close the next use opens it again.
+    """A connection to the file `path`, for one thread; it is opened at the first use, also after a close.
 
     Only a writing connection checkpoints: two connections that commit and checkpoint at the same moment have
     damaged files in past versions of SQLite.
@@ -45,7 +46,11 @@ class SqliteConnection:
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
-        """`pause` waits that many seconds, or returns True: nothing needs the awaited lock any more."""
+        """Make a connection; the file is not opened yet.
+
+        `pause` waits for a number of seconds between two tries to lock the file. It returns True to give up
+        the lock, as nothing needs it any more.
+        """
         self.path = path
         self._read_only = read_only
         self._busy_timeout_s = busy_timeout_s
@@ -61,7 +66,7 @@ class SqliteConnection:
 
     @property
     def db(self) -> apsw.Connection:
-        """Return the open connection; it raises SQLite's errors, see `translate_errors`."""
+        """Return the open connection; it raises errors of SQLite (see `translate_errors`)."""
         if self._connection is None:
             self._connection = self._open()
         return self._connection
@@ -74,7 +79,7 @@ class SqliteConnection:
                 connection.close()
 
     def fetch_row(self, sql: str, values: Sequence[SqlValue]) -> tuple[Any, ...]:
-        """Return the first row of a statement that has one."""
+        """Return the first row of a statement, which must have one."""
         row: tuple[Any, ...] = self.db.execute(sql, values).fetchall()[0]
         return row
 
@@ -85,7 +90,7 @@ class SqliteConnection:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit the writes of the block, or none of them if it raises."""
+        """Commit the writes of the block, or none of them if the block raises."""
         db = self.db
         # IMMEDIATE: a transaction that reads first may be refused at its first write, whatever the timeout.
         db.execute("BEGIN IMMEDIATE")
@@ -99,7 +104,7 @@ class SqliteConnection:
 
     @contextmanager
     def time_limit(self, limit_s: float) -> Iterator[None]:
-        """End the block, without an error, when its statements have taken this long."""
+        """End the block without an error when its statements have taken `limit_s`."""
         deadline_mono = time.monotonic() + limit_s
         self.db.set_progress_handler(lambda: time.monotonic() > deadline_mono, _LIMIT_STEPS)
         try:
@@ -111,7 +116,7 @@ class SqliteConnection:
 
     @contextmanager
     def small_cache(self) -> Iterator[None]:
-        """Keep almost no pages in memory: a large transaction then writes to the WAL before its end."""
+        """Keep almost no pages in memory, so that a large transaction writes to the WAL before its end."""
         self.db.pragma("cache_size", 10)
         try:
             yield
@@ -119,7 +124,7 @@ class SqliteConnection:
             self.db.pragma("cache_size", -_CACHE_KIB)
 
     def checkpoint_if_due(self) -> bool:
-        """Copy the WAL into the file when it has grown long enough; return True if that was tried."""
+        """Copy the WAL into the file if it has `CHECKPOINT_PAGES` or more; return whether that was tried."""
         if self._wal_pages < CHECKPOINT_PAGES:
             return False
         with self.translate_errors("copying its log"):
@@ -145,7 +150,7 @@ class SqliteConnection:
     def _open(self) -> apsw.Connection:
         if self._read_only:
             db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READONLY)
-            # Else the last connection to close would checkpoint, which may be a reading one.
+            # Without this, the last connection to close checkpoints, and that may be a reading one.
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             db.pragma("query_only", True)
         else:
@@ -164,7 +169,7 @@ class SqliteConnection:
         return db
 
     def _wait_for_lock(self, tries: int) -> bool:
-        """Wait briefly for a locked file, or return False to give up."""
+        """Wait before the next try to lock the file; return False to give up."""
         if self._pause is None:
             return False
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Effect: the store in one SQLite file: WAL, synchronous=FULL, one writing connection, several for reads."""
+"""Effect: a store in one SQLite file, with a write-ahead log that is synced at every commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.stores.sqlite.job_query_sql import SqlValue, select_numbers
 from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
 from runner.stores.store import WriteBatch
 
-#: Chunks of events examined in one read.
+#: Number of chunks of events that one read examines.
 _CHUNKS_PER_READ = 512
 
 _jobs_decoder = msgspec.msgpack.Decoder(list[Job])
@@ -26,7 +26,7 @@ _chunks_decoder = msgspec.msgpack.Decoder(list[list[Event]])
 
 
 class SqliteStore:
-    """A `Store` in the file `path`; opened at first use, in the thread that uses it.
+    """A `Store` in the file `path`, which is opened at the first use, in the thread that uses it.
 
     With `read_only` it serves reads only, and needs a file that a writing store has prepared by `take_epoch`.
     """
@@ -40,8 +40,9 @@ class SqliteStore:
         check_limit_s: float = preparation.CHECK_LIMIT_S,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
-        """`pause` waits that many seconds, or returns True: nothing needs the awaited lock any more."""
+        """See `SqliteConnection` for `busy_timeout_s` and `pause`, `prepare` for `check_limit_s`."""
         self.path = path
+        #: Number of updates dropped because a later attempt was stored already.
         self.stale_updates = 0
         self._check_limit_s = check_limit_s
         self._connection = SqliteConnection(
@@ -65,7 +66,7 @@ class SqliteStore:
                 return connection.fetch_meta("epoch")
 
     def commit(self, epoch: int, batch: WriteBatch) -> None:
-        """See `Store.commit`. A batch whose outcome was unknown may be committed again."""
+        """See `Store.commit`. A batch of unknown outcome may be committed again."""
         connection = self._connection
         with connection.translate_errors("writing to it"), connection.transaction():
             current = connection.fetch_meta("epoch")
@@ -75,9 +76,9 @@ class SqliteStore:
             self.stale_updates += batch_writes.write_batch(connection, batch)
 
     def checkpoint_if_due(self) -> bool:
-        """Copy the WAL into the file when it has grown long enough; return True if that was tried.
+        """Copy the WAL into the file if it has grown long enough; return whether that was tried.
 
-        Called by the owner of the writing connection after it has answered pending commits.
+        The writer calls this after it has answered the pending commits, which would wait for it otherwise.
         """
         return self._connection.checkpoint_if_due()
 

@@ -1,4 +1,4 @@
-"""Pure: the statements of the SQLite store, and the conversion of its rows."""
+"""Pure: the SQL statements of the SQLite store, and the conversion of its rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from runner.stores.store import EventChunk
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
+#: Length of the pieces in which a list of numbers is parsed.
 _LIST_PART_CHARS = 256 * 1024
 
+#: A batch of unknown outcome may be committed twice: the second insert of a job updates its row, unless the
+#: number belongs to another job or a later attempt is stored.
 INSERT_JOB = """
 INSERT INTO jobs
     (n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at,
@@ -27,48 +30,53 @@ ON CONFLICT (n) DO UPDATE SET
     vram_bytes = excluded.vram_bytes, traits = excluded.traits, start_by = excluded.start_by,
     body = excluded.body
 WHERE jobs.id = excluded.id AND jobs.attempt <= excluded.attempt"""
+#: Changes no row if a later attempt is stored: the update is stale.
 UPDATE_JOB = """
 UPDATE jobs SET
     queue = ?, priority = ?, state = ?, reason = ?, attempt = ?, ready_at = ?, finished_at = ?,
     vram_bytes = ?, traits = ?, start_by = ?, body = ?
 WHERE n = ? AND attempt <= ?"""
-#: Stored separately only after deletes: one more table to write would be one more page in every commit.
+#: The highest job number ever assigned. `meta` has it only since the last delete: to write it at each insert
+#: would be one more page in every commit.
 LAST_N = "SELECT max(value, coalesce((SELECT max(n) FROM jobs), 0)) FROM meta WHERE name = 'last_n'"
-# CAST keeps bytes as bytes here: no decoding, and no payload can fail a batch.
+#: SQLite casts payloads, which are bound as bytes: Python decodes nothing, so no payload can fail a batch.
 INSERT_INPUT = "INSERT OR REPLACE INTO inputs (n, body) VALUES (?, CAST(? AS TEXT))"
 INSERT_OUTPUT = "INSERT OR REPLACE INTO outputs (n, body) VALUES (?, CAST(? AS TEXT))"
 INSERT_EVENTS = "INSERT OR REPLACE INTO events (n, first_seq, last_seq, body) VALUES (?, ?, ?, ?)"
+#: The input or output of one job.
 PAYLOAD = {
     "input": "SELECT CAST(body AS BLOB) FROM inputs WHERE n = ?",
     "output": "SELECT CAST(body AS BLOB) FROM outputs WHERE n = ?",
 }
 
-#: SQL functions that migrations use on bodies.
+#: SQL functions by which migrations fill new columns from the body of a job.
 BODY_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "job_vram_bytes": lambda body: _job_decoder.decode(body).terms.vram_bytes,
     "job_traits": lambda body: traits_text(_job_decoder.decode(body)),
     "job_start_by": lambda body: _job_decoder.decode(body).start_by,
 }
 
-# Each step of a statement takes the interpreter's lock again, which beside a busy loop costs up to
-# 5 ms. So reads return one row: the number of bodies, and all of them in one hexadecimal text.
+#: The number of jobs by queue and state.
 COUNTS = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
+#: Each step of a statement takes the interpreter's lock again, which costs up to 5 ms beside a busy loop. So
+#: reads return one row: the number of bodies, and all bodies in one hexadecimal text (see `join_bodies`).
 RUNNING = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs INDEXED BY jobs_running
 WHERE state = 'running'"""
+#: Jobs by number; the numbers come as text from `numbers_json`.
 JOBS = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs
 WHERE n IN (SELECT value FROM json_each(?))"""
-# One row a group. Jobs that are ready and have no latest start, usually all of them, are listed by number
-# only; others by number, two times and reason.
+#: One row for each group, with the numbers of the jobs that are ready and have no latest start: usually all.
 QUEUED = """
 SELECT queue, handler, priority, vram_bytes, traits, min(ready_at), group_concat(n)
 FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
 GROUP BY handler, queue, priority, vram_bytes, traits"""
-# Clamped first: beyond 64 bits the sum would be a float, which no reader accepts as an integer.
+# Clamped first: beyond 64 bits the product is a float, and its text no integer.
 _CLAMPED_MS = f"min(max({{0}} * 1000, 0), {MILLIS_MAX})"
 _MILLIS = f"CAST({_CLAMPED_MS} AS INTEGER) + ({_CLAMPED_MS} > CAST({_CLAMPED_MS} AS INTEGER))"
+#: One row for each group, with number, two times (see `to_millis`) and reason of each of the other jobs.
 QUEUED_WITH_TIMES = f"""
 SELECT queue, handler, priority, vram_bytes, traits, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
     n || ' ' || iif(ready_at > ?1, {_MILLIS.format("ready_at")}, 0)
@@ -76,13 +84,15 @@ SELECT queue, handler, priority, vram_bytes, traits, min(iif(ready_at > ?1, NULL
 FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND (ready_at > ?1 OR start_by IS NOT NULL)
 GROUP BY handler, queue, priority, vram_bytes, traits"""
+#: The inputs or outputs of several jobs, as one text of numbers and hexadecimal bodies.
 PAYLOADS = {
     which: f"""
 SELECT group_concat(n || ' ' || hex(body)) FROM {which}s
 WHERE n IN (SELECT value FROM json_each(?))"""
     for which in ("input", "output")
 }
-# Chunks are chosen by length alone: else all bodies in the window would be read for one page of a long log.
+#: The chunks of one page of a job's log. They are chosen by length alone: otherwise one page of a long log
+#: would read all bodies in the window.
 EVENTS = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY first_seq) FROM events
 WHERE n = ?1 AND first_seq IN (SELECT first_seq FROM (
@@ -141,12 +151,12 @@ def chunk_rows(chunks: Sequence[EventChunk]) -> Iterator[tuple[SqlValue, ...]]:
 
 
 def join_bodies(count: int, bodies: str | None) -> bytes:
-    """Return one msgpack list of `count` values that came as one hexadecimal text."""
+    """Return `count` msgpack values, joined in one hexadecimal text, as one msgpack list."""
     return b"\xdd" + count.to_bytes(4, "big") + bytes.fromhex(bodies or "")
 
 
 def numbers_json(job_numbers: Sequence[int]) -> str:
-    """Return job numbers as the JSON text that statements expect."""
+    """Return job numbers as a JSON list, in the form that statements expect."""
     return f"[{','.join(map(str, job_numbers))}]"
 
 
@@ -179,7 +189,7 @@ def _get_or_add_group(
 
 
 def _split_list(text: str) -> Iterator[str]:
-    """Split a long list into pieces: all its entries at once would be ten times as large as the text."""
+    """Split a long list into pieces, as all its entries at once take ten times the memory of the text."""
     start = 0
     while start < len(text):
         end = text.find(",", start + _LIST_PART_CHARS)

@@ -1,9 +1,9 @@
 """Pure: detects a write-ahead log with commits that SQLite would skip because of damage before them.
 
-SQLite reads a log up to the first frame with a wrong checksum and treats that as its end, as it must
-after a power cut during a commit. Each commit is synced before the next begins, so a power cut leaves at most
-one commit behind such a frame. If there are more, the log was damaged, and the commits in it were
-acknowledged.
+SQLite reads a log up to the first frame with a wrong checksum and takes that frame as the end of the log, as
+it must after a power cut during a commit. Each commit is synced before the next one begins, so a power cut
+leaves at most one commit behind such a frame. If there are more, the log is damaged, and the commits behind
+the frame were acknowledged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SUM_SHIFT_BITS = 80
 
 
 def is_damaged(log: bytes) -> bool:
-    """Return whether opening a database with this log would lose commits."""
+    """Return whether SQLite would lose acknowledged commits if it opened a database with this log."""
     if len(log) <= _HEADER or not any(log[:_HEADER]):
         return False
     magic, _, page_bytes = struct.unpack_from(">III", log)
@@ -34,7 +34,7 @@ def is_damaged(log: bytes) -> bool:
 
 
 def _commits_after_damage(log: bytes, page_bytes: int, sums: tuple[int, int], order: str) -> int:
-    """Return the number of this log's own commits behind the first invalid frame."""
+    """Return the number of commits behind the first invalid frame, without those of an older log."""
     salts, step = log[16:24], _FRAME + page_bytes
     broken, commits = False, 0
     for offset in range(_HEADER, len(log) - step + 1, step):
@@ -52,7 +52,8 @@ def _commits_after_damage(log: bytes, page_bytes: int, sums: tuple[int, int], or
 def _sum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
     """Return SQLite's checksum: for each pair (x, y) of words first += x + second, then second += y + first.
 
-    It is linear, so the words' weights can be computed once: a loop over megabytes would delay each start.
+    The sums are linear in the words, so that the weights of the words are computed once. A loop over all
+    pairs of a log of megabytes would delay each start.
     """
     words = struct.unpack(f"{order}{len(data) // 4}I", data)
     weights, (a, b, c, d) = _weights(len(words) // 2)

@@ -1,7 +1,8 @@
 """Effect: the writer process: reads batches from a stream, commits them and replies when they are durable.
 
-SQLite takes the interpreter's lock again after every step; beside the coordinator's busy loop that made
-a commit hundreds of times slower, so it has its own process. It exits when either of its streams ends.
+SQLite takes the interpreter's lock again after every step. Beside the coordinator's busy loop this made a
+commit hundreds of times slower, so commits have a process of their own. The writer exits when its stream or
+its lifeline ends.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from runner.stores.url import sqlite_path
 
 
 class StoreWriter:
-    """Serves one stream, one request at a time."""
+    """Server of the one stream from the coordinator: a request is answered before the next one is read."""
 
     def __init__(self, store: SqliteStore, stream: socket.socket, lifeline: socket.socket) -> None:
         self._store = store
@@ -38,7 +39,7 @@ class StoreWriter:
             self._poller.register(end, select.POLLIN)
 
     def run(self) -> None:
-        """Serve until a stream ends; a running commit is finished."""
+        """Serve until the stream or the lifeline ends; a commit under way is finished."""
         while self._wait_for_request():
             length = self._read_exactly(LENGTH.size)
             if length is None:
@@ -54,11 +55,12 @@ class StoreWriter:
             self._checkpoint()
 
     def _wait_for_request(self) -> bool:
-        """Wait for a request; return False once the coordinator is gone. The lifeline only ever ends."""
+        """Wait for a request; return False at the end of the lifeline, on which nothing else comes."""
         ready = {fd for fd, _ in self._poller.poll()}
         return self._lifeline.fileno() not in ready
 
     def _handle_request(self, request: Request) -> WriterReply:
+        """Carry out a request; the reply carries an error of the store back to the coordinator."""
         try:
             if isinstance(request, TakeEpoch):
                 return WriterReply(value=self._store.take_epoch())
@@ -68,14 +70,16 @@ class StoreWriter:
         return WriterReply(value=self._store.stale_updates)
 
     def _checkpoint(self) -> None:
+        """Copy the write-ahead log into the file if due, between the reply and the next request."""
         try:
             self._store.checkpoint_if_due()
         except RunnerError as error:
-            # Nothing is lost: the log still holds it all, and the next commit meets the same error
-            # and reports it to the coordinator.
+            # Nothing is lost: the log still holds all commits, and the next commit meets the same error and
+            # reports it to the coordinator.
             print(f"runner writer: {error}", file=sys.stderr, flush=True)
 
     def _read_exactly(self, size: int) -> bytearray | None:
+        """Read `size` bytes; return None if the stream ends before."""
         data = bytearray(size)
         view = memoryview(data)
         position = 0
@@ -88,10 +92,10 @@ class StoreWriter:
 
 
 def _make_pause(stream: socket.socket, lifeline: socket.socket) -> Callable[[float], bool]:
-    """Return a pause that also reports that the coordinator is gone, so no lock need be awaited."""
+    """Return a pause for `SqliteConnection` that ends, with True, when the coordinator is gone."""
     ends = select.poll()
     ends.register(lifeline, select.POLLIN)
-    # Requests may be pending in it; only its end counts.
+    # Pending requests make the stream readable: only its end counts here.
     ends.register(stream, select.POLLRDHUP)
     return lambda seconds: bool(ends.poll(seconds * 1000))
 

@@ -14,18 +14,19 @@ from runner.stores.store import WriteBatch
 
 
 class TakeEpoch(msgspec.Struct, array_like=True, tag=1):
-    """Answered by the epoch as `value`."""
+    """Request to prepare the file and begin a new epoch, which the reply has as `value`."""
 
 
 class Commit(msgspec.Struct, array_like=True, tag=2):
-    """Answered, once durable, by the number of stale updates so far as `value`."""
+    """Request to commit a batch. The reply comes once the batch is durable, with the total of stale updates
+    as `value`."""
 
     epoch: int
     batch: WriteBatch
 
 
 class WriterReply(msgspec.Struct, array_like=True):
-    """`code` is empty, or the code of the error that `message` describes."""
+    """The reply to a request: a value, or the error that `code` and `message` describe."""
 
     code: str = ""
     message: str = ""
@@ -43,7 +44,7 @@ reply_decoder = msgspec.msgpack.Decoder(WriterReply)
 
 
 def encode_frame(message: Request | WriterReply) -> bytearray:
-    """Return the message as the stream carries it; it is encoded behind its length to avoid a copy."""
+    """Return a message with its length before it; it is encoded in place, which saves a copy."""
     frame = bytearray(256)
     _encoder.encode_into(message, frame, LENGTH.size)
     LENGTH.pack_into(frame, 0, len(frame) - LENGTH.size)
@@ -54,7 +55,7 @@ def reply_value(reply: WriterReply) -> int:
     """Return the reply's value.
 
     Raises:
-        StoreUnavailable, StoreCorrupt, Fenced, RefusedStart: the error in the writer.
+        StoreUnavailable, StoreCorrupt, Fenced, RefusedStart: the writer replied with this error.
     """
     if reply.code:
         raise _ERRORS.get(reply.code, RunnerError)(reply.message)
@@ -62,5 +63,5 @@ def reply_value(reply: WriterReply) -> int:
 
 
 def error_reply(error: RunnerError) -> WriterReply:
-    """Return the reply that raises the same error on the other side."""
+    """Return the reply from which `reply_value` raises the same error."""
     return WriterReply(code=error.code, message=error.message)

@@ -220,7 +220,7 @@ def test_a_writer_that_could_not_be_started_is_started_later(tmp_path: Path) -> 
             with pytest.raises(StoreUnavailable, match=r"cannot be started: .*Too many open files"):
                 await access.commit(epoch, inserts(job(1)))
             # Not tried with every commit: a start takes long, and who waits for one holds up the others.
-            with pytest.raises(StoreUnavailable, match="is started again soon"):
+            with pytest.raises(StoreUnavailable, match="will be restarted soon"):
                 await access.commit(epoch, inserts(job(1)))
             assert access.writer_died.is_set()
         await committed(access, epoch, inserts(job(1)))

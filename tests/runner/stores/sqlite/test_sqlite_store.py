@@ -261,7 +261,7 @@ def test_the_check_ends_at_its_limit_however_large_the_file(path: Path) -> None:
 
 def test_a_newer_file_is_refused(path: Path, other: apsw.Connection) -> None:
     other.execute("INSERT INTO migrations VALUES (99, 'from the future', 0)")
-    with pytest.raises(RefusedStart, match="form 99 of a newer runner"):
+    with pytest.raises(RefusedStart, match="schema version 99 of a newer runner"):
         opened(path).take_epoch()
 
 
