@@ -57,6 +57,10 @@ class ResidentExecutor:
         """Whether it was assigned all the jobs that it may run."""
         return self.max_jobs is not None and self.jobs_done + len(self.assigned) >= self.max_jobs
 
+    def raise_grant(self, grant_bytes: int) -> None:
+        """Raise the grant to these bytes on each device; a smaller value changes nothing."""
+        self.grant_bytes = max(self.grant_bytes, grant_bytes)
+
     def free_places(self, depth: int) -> int:
         """Return how many more attempts it may be assigned at a stage depth."""
         if self.long_job_number is not None:

@@ -205,9 +205,7 @@ class Coordinator:
         components.devices.dispatcher.is_paused = True
         self._front_pool.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
         components.devices.dispatcher.control.recall_all_staged()
-        busy_count = sum(
-            bool(executor.attempts) for executor in components.devices.dispatcher.executors.values()
-        )
+        busy_count = len(components.devices.dispatcher.executors.with_attempts())
         if busy_count and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",

@@ -48,7 +48,7 @@ class GrantEnforcer:
         """After a reading, check all executors against their grants and evict idle ones where memory is
         short."""
         self._overuse.retain(self._dispatcher.executors)
-        for executor in list(self._dispatcher.executors.values()):
+        for executor in self._dispatcher.executors.all():
             if self._is_over(executor):
                 self._raise_or_kill(executor)
         for slot in self._scheduler_state.residency.slots.values():

@@ -50,7 +50,7 @@ class Assigner:
             live.phase = "assigned"
             live.executor = executor.number
             live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
-            executor.attempts[live.job.number] = live
+        executor.assign_attempts(live_jobs)
         if any(live.input is None for live in live_jobs):
             self._reads.start(self._read_and_send(executor, live_jobs))
             return
@@ -89,9 +89,10 @@ class Assigner:
     def _send(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
         attempts, unstarted = [], []
         was_idle = executor.sent_count == 0
-        is_alive = executor.number in self._executors
+        number, options = executor.number, executor.spec.options
+        is_alive = number in self._executors
         for live in live_jobs:
-            if live.executor != executor.number or live.phase == "ended":
+            if live.executor != number or live.phase == "ended":
                 continue
             if not is_alive:
                 unstarted.append(live)
@@ -102,23 +103,23 @@ class Assigner:
                 unstarted.append(live)
             else:
                 self._mark_sent(executor, live, was_idle=was_idle)
-                attempts.append(attempt_spec(live, executor.spec.options))
+                attempts.append(attempt_spec(live, options))
         # Each is returned to the front of its queue, so the first one comes last.
         for live in reversed(unstarted):
             self._lifecycle.return_unstarted(live)
         if attempts:
-            self._worker_pool.post(executor.worker, encode(RunAttempts(executor.number, attempts)))
-            if self._scheduler_state.executors[executor.number].long_job_number is not None:
+            self._worker_pool.post(executor.worker, encode(RunAttempts(number, attempts)))
+            if self._scheduler_state.executors[number].long_job_number is not None:
                 # The running attempt was marked as long-running while these were read or written.
                 self._control.recall_staged(executor)
 
     def _mark_sent(self, executor: ExecutorHandle, live: LiveJob, *, was_idle: bool) -> None:
+        starts_at_once = executor.mark_sent(was_idle=was_idle)
         if live.job.attempt < live.attempt_in_flight:
-            if executor.starts_immediately(was_idle=was_idle):
+            if starts_at_once:
                 self._start_attempt(executor, live)
             else:
                 live.phase = "staged"
-        executor.sent_count += 1
 
     def _start_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
         self._lifecycle.start_attempt(
@@ -139,7 +140,7 @@ class Assigner:
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
         """Release an attempt that was never sent to the worker."""
-        executor.attempts.pop(live.job.number, None)
+        executor.remove_unsent(live.job.number)
         if live.job_class is not None:
             self._scheduler_state.on_attempt_ended(
                 executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=done

@@ -228,7 +228,7 @@ class Dispatcher:
     def resend_caps(self) -> None:
         """Send the caps of torch again: measured contexts change the share of each grant that torch may
         use."""
-        for executor in self.executors.values():
+        for executor in self.executors.all():
             self.grants.set_grant(executor, executor.grant_bytes)
         self._worker_pool.flush()
 

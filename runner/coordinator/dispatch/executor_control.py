@@ -52,8 +52,7 @@ class ExecutorControl:
     def close(self, executor: ExecutorHandle, *, finish_running: bool = False) -> None:
         """Assign no further attempts to the executor; its worker reports when it is gone. With
         `finish_running` it first ends the attempts that it runs."""
-        if not executor.is_closing:
-            executor.is_closing = True
+        if executor.mark_closing():
             self._scheduler_state.evict(executor.number, finishes_first=finish_running)
 
     def retire_handler(self, handler: str, *, is_replaced: bool) -> None:
@@ -65,9 +64,8 @@ class ExecutorControl:
 
     def retire(self, executor: ExecutorHandle, *, is_replaced: bool = False) -> None:
         """Let the executor end its running attempts, return the others to the queue, and unload it."""
-        if executor.is_retired:
+        if not executor.mark_retired():
             return
-        executor.is_retired = True
         is_killed = is_replaced and not executor.is_loaded
         # Also an executor that is about to be killed: it may survive, and end a long job first.
         self.close(executor, finish_running=True)
@@ -96,6 +94,6 @@ class ExecutorControl:
 
     def recall_all_staged(self) -> None:
         """Recall the staged attempts of all executors."""
-        for executor in self._executors.values():
+        for executor in self._executors.with_attempts():
             self.recall_staged(executor)
         self._worker_pool.flush()

@@ -27,8 +27,8 @@ class Grants:
     def set_grant(self, executor: ExecutorHandle, grant_bytes: int) -> None:
         """Set the grant of an executor and send it to the worker."""
         resident = self._scheduler_state.executors[executor.number]
-        resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
-        executor.grant_bytes = grant_bytes
+        resident.raise_grant(grant_bytes)
+        executor.set_grant(grant_bytes)
         cap = self.cap_bytes(executor.devices, grant_bytes, executor.number)
         self._worker_pool.post(executor.worker, encode(SetGrant(executor.number, grant_bytes, cap)))
 
@@ -39,7 +39,7 @@ class Grants:
             set(),
         )
         for number in lowered & executors.keys():
-            executors[number].was_grant_lowered = True
+            executors[number].mark_grant_lowered()
             self.set_grant(executors[number], self._scheduler_state.ledger.grant_bytes(number))
 
     def fit_grant(self, executor: ExecutorHandle, job_class: JobClass) -> None:

@@ -47,7 +47,7 @@ class QueueDocuments:
         queue_manager = self._lifecycle.queue_manager
         for queue, reason, count, since in queue_manager.counts_by_reason():
             tallies[queue].add(reason, count, since)
-        for executor in self._dispatcher.executors.values():
+        for executor in self._dispatcher.executors.with_attempts():
             for live in executor.attempts.values():
                 live_reason = queue_manager.reasons.for_live_job(live)
                 if live_reason is not None and live.phase != "ended":

@@ -74,7 +74,7 @@ class StatsDocument:
         for job_class, numbers in self._lifecycle.scheduler_state.backlog.by_class.items():
             queued[job_class.tenant] += 0 if job_class.is_prewarm else len(numbers)
         running: Counter[str] = Counter()
-        for executor in self._dispatcher.executors.values():
+        for executor in self._dispatcher.executors.with_attempts():
             for live in executor.attempts.values():
                 counts = running if live.job.state == "running" else queued
                 counts[live.job.terms.tenant] += live.phase != "ended"

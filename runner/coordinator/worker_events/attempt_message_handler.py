@@ -162,9 +162,7 @@ class AttemptMessageHandler:
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
         """Remove an attempt that no longer occupies its executor."""
         number = live.job.number
-        if executor.attempts.pop(number, None) is not None:
-            executor.sent_count -= 1
-            executor.jobs_done += 1
+        executor.finish_attempt(number)
         if live.job_class is not None:
             self._scheduler_state.on_attempt_ended(
                 executor.number, live.job_class, number, self._lifecycle.now()

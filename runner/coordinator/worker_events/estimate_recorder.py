@@ -116,8 +116,7 @@ class EstimateRecorder:
             self._scheduler_state.limits.set_stage_depth(spec.name, spec.version, statistics.stage_depth())
             is_due = statistics.run_count <= SHORT_ATTEMPTS or statistics.run_count % SHORT_EVERY == 0
         peak_bytes = self._peak_bytes_per_device(executor, message) if spec.options.gpus else None
-        if peak_bytes is not None and peak_bytes > executor.peak_bytes:
-            executor.peak_bytes = peak_bytes
+        if peak_bytes is not None and executor.record_peak(peak_bytes):
             is_due = True
         if live.job_class is not None and (is_due or run_s is None or run_s >= SHORT_S):
             self._scheduler_state.record_run(live.job_class, peak_bytes, run_s)

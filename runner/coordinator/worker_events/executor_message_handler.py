@@ -46,7 +46,7 @@ class ExecutorMessageHandler:
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
             return
-        executor.is_loaded = True
+        executor.mark_loaded()
         self._memory_monitor.on_loaded(executor, message)
         self._scheduler_state.on_loaded(message.executor, message.resident_bytes, self._lifecycle.now())
         self._estimate_recorder.on_loaded(executor, message)
@@ -59,8 +59,7 @@ class ExecutorMessageHandler:
             live = self._attempts.find_current(job_id, attempt)
             if live is None or executor is None:
                 continue
-            executor.attempts.pop(live.job.number, None)
-            executor.sent_count -= 1
+            executor.remove_recalled(live.job.number)
             if live.job_class is not None:
                 self._scheduler_state.on_attempt_ended(
                     executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=False
@@ -76,9 +75,8 @@ class ExecutorMessageHandler:
         elif message.code == STUCK:
             self.remove_executor(message.executor, message, has_exited=False)
             closed_devices = self._on_stuck(message.executor, executor.devices)
-            for other in list(self._dispatcher.executors.values()):
-                if not closed_devices.isdisjoint(other.devices):
-                    self._dispatcher.control.retire(other)
+            for other in self._dispatcher.executors.on_any_device(closed_devices):
+                self._dispatcher.control.retire(other)
         else:
             self.remove_executor(message.executor, message)
 
@@ -91,7 +89,7 @@ class ExecutorMessageHandler:
         if executor is None:
             return
         self._scheduler_state.on_executor_gone(number, self._lifecycle.now() if has_exited else None)
-        for live in reversed(executor.attempts.values()):
+        for live in reversed(list(executor.attempts.values())):
             # The code that was about to send an assigned attempt returns it.
             if live.phase != "assigned":
                 self._return_unstarted(live)

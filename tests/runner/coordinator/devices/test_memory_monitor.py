@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -12,11 +14,13 @@ from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, BackendName
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
 G, M = 1 << 30, 1 << 20
 CARD = nvidia(0, "GPU-0", "card", 24 * G)
 CONTEXT = 300 * M
+SPEC = HandlerSpec("h", "v", "ok", Source("file", "/h.py", "h"), HandlerOptions(gpus=1))
 
 
 class MemoryScenario:
@@ -42,8 +46,8 @@ class MemoryScenario:
         self.scheduler_state.load(executor, cls, executor, ("gpu0",), 8 * G)
         if pid is not None:
             self.memory.claim_processes(ExecutorProcesses(executor, [pid]))
-        post = object.__new__(ExecutorHandle)
-        post.number, post.devices, post.grant_bytes = executor, ["gpu0"], 8 * G
+        nobody: Any = None
+        post = ExecutorHandle(executor, nobody, SPEC, "", ["gpu0"], 8 * G)
         self.posts[executor] = post
         return post
 

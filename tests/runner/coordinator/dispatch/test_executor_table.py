@@ -34,6 +34,9 @@ def test_executors_are_found_by_device_worker_and_handler(worker: WorkerHandle) 
     assert numbers(executors.on_device("gpu0")) == [1, 2]
     assert numbers(executors.on_device("gpu1")) == [2, 3]
     assert executors.on_device("gpu2") == []
+    assert numbers(executors.on_any_device({"gpu0", "gpu1"})) == [1, 2, 3]
+    assert executors.on_any_device(set()) == []
+    assert numbers(executors.all()) == [1, 2, 3]
     assert numbers(executors.of_worker(worker)) == [1, 2]
     assert numbers(executors.of_worker(second)) == [3]
     assert numbers(executors.of_handler("h")) == [1, 2]
@@ -45,7 +48,7 @@ def test_executors_with_attempts_are_told_apart(worker: WorkerHandle) -> None:
         executors, _ = table(worker)
         assert executors.with_attempts() == []
         live = harness.line.submit(make_submission())
-        executors[2].attempts[live.job.number] = live
+        executors[2].assign_attempts([live])
         assert numbers(executors.with_attempts()) == [2]
 
     run(body)
