@@ -57,9 +57,9 @@ class ExecutorMessageHandler:
         executor = self._dispatcher.executors.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
             live = self._attempts.find_current(job_id, attempt)
-            if live is None or executor is None:
+            if live is None or executor is None or not executor.remove_recalled(live.job.number):
+                # Reported twice around a reconnect: another executor may hold the attempt by now.
                 continue
-            executor.remove_recalled(live.job.number)
             if live.job_class is not None:
                 self._scheduler_state.on_attempt_ended(
                     executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=False

@@ -233,3 +233,19 @@ def test_one_that_dies_meanwhile_is_not_waited_for(worker: WorkerHandle) -> None
         assert UnloadExecutor(1) not in orders
 
     play(worker, body)
+
+
+def test_a_recall_reported_twice_leaves_the_next_executor_its_attempt(worker: WorkerHandle) -> None:
+    async def body(scenario: DispatchScenario) -> None:
+        first, second = await scenario.busy(1, 2)
+        scenario.harness.scheduler_state.mark_long_running(1, first.job.number)
+        scenario.harness.scheduler_state.residency.set_max_executors("cpu", 2)
+        recalled = AttemptsRecalled(1, [("job-2", 1)])
+        assert jobs(await scenario.says(recalled)) == ["job-2"]
+        assert (second.executor, second.attempt_in_flight) == (2, 1)
+        # As after a reconnect: the worker's own report came first, and the comparison finds the same attempt.
+        assert await scenario.says(recalled) == []
+        assert second.executor == 2 and list(scenario.dispatch.executors[2].attempts.values()) == [second]
+        assert scenario.dispatch.executors[1].sent_count == 1
+
+    play(worker, body)
