@@ -68,13 +68,14 @@ def parse_bytes(value: int | str) -> int:
 
 
 def format_bytes(count: float) -> str:
-    """Return bytes in the largest unit that leaves a number of 1 or more: `512 B`, `1.5 GiB`, `200 GiB`."""
+    """Return bytes in the largest unit that leaves a number of 1 or more: `512 B`, `1.5 GiB`, `24 GiB`."""
     value, unit = float(count), "B"
     for bigger in ("KiB", "MiB", "GiB", "TiB"):
         if abs(value) < 1024:
             break
         value, unit = value / 1024, bigger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+    digits = f"{value:.0f}" if unit == "B" or abs(value) >= 100 else f"{value:.1f}".removesuffix(".0")
+    return f"{digits} {unit}"
 
 
 def parse_backoff(value: object) -> Backoff:

@@ -74,7 +74,7 @@ def whole_ladder(server_fixture: ServerFixture) -> None:
     assert detail["declared_bytes"] == 4 * GIB
     assert detail["granted_bytes"] == [4 * GIB, 4 * GIB, 6 * GIB, 24 * GIB]
     assert (detail["devices"], detail["neighbours"], detail["foreign_bytes"]) == (["sim0"], [], 0)
-    assert "traceback" in detail and "4.0 GiB, 4.0 GiB, 6.0 GiB, 24.0 GiB" in job["error"]["message"]
+    assert "traceback" in detail and "4 GiB, 4 GiB, 6 GiB, 24 GiB" in job["error"]["message"]
     first, again, larger, whole = pids(server, job_id)
     assert first == again and len({again, larger, whole}) == 3
     assert read_trace(trace) == [(job_id, number) for number in (1, 2, 3, 4)]

@@ -1,8 +1,8 @@
-"""Pure: explains the planner's figures in sentences: why a job waits, or could never start."""
+"""Pure: explains in sentences why a job waits, where it runs, or why it could never start."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.formats.units import format_bytes
@@ -16,12 +16,45 @@ def explain_misfit(handler: str, figures: Mapping[str, Any], device_id: str | No
     that was requested."""
     if device_id is not None and not figures["devices"]:
         return f"{handler} does not run on {device_id}: it is for {'GPUs' if figures['gpus'] else 'the cpu'}"
-    devices = ", ".join(
-        f"{d['device']} at most {format_bytes(d['grantable_bytes'])}" for d in figures["devices"]
-    )
-    gpus = figures["gpus"]
-    needed = format_bytes(figures["needed_bytes"]) + (f" on each of {gpus} devices" if gpus > 1 else "")
-    return f"{handler} needs {needed}; {devices or 'there is no such device'}"
+    gpus, needed_bytes, devices = figures["gpus"], figures["needed_bytes"], figures["devices"]
+    if not needed_bytes:
+        needed = f"{max(1, gpus)} device{'s' if gpus > 1 else ''}"
+    else:
+        needed = format_bytes(needed_bytes) + (f" on each of {gpus} devices" if gpus > 1 else "")
+    return f"{handler} needs {needed}, but {_explain_shortage(needed_bytes, devices)}"
+
+
+def _explain_shortage(needed_bytes: int, devices: Sequence[Mapping[str, Any]]) -> str:
+    """Explain what the devices that a job may use lack. Some of them may be large enough, but too few."""
+    if not devices:
+        return "there is no such device"
+    large_enough = [each["device"] for each in devices if each["grantable_bytes"] >= needed_bytes]
+    if large_enough and not needed_bytes:
+        return f"there {'are' if len(large_enough) > 1 else 'is'} only {', '.join(large_enough)}"
+    if large_enough:
+        return f"only {', '.join(large_enough)} {'have' if len(large_enough) > 1 else 'has'} that much"
+    sizes = [(each["device"], format_bytes(each["grantable_bytes"])) for each in devices]
+    largest = format_bytes(max(each["grantable_bytes"] for each in devices))
+    # The size of each device is named only where they differ.
+    is_uniform = all(size == largest for _, size in sizes)
+    names = ", ".join(name if is_uniform else f"{name} {size}" for name, size in sizes)
+    return f"no device has more than {largest} ({names})"
+
+
+def explain_attempt(
+    phase: str, devices: Sequence[str], executor: int | None, seconds: float, *, is_cancelling: bool
+) -> str:
+    """Explain where the attempt in flight of a job is. `devices` and `seconds` since its start count while
+    it is loading or running (phase starting or running)."""
+    suffix = ", being cancelled" if is_cancelling else ""
+    match phase:
+        case "starting" | "running":
+            verb = "loading" if phase == "starting" else "running"
+            return f"{verb} on {', '.join(devices)} for {seconds:.0f} s{suffix}"
+        case "staged":
+            return f"queued at executor {executor}, behind its running attempt{suffix}"
+        case _:
+            return f"about to be sent to executor {executor}{suffix}"
 
 
 def explain_waiting(reason: str | None, figures: Mapping[str, Any]) -> str:

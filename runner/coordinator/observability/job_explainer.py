@@ -64,6 +64,20 @@ class JobExplainer:
         elif phase == "behind":
             document["message"] = f"its handler {job.handler!r} is not known (yet)"
         else:
-            document["message"] = f"an executor has it: {reason}"
-            document["executor"] = None if live is None else live.executor
+            document |= self._explain_attempt(job, phase, None if live is None else live.executor)
         return document
+
+    def _explain_attempt(self, job: Job, phase: str | None, executor: int | None) -> dict[str, Any]:
+        """Explain where the attempt in flight is: sent to an executor, loading or running."""
+        started_at = job.started_at
+        seconds = 0.0 if started_at is None else max(0.0, self._lifecycle.now() - started_at)
+        return {
+            "message": explanations.explain_attempt(
+                phase or "",
+                job.attempts[-1].devices if job.attempts else [],
+                executor,
+                seconds,
+                is_cancelling=job.cancel_reason is not None,
+            ),
+            "executor": executor,
+        }

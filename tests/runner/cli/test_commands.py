@@ -139,7 +139,7 @@ def test_explain_says_why_a_job_waits() -> None:
     with fake_server({("GET", f"/v1/jobs/{ID}/explain"): CannedReply(200, found)}) as server:
         shown = runner("explain", ID, url=server.url)
         told = runner("explain", ID, "--json", url=server.url)
-    assert "it waits for [bold] bytes" in shown.stdout and "6.0 GiB" in shown.stdout
+    assert "it waits for [bold] bytes" in shown.stdout and "6 GiB" in shown.stdout
     assert json.loads(told.stdout) == found
 
 

@@ -69,7 +69,7 @@ CASES: list[tuple[CheckResult, str, str]] = [
         "fail",
         "by --host",
     ),
-    (doctor_findings.judge_folder(DATA, None, 50 * GIB, "ext4"), "ok", "/data: 50.0 GiB free on ext4"),
+    (doctor_findings.judge_folder(DATA, None, 50 * GIB, "ext4"), "ok", "/data: 50 GiB free on ext4"),
     (
         doctor_findings.judge_folder(DATA, "can't be written to", 50 * GIB, "ext4"),
         "fail",

@@ -22,7 +22,7 @@ def test_what_is_fine_is_listed_and_exits_0(tmp_path: Path) -> None:
     write(tmp_path, good=GOOD)
     ended = runner("handlers", "check", "good.py", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert re.search(r"^good +ok +1 GPU, 2.0 GiB +\S+/good.py +Does it\.", ended.stdout, re.MULTILINE)
+    assert re.search(r"^good +ok +1 GPU, 2 GiB +\S+/good.py +Does it\.", ended.stdout, re.MULTILINE)
     assert ended.stdout.endswith("\n1 ok, 0 broken\n")
 
 
@@ -51,7 +51,7 @@ def test_without_sources_it_takes_the_config_with_its_overrides(tmp_path: Path) 
     (tmp_path / "runner.toml").write_text(config)
     ended = runner("handlers", "check", "--no-entry-points", cwd=tmp_path)
     assert ended.returncode == 0
-    assert "5.0 GiB" in ended.stdout
+    assert "5 GiB" in ended.stdout
     assert "warning: [handlers.absent] changes nothing" in ended.stdout
 
 

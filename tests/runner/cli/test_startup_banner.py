@@ -22,7 +22,7 @@ DOCUMENT: dict[str, Any] = {
 
 def test_it_names_address_devices_handlers_and_store() -> None:
     text = format_banner(DOCUMENT)
-    for part in ("http://127.0.0.1:8484", "79.0 GiB free of 80.0 GiB", "3 ok, 1 broken", "train", "SQLite"):
+    for part in ("http://127.0.0.1:8484", "79 GiB free of 80 GiB", "3 ok, 1 broken", "train", "SQLite"):
         assert part in text
     assert "\x1b" not in text
 

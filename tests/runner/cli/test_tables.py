@@ -43,7 +43,7 @@ def test_devices_show_memory_by_kind() -> None:
     for part in (*(f"{gib}.0 GiB" for gib in kinds.values()), "processes", "NVIDIA H100"):
         assert part in text
     device |= {"free_bytes": 0, "short_bytes": 5 << 30}
-    assert "-5.0 GiB" in "\n".join(_drawn(tables.devices([device]), 120))
+    assert "-5 GiB" in "\n".join(_drawn(tables.devices([device]), 120))
 
 
 def test_ps_shows_jobs_of_running_executors_and_devices_without_any() -> None:
@@ -63,7 +63,7 @@ def test_ps_shows_jobs_of_running_executors_and_devices_without_any() -> None:
     ]
     lines = _drawn(tables.executors(found), 90)
     assert ID in lines[1]
-    assert " ".join(lines[1].split()[1:-1]) == "paint xl 1.0 GiB 2.0 GiB 3.0 GiB"
+    assert " ".join(lines[1].split()[1:-1]) == "paint xl 1 GiB 2 GiB 3 GiB"
     assert "idle" in lines[2] and "nothing is loaded" in lines[3]
 
 
@@ -73,7 +73,7 @@ def test_places_say_what_a_waiting_job_finds_where() -> None:
         {"device": "cpu", "free_bytes": 0, "needed_bytes": 0, "reason": "ready"},
     ]
     lines = [" ".join(row.split()) for row in _drawn(tables.placements(found))]
-    assert lines == ["DEVICE FREE NEEDED THERE", "gpu0 1.0 GiB 6.0 GiB waiting for memory", "cpu 0 B - ready"]
+    assert lines == ["DEVICE FREE NEEDED THERE", "gpu0 1 GiB 6 GiB waiting for memory", "cpu 0 B - ready"]
 
 
 def test_queues_say_which_are_paused() -> None:
@@ -85,12 +85,12 @@ def test_queues_say_which_are_paused() -> None:
 def test_handlers_say_what_they_need() -> None:
     assert tables.needs({"gpus": 0}, [{"vram": None}]) == "cpu"
     declared = {"gpus": 1, "vram_bytes": 6 << 30}
-    assert tables.needs(declared, []) == "1 GPU, 6.0 GiB"
+    assert tables.needs(declared, []) == "1 GPU, 6 GiB"
     rows = [{"vram": {"peak_bytes": 1, "grant_bytes": gib << 30}} for gib in (6, 3)]
-    assert tables.needs(declared, rows[:1]) == "1 GPU, 6.0 GiB"
-    assert tables.needs(declared, rows) == "1 GPU, 3.0 GiB to 6.0 GiB (measured)"
+    assert tables.needs(declared, rows[:1]) == "1 GPU, 6 GiB"
+    assert tables.needs(declared, rows) == "1 GPU, 3 GiB to 6 GiB (measured)"
     unmeasured = {"vram": {"peak_bytes": None, "grant_bytes": None}}
-    assert tables.needs({"gpus": 2}, [rows[1], unmeasured]) == "2 GPUs, 3.0 GiB (measured)"
+    assert tables.needs({"gpus": 2}, [rows[1], unmeasured]) == "2 GPUs, 3 GiB (measured)"
     broken = {"name": "train", "state": "broken", "description": ""}
     assert "broken" in _drawn(tables.handlers([broken]))[1]
 
@@ -103,4 +103,4 @@ def test_a_job_is_shown_with_its_error_and_without_control_characters() -> None:
 
 def test_a_large_output_is_named_by_its_size() -> None:
     text = "\n".join(_drawn(tables.job(job(output_bytes=3 << 20), NOW)))
-    assert "3.0 MiB, left out here" in text
+    assert "3 MiB, left out here" in text

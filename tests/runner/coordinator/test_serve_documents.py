@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -305,6 +306,8 @@ def test_a_running_job_tells_its_progress(server: LiveServer, gate: Path) -> Non
         "message": None,
         "details": progress["details"],
     }
-    assert server.http.get(f"/v1/jobs/{job_id}/explain").json()["reason"] == "running"
+    explained = server.http.get(f"/v1/jobs/{job_id}/explain").json()
+    assert explained["reason"] == "running"
+    assert re.fullmatch(r"running on \w+ for \d+ s", explained["message"])
     gate.touch()
     until(lambda: server.job(job_id)["state"] == "succeeded", "it ends")

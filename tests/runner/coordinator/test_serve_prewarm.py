@@ -108,7 +108,7 @@ def test_idle_executors_go_for_a_load_and_jobs_that_run_do_not(start: Serve, tmp
     wait_until_running(server, running)
     waiting = post(server, "/handlers/pinned/load")
     assert (waiting["state"], waiting["reason"]) == ("waiting", "waiting_for_memory")
-    assert "sim0 has 8.0 GiB of 16.0 GiB" in waiting["message"]
+    assert "sim0 has 8 GiB of 16 GiB" in waiting["message"]
     (shown,) = handler(server, "pinned")["waiting"]
     assert (shown["device"], shown["preload"], shown["message"]) == (None, False, waiting["message"])
     gate.touch()
@@ -291,7 +291,7 @@ def test_the_command_says_where_it_is_loaded(start: Serve, tmp_path: Path) -> No
     done = runner("load", "models", "--model", "m")
     number = executors(server, "models")[0]["id"]
     assert done.returncode == 0
-    assert done.stdout == f"models (m) is loaded on sim0 (executor {number}, 1.0 GiB granted)\n"
+    assert done.stdout == f"models (m) is loaded on sim0 (executor {number}, 1 GiB granted)\n"
     assert runner("unload", "models").stdout.startswith("models (m) goes from sim0")
     assert runner("unload", "small").stdout == "small is not loaded\n"
     (tmp_path / "small.bad").touch()

@@ -299,7 +299,7 @@ def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
 def test_what_no_device_could_hold_is_refused(worker: WorkerHandle) -> None:
     async def body(scenario: PrewarmScenario) -> None:
         scenario.describe(spec(ram_bytes=1 << 50))
-        with pytest.raises(Unsatisfiable, match="cpu at most"):
+        with pytest.raises(Unsatisfiable, match="no device has more than 8 GiB"):
             scenario.ask()
         assert scenario.harness.scheduler_state.backlog.by_class == {}
 

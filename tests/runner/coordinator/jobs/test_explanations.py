@@ -17,7 +17,46 @@ def test_a_misfit_names_what_is_needed_and_what_there_is() -> None:
         "gpus": 1,
         "devices": [{"device": "gpu0", "grantable_bytes": 24 * GIB}],
     }
-    assert explanations.explain_misfit("huge", figures) == "huge needs 40.0 GiB; gpu0 at most 24.0 GiB"
+    assert explanations.explain_misfit("huge", figures) == (
+        "huge needs 40 GiB, but no device has more than 24 GiB (gpu0)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("needed", "gpus", "sizes", "text"),
+    [
+        (40, 1, [24, 24], "40 GiB, but no device has more than 24 GiB (gpu0, gpu1)"),
+        (40, 1, [24, 8], "40 GiB, but no device has more than 24 GiB (gpu0 24 GiB, gpu1 8 GiB)"),
+        (16, 2, [24, 8], "16 GiB on each of 2 devices, but only gpu0 has that much"),
+        (16, 3, [24, 24], "16 GiB on each of 3 devices, but only gpu0, gpu1 have that much"),
+        (0, 3, [24, 24], "3 devices, but there are only gpu0, gpu1"),
+        (0, 1, [], "1 device, but there is no such device"),
+    ],
+)
+def test_a_misfit_names_what_lacks(needed: int, gpus: int, sizes: list[int], text: str) -> None:
+    figures = {
+        "needed_bytes": needed * GIB,
+        "gpus": gpus,
+        "devices": [
+            {"device": f"gpu{number}", "grantable_bytes": size * GIB} for number, size in enumerate(sizes)
+        ],
+    }
+    assert explanations.explain_misfit("huge", figures) == f"huge needs {text}"
+
+
+@pytest.mark.parametrize(
+    ("phase", "is_cancelling", "text"),
+    [
+        ("running", False, "running on sim0, sim1 for 4 s"),
+        ("starting", False, "loading on sim0, sim1 for 4 s"),
+        ("running", True, "running on sim0, sim1 for 4 s, being cancelled"),
+        ("staged", False, "queued at executor 7, behind its running attempt"),
+        ("assigned", False, "about to be sent to executor 7"),
+    ],
+)
+def test_an_attempt_in_flight_is_somewhere(phase: str, is_cancelling: bool, text: str) -> None:
+    told = explanations.explain_attempt(phase, ["sim0", "sim1"], 7, 4.2, is_cancelling=is_cancelling)
+    assert told == text
 
 
 @pytest.mark.parametrize(("gpus", "kind"), [(1, "GPUs"), (0, "the cpu")])
@@ -32,7 +71,7 @@ def test_a_gang_names_its_devices() -> None:
     figures: dict[str, Any] = {"needed_bytes": GIB, "gpus": 2, "devices": []}
     assert (
         explanations.explain_misfit("pair", figures)
-        == "pair needs 1.0 GiB on each of 2 devices; there is no such device"
+        == "pair needs 1 GiB on each of 2 devices, but there is no such device"
     )
 
 
@@ -55,7 +94,7 @@ def entry(reason: str) -> dict[str, Any]:
             "waiting_for_memory",
             "waiting_for_memory",
             0,
-            "it waits for device memory: gpu0 has 2.0 GiB of 6.0 GiB",
+            "it waits for device memory: gpu0 has 2 GiB of 6 GiB",
         ),
         (
             "waiting_for_device",
@@ -82,7 +121,7 @@ def entry(reason: str) -> dict[str, Any]:
             "it waits for a device that takes work: gpu0 failed under it before",
         ),
         ("waiting_for_device", "drained", 0, "it waits for a device that takes work: gpu0 is drained"),
-        ("waiting_for_memory", "too_small", 0, "it waits for device memory: gpu0 is too small for 6.0 GiB"),
+        ("waiting_for_memory", "too_small", 0, "it waits for device memory: gpu0 is too small for 6 GiB"),
     ],
 )
 def test_each_reason_is_a_sentence(reason: str, device: str, ahead: int, text: str) -> None:
@@ -92,7 +131,7 @@ def test_each_reason_is_a_sentence(reason: str, device: str, ahead: int, text: s
 def test_what_other_programs_hold_is_told() -> None:
     figures = {"devices": [entry("waiting_for_memory") | {"foreign_bytes": 4 * GIB}], "jobs_ahead": 0}
     assert explanations.explain_waiting("waiting_for_memory", figures) == (
-        "it waits for device memory: gpu0 has 2.0 GiB of 6.0 GiB (other programs hold 4.0 GiB)"
+        "it waits for device memory: gpu0 has 2 GiB of 6 GiB (other programs hold 4 GiB)"
     )
 
 
@@ -120,7 +159,7 @@ def test_a_device_that_has_enough_is_told_so_where_another_lacks() -> None:
         {"device": "gpu1", "free_bytes": 24 * GIB, "needed_bytes": 8 * GIB, "reason": "drained"},
     ]
     told = explanations.explain_waiting("waiting_for_device", {"devices": devices, "jobs_ahead": 0})
-    assert told == "it waits for a device that takes work: gpu0 has 24.0 GiB, enough, gpu1 is drained"
+    assert told == "it waits for a device that takes work: gpu0 has 24 GiB, enough, gpu1 is drained"
 
 
 def test_without_a_device_it_says_so() -> None:

@@ -162,7 +162,7 @@ def test_who_has_had_all_there_is_fails_with_a_report_whatever_its_retries() -> 
     assert isinstance(verdict, Finish) and verdict.error is not None
     assert (verdict.error.code, verdict.error.retryable) == ("device_out_of_memory", False)
     assert verdict.error.message == (
-        "it ran out of device memory 3x, granted 4.0 GiB, 6.0 GiB, 24.0 GiB; the last: why"
+        "it ran out of device memory 3x, granted 4 GiB, 6 GiB, 24 GiB; the last: why"
     )
     detail = verdict.error.detail
     assert detail["granted_bytes"] == [4 * G, 6 * G, 24 * G]
