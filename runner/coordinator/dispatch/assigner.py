@@ -21,7 +21,12 @@ ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
 
 
 class Assigner:
-    """Attempts on their way from the plan to a worker."""
+    """Takes attempts from the plan to a worker.
+
+    An attempt is assigned, then sent as soon as its input is in memory and, unless it is the first one of its
+    job, its start is durable. An executor that is lost or retired meanwhile returns its attempts to the
+    queue.
+    """
 
     def __init__(
         self,
@@ -42,10 +47,12 @@ class Assigner:
         self._read_inputs = read_inputs
         #: Requests a planning cycle.
         self._wake = wake
+        #: Reads of inputs that are not in memory.
         self._reads = BackgroundTasks()
 
     def assign(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
-        """Assign the jobs to the executor: at once, or when inputs are read and starts are durable."""
+        """Assign the jobs to the executor; send them once their inputs are read and later starts are
+        durable."""
         for live in live_jobs:
             live.phase = "assigned"
             live.executor = executor.number
@@ -57,6 +64,7 @@ class Assigner:
         self._send_when_durable(executor, live_jobs)
 
     async def _read_and_send(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
+        """Read the missing inputs, retrying until the store answers, and send the attempts."""
         missing = [live.job.number for live in live_jobs if live.input is None]
         inputs = await read_with_retry(self._read_inputs, missing, "inputs")
         for live in live_jobs:
@@ -87,6 +95,8 @@ class Assigner:
         self._lifecycle.journal.call_when_durable(send, is_patient=True)
 
     def _send(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
+        """Send the attempts that the executor still holds: since the assignment, jobs may have been cancelled
+        and the executor may have been lost or retired."""
         attempts, unstarted = [], []
         was_idle = executor.sent_count == 0
         number, options = executor.number, executor.spec.options
@@ -110,10 +120,12 @@ class Assigner:
         if attempts:
             self._worker_pool.post(executor.worker, encode(RunAttempts(number, attempts)))
             if self._scheduler_state.executors[number].long_job_number is not None:
-                # The running attempt was marked as long-running while these were read or written.
+                # The running attempt was marked as long-running while these inputs were read or starts
+                # stored.
                 self._control.recall_staged(executor)
 
     def _mark_sent(self, executor: ExecutorHandle, live: LiveJob, *, was_idle: bool) -> None:
+        """Record that an attempt is sent: it starts at once, or is staged behind another."""
         starts_at_once = executor.mark_sent(was_idle=was_idle)
         if live.job.attempt < live.attempt_in_flight:
             if starts_at_once:
@@ -122,6 +134,7 @@ class Assigner:
                 live.phase = "staged"
 
     def _start_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
+        """Record the start of an attempt now."""
         self._lifecycle.start_attempt(
             live,
             at=self._lifecycle.now(),
@@ -139,7 +152,7 @@ class Assigner:
         self._wake()
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
-        """Release an attempt that was never sent to the worker."""
+        """Release an attempt that was never sent to the worker; `done`: its job needs no other attempt."""
         executor.remove_unsent(live.job.number)
         if live.job_class is not None:
             self._scheduler_state.on_attempt_ended(

@@ -15,7 +15,8 @@ from runner.protocol.worker import AttemptSpec, LoadExecutor
 def load_command(
     executor: int, action: Action, spec: HandlerSpec, devices: Sequence[Device], cap_bytes: int | None
 ) -> LoadExecutor:
-    """Start this executor, pinned to these devices; torch may reserve `cap_bytes` on each of them."""
+    """Build the command that starts an executor pinned to these devices. torch may reserve `cap_bytes` on
+    each of them; None sets no limit."""
     return LoadExecutor(
         executor=executor,
         handler=spec,

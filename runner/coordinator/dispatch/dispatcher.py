@@ -25,14 +25,18 @@ from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor
 
 log = logging.getLogger(__name__)
 
-#: An unexpected failure is tried again after this time.
+#: Seconds from an unexpected failure to the next planning cycle.
 RETRY_S = 1.0
 #: The grace of an immediate cancel, see `CancelAttempt`.
 NO_GRACE_S = -1.0
 
 
 class Dispatcher:
-    """One cycle: compute a plan, apply its actions, send one frame to each worker."""
+    """Runs planning cycles: compute a plan, apply its actions, send one frame to each worker.
+
+    A cycle is requested by `wake`. The plan itself is a pure function (`gpu.planning.planner`); this class
+    owns the executors and applies what was decided.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,9 @@ class Dispatcher:
         self._worker_pool = worker_pool
         self._devices = devices
         self._executor_numbers = itertools.count(1)
+        #: A cycle is scheduled in the event loop already.
         self._is_cycle_due = False
+        #: When the next timed cycle is due; UTC epoch seconds.
         self._next_wake_at = float("inf")
         self.executors = ExecutorTable()
         self.control = ExecutorControl(
@@ -84,17 +90,20 @@ class Dispatcher:
             asyncio.get_running_loop().call_soon(self._run_cycle)
 
     def _run_cycle(self) -> None:
+        """Run one cycle; a failure in it schedules another one."""
         self._is_cycle_due = False
         if not self.is_paused:
             try:
                 self._plan_and_apply()
             except Exception:
-                # The loop's boundary: running jobs go on, and the next cycle may succeed.
-                log.exception("a turn of the plan failed")
+                # The loop's boundary: running jobs continue, and the next cycle may succeed.
+                log.exception("the planning cycle failed; the next one starts in %g s", RETRY_S)
                 self._wake_later()
         self._worker_pool.flush()
 
     def _plan_and_apply(self) -> None:
+        """Compute a plan and apply its actions, then unload executors that are due and send lowered
+        grants."""
         self._lifecycle.queue_manager.windows.refill()
         self.prewarming.before_plan()
         now = self._lifecycle.now()
@@ -105,7 +114,7 @@ class Dispatcher:
                 self._apply(action)
             except Exception:
                 # The failure of one action must not keep the other jobs from starting.
-                log.exception("this could not be carried out: %s", action)
+                log.exception("failed to apply %s", action)
                 self._wake_later()
         if "waiting_for_device" in plan.reasons.values():
             self._worker_pool.start_cpu_workers(self._devices.values())
@@ -117,6 +126,7 @@ class Dispatcher:
         self._schedule_wake(plan.replan_at)
 
     def _apply(self, action: planner.PlanAction) -> None:
+        """Apply one action of the plan."""
         match action:
             case planner.StartAction(number, job_class, job_numbers) if job_class.is_prewarm:
                 self.prewarming.fulfil(job_numbers[0], self.executors[number])
@@ -133,8 +143,8 @@ class Dispatcher:
         asyncio.get_running_loop().call_later(RETRY_S, self.wake)
 
     def _schedule_wake(self, look_at: float) -> None:
-        """Schedule a cycle for when the plan asks for one, or the next idle executor reaches its
-        keep_alive."""
+        """Schedule a cycle for the time at which the plan changes without an event, or the next idle executor
+        reaches its keep_alive."""
         expiry = self._scheduler_state.idle_expiry.next_at()
         wake_at = look_at if expiry is None else min(look_at, expiry)
         if wake_at < self._next_wake_at:
@@ -147,6 +157,7 @@ class Dispatcher:
             self._lifecycle.timers.call_at(wake_at, on_due)
 
     def _start_attempts(self, action: planner.StartAction) -> None:
+        """Assign the jobs of the action to an executor that exists."""
         executor, live_jobs = (
             self.executors[action.executor],
             [self._lifecycle.registry.by_number[number] for number in action.job_numbers],
@@ -161,16 +172,17 @@ class Dispatcher:
         self._assigner.assign(executor, live_jobs)
 
     def _load_executor(self, action: planner.LoadAction) -> None:
+        """Start an executor for the jobs, or the prewarm request, of the action."""
         if (
             action.job_class.is_prewarm
             and (executor := self.prewarming.find_executor(action.job_number)) is not None
         ):
-            # A job of the same plan loads it.
+            # A job of the same plan loads the executor.
             self.prewarming.fulfil(action.job_number, executor)
             return
         worker = self._worker_pool.worker_of(action.device_ids[0])
         if worker is None:
-            log.error("the plan chose %s, which has no worker", action.device_ids[0])
+            log.error("cannot load an executor: device %s has no worker", action.device_ids[0])
             return
         spec = self._lifecycle.queue_manager.handlers.require(action.job_class.handler)
         executor_number = next(self._executor_numbers)
@@ -210,7 +222,8 @@ class Dispatcher:
         self._assigner.assign(executor, live_jobs)
 
     def cancel_job(self, live: LiveJob, reason: str, *, force: bool) -> bool:
-        """Begin to cancel a job; True if it has ended already, because no executor held it."""
+        """Begin to cancel a job; return True if the job has ended already, because no executor held it.
+        `force` leaves the attempt no grace."""
         if live.executor is None:
             self._lifecycle.cancel_unstarted(live, reason)
             return True
@@ -226,16 +239,18 @@ class Dispatcher:
         return False
 
     def resend_caps(self) -> None:
-        """Send the caps of torch again: measured contexts change the share of each grant that torch may
-        use."""
+        """Send all grants again with new caps: the measured context overhead changes the part of a grant that
+        torch may reserve."""
         for executor in self.executors.all():
             self.grants.set_grant(executor, executor.grant_bytes)
         self._worker_pool.flush()
 
     def resend_commands(self, executor: ExecutorHandle) -> None:
-        """Send commands again that may have been lost with the connection."""
+        """Send the commands to an executor again that may have been lost with the connection: its grant,
+        cancels, a recall or the unload. Each may arrive twice."""
         if executor.grant_bytes:
-            # An executor that missed a lowered grant would go on as before, and its worker would not ask.
+            # An executor that missed a lowered grant would use the larger one, and its worker would not
+            # object.
             self.grants.set_grant(executor, executor.grant_bytes)
         for live in executor.attempts.values():
             if live.job.cancel_reason is not None:

@@ -35,14 +35,15 @@ class ExecutorControl:
         self._retiring: list[ExecutorHandle] = []
 
     def kill(self, executor: ExecutorHandle, code: str, message: str, detail: Any) -> None:
-        """Kill an executor, whatever it does; its attempt ends with this code."""
+        """Kill an executor, idle or not. Its running attempt ends with this code, message and detail."""
         self.close(executor)
         self._worker_pool.post(
             executor.worker, encode(KillExecutor(executor.number, code, message, detail, only_if_idle=False))
         )
 
     def unload(self, number: int) -> None:
-        """Unload an idle executor; its bytes stay charged until its process is gone."""
+        """Unload an idle executor; no effect if it is closing or gone. Its bytes stay charged until its
+        process has ended."""
         executor = self._executors.get(number)
         if executor is None or executor.is_closing:
             return
@@ -51,34 +52,36 @@ class ExecutorControl:
 
     def close(self, executor: ExecutorHandle, *, finish_running: bool = False) -> None:
         """Assign no further attempts to the executor; its worker reports when it is gone. With
-        `finish_running` it first ends the attempts that it runs."""
+        `finish_running` the executor first finishes the attempts that it runs."""
         if executor.mark_closing():
             self._scheduler_state.evict(executor.number, finishes_first=finish_running)
 
     def retire_handler(self, handler: str, *, is_replaced: bool) -> None:
-        """Retire all executors of a changed handler. With `is_replaced`, executors that are still loading are
-        killed."""
+        """Retire all executors of a changed handler. If it is replaced by another version (`is_replaced`),
+        executors that are still loading are killed."""
         for executor in self._executors.of_handler(handler):
             self.retire(executor, is_replaced=is_replaced)
         self._wake()
 
     def retire(self, executor: ExecutorHandle, *, is_replaced: bool = False) -> None:
-        """Let the executor end its running attempts, return the others to the queue, and unload it."""
+        """Let the executor finish its running attempts, return the others to the queue, and unload it."""
         if not executor.mark_retired():
             return
         is_killed = is_replaced and not executor.is_loaded
-        # Also an executor that is about to be killed: it may survive, and end a long job first.
+        # Also for an executor that is about to be killed: it may survive the kill and finish a long job
+        # first.
         self.close(executor, finish_running=True)
         self._retiring.append(executor)
         if is_killed:
             why = "its handler was reloaded while it loaded"
-            # It may have loaded meanwhile, its report under way: then its first job ends in the old code.
+            # The executor may have loaded meanwhile, with its report under way: then its first job runs the
+            # old code to its end.
             self._worker_pool.post(executor.worker, encode(KillExecutor(executor.number, "interrupted", why)))
         elif executor.is_loaded and executor.sent_count:
             self._worker_pool.post(executor.worker, encode(RecallAttempts(executor.number)))
 
     def unload_retired(self) -> None:
-        """Unload the retired executors that hold no attempt any more."""
+        """Unload the retired executors that no longer hold an attempt."""
         if not self._retiring:
             return
         alive = [executor for executor in self._retiring if executor.number in self._executors]

@@ -15,17 +15,21 @@ CapBytes = Callable[[Sequence[str], int, int | None], int | None]
 
 
 class Grants:
-    """Each change is sent with the frame of its cycle."""
+    """Keeps an executor's own record, the planner's state and the worker at the same grant.
+
+    Workers enforce the grant. Each change is sent with the frame of its cycle.
+    """
 
     def __init__(
         self, *, scheduler_state: SchedulerState, worker_pool: WorkerPool, cap_bytes: CapBytes
     ) -> None:
         self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
+        #: Computes the part of a grant that torch may reserve; the rest is context overhead.
         self.cap_bytes = cap_bytes
 
     def set_grant(self, executor: ExecutorHandle, grant_bytes: int) -> None:
-        """Set the grant of an executor and send it to the worker."""
+        """Set the bytes that an executor may use on each of its devices, and send them to the worker."""
         resident = self._scheduler_state.executors[executor.number]
         resident.raise_grant(grant_bytes)
         executor.set_grant(grant_bytes)
@@ -33,7 +37,9 @@ class Grants:
         self._worker_pool.post(executor.worker, encode(SetGrant(executor.number, grant_bytes, cap)))
 
     def send_lowered_grants(self, executors: Mapping[int, ExecutorHandle]) -> None:
-        """Send the grants of executors for which the ledger has learned that they need less."""
+        """Send the grants that the ledger has lowered since the last call, because the executors were seen to
+        need less. An executor keeps its mark: a job that needs more than the lowered grant must raise it
+        first."""
         lowered, self._scheduler_state.ledger.lowered_grants = (
             self._scheduler_state.ledger.lowered_grants,
             set(),
@@ -43,8 +49,8 @@ class Grants:
             self.set_grant(executors[number], self._scheduler_state.ledger.grant_bytes(number))
 
     def fit_grant(self, executor: ExecutorHandle, job_class: JobClass) -> None:
-        """Raise the grant of an executor if jobs of this class may need more: it was lowered to the need of
-        other classes of its handler."""
+        """Raise the grant of an executor if jobs of this class may need more, and the device has that much:
+        the grant was lowered to the need of other classes of its handler."""
         slots = self._scheduler_state.residency.slots
         need_bytes = max(
             self._scheduler_state.memory_needs.need_for_device(job_class, slots[each])

@@ -1,4 +1,4 @@
-"""Pure: why executors without a job could not be loaded, and when a preload is tried again."""
+"""Pure: failed loads of executors without a job, and the back-off of preloads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from runner.coordinator.dispatch.prewarm_request import ModelRef, PrewarmFailure
 from runner.formats.timestamps import format_rfc3339
 from runner.handlers.spec import HandlerSpec
 
-#: A failed preload is tried again after 5 s, then after twice as long each time, up to 10 minutes.
+#: A failed preload is retried after 5 s, then after twice as long each time, up to 10 minutes.
 RETRY_S, RETRY_MAX_S = 5.0, 600.0
-#: After this time in the ready state, earlier failures no longer count.
+#: After this many seconds in the ready state, earlier failures no longer count.
 STABLE_S = 60.0
-#: Error codes for which the executor itself is to blame.
+#: Error codes that the executor itself caused, unlike the loss of its worker or a reload of its handler.
 EXECUTOR_FAULTS = frozenset(
     {
         "load_error",
@@ -30,12 +30,14 @@ class LoadFailures:
     """The last failure of each handler and model, until it is loaded or its handler changes."""
 
     def __init__(self) -> None:
+        #: Shown by the API.
         self.last: dict[ModelRef, PrewarmFailure] = {}
         #: Failures in a row, and the time at which the last executor was ready.
         self._tries: dict[ModelRef, tuple[int, float | None]] = {}
 
     def record(self, model_ref: ModelRef, failure: PrewarmFailure, *, is_preload: bool) -> PrewarmFailure:
-        """Record a failure; return it with its count, and the time of the next try if it is a preload."""
+        """Record a failure; return it with the number of failures in a row, and the time of the next try if
+        it is a preload."""
         count, ready_at = self._tries.get(model_ref, (0, None))
         is_stable = ready_at is not None and failure.at - ready_at > STABLE_S
         tries = 1 if is_stable else count + 1
@@ -47,7 +49,8 @@ class LoadFailures:
         return self.last[model_ref]
 
     def on_loaded(self, model_ref: ModelRef, now: float) -> None:
-        """Record that an executor of the model is ready."""
+        """Record that an executor of the model is ready at `now`: the count of failures ends if it stays
+        ready for STABLE_S."""
         self.last.pop(model_ref, None)
         if model_ref in self._tries:
             self._tries[model_ref] = (self._tries[model_ref][0], now)

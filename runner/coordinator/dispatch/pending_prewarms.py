@@ -14,7 +14,10 @@ from runner.coordinator.jobs import explanations
 
 
 class PendingPrewarms:
-    """Requests by number; each is in the planner's state as long as it is here."""
+    """Requests by number. Each is in the planner's state as long as it is here.
+
+    Numbers are negative, so that they never meet the number of a job in the planner's state.
+    """
 
     def __init__(self, scheduler_state: SchedulerState) -> None:
         self._scheduler_state = scheduler_state
@@ -29,19 +32,20 @@ class PendingPrewarms:
         return iter(list(self._requests.values()))
 
     def add(self, job_class: JobClass, since: float) -> PrewarmRequest:
-        """Request an executor of the class."""
+        """Request an executor of the class; `since` is the time from which the request has waited."""
         request = PrewarmRequest(next(self._numbers), job_class)
         self._requests[request.number] = request
         self._scheduler_state.add_waiting(job_class, request.number, since=since)
         return request
 
     def remove(self, request: PrewarmRequest) -> None:
-        """Remove a request that is withdrawn, or fulfilled in another way."""
+        """Remove a request that was withdrawn, or fulfilled by an executor that exists."""
         del self._requests[request.number]
         self._scheduler_state.remove_waiting(request.job_class, request.number)
 
     def start_loading(self, number: int) -> PrewarmRequest:
-        """Remove a request for which an executor loads; its class has left the planner's state."""
+        """Remove and return a request for which an executor loads; its class has left the planner's state
+        already."""
         return self._requests.pop(number)
 
     def find_by_class(self, job_class: JobClass) -> PrewarmRequest | None:
@@ -57,12 +61,12 @@ class PendingPrewarms:
         ]
 
     def explain(self, request: PrewarmRequest) -> dict[str, Any]:
-        """Explain why a request waits, in a sentence and figures."""
+        """Explain why a request waits: the figures of the planner, and `message` as a sentence."""
         explanation = explain(self._scheduler_state, request.job_class, request.number)
         return explanation | {"message": explanations.explain_waiting(explanation["reason"], explanation)}
 
     def closing_executors(self, request: PrewarmRequest) -> list[int]:
-        """Executors that are closing on the devices where it may load."""
+        """Numbers of the executors that are closing on the devices where the request may load."""
         device_pool = self._scheduler_state.residency.device_pool(request.job_class)
         return sorted({each for slot in device_pool for each in slot.leaving})
 

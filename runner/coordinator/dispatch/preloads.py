@@ -10,19 +10,24 @@ from runner.handlers.spec import HandlerSpec
 
 
 class Preloads:
-    """Preloads of the handlers in force. Tells the planner's state which executors to keep."""
+    """Preloads of the handlers in force.
+
+    The planner's state is kept up to date: executors of a preload that is not suspended stay loaded.
+    """
 
     def __init__(self, scheduler_state: SchedulerState) -> None:
         self._scheduler_state = scheduler_state
+        #: Each preload with its handler.
         self._specs: dict[ModelRef, HandlerSpec] = {}
-        #: Unloaded by request: not loaded again automatically.
+        #: Preloads that were unloaded by request, and are not loaded again automatically.
         self._suspended: set[ModelRef] = set()
 
     def __contains__(self, model_ref: ModelRef) -> bool:
         return model_ref in self._specs
 
     def set_handlers(self, specs: Mapping[str, HandlerSpec]) -> None:
-        """Replace the preloads by those of the handlers that are in force now."""
+        """Replace the preloads by those of the given handlers; suspensions of the ones that remain are
+        kept."""
         self._specs = {
             (spec.name, model): spec
             for spec in specs.values()

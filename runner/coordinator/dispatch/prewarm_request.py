@@ -1,4 +1,4 @@
-"""Pure: the request for an executor that is ready without a job, and its possible results."""
+"""Pure: requests for an executor without a job, and their possible results."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ ModelRef = tuple[str, str]
 
 
 class PrewarmFailure(NamedTuple):
-    """Why a requested executor is not there."""
+    """The reason why a requested executor was not loaded."""
 
+    #: A code as of a job's error, such as load_error.
     code: str
     message: str
+    #: JSON value for machines, such as a traceback.
     detail: Any
-    #: UTC epoch seconds.
+    #: Time of the failure; UTC epoch seconds.
     at: float
-    #: Number of failures in a row, and when a preload is tried again.
+    #: Number of failures in a row.
     tries: int = 1
+    #: Time of the next try of a preload; UTC epoch seconds. None: it is not retried automatically.
     next_at: float | None = None
 
     @property
@@ -39,29 +42,31 @@ PrewarmCallback = Callable[[ExecutorHandle | PrewarmFailure], None]
 
 @dataclass(slots=True)
 class PrewarmRequest:
-    """A request for an executor that is ready without a job."""
+    """A request for an executor that is loaded without a job."""
 
-    #: Below 0; takes the place of a job number in the planner's state.
+    #: Negative; takes the place of a job number in the planner's state.
     number: int
+    #: The class that waits in the planner's state.
     job_class: JobClass
+    #: Called with the result, once each; none for a preload that no operator waits for.
     callbacks: list[PrewarmCallback] = field(default_factory=list)
 
     @property
     def device_id(self) -> str | None:
-        """The only device that is acceptable, if one was named."""
+        """The device that was named, if any: no other one is acceptable."""
         return self.job_class.allowed_devices[0] if self.job_class.allowed_devices else None
 
     @property
     def is_preload(self) -> bool:
-        """Whether the handler's options ask for it, and no operator."""
+        """Whether the handler's options caused the request, and not an operator."""
         return not self.job_class.may_evict
 
 
 def resolve_model(spec: HandlerSpec, model: str | None) -> str:
-    """Return the model that is meant; "" for a handler without models.
+    """Return the model that a request is for; "" for a handler without models.
 
     Raises:
-        ValidationFailed: a model has to be named, or the handler has none.
+        ValidationFailed: no model is named for a handler with models, or one for a handler without.
     """
     model_by = spec.options.model_by
     if (model_by is None) == (model is None):

@@ -1,4 +1,4 @@
-"""Effect: executors that load without a job: requests of operators, preloads, and their results."""
+"""Effect: loads executors without a job, for operators and preloads, and reports the results."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ from runner.handlers.spec import HandlerSpec
 
 log = logging.getLogger(__name__)
 
+#: Code of the failure of a request whose executor was unloaded by another request.
 UNLOADED = "unloaded"
 
 
 class Prewarming:
-    """Prewarm requests that wait for capacity, and executors that load for one."""
+    """Prewarm requests waiting for capacity, and executors loading for one.
+
+    A request waits in the planner's state like a job. When the plan loads an executor for it, the request
+    moves to that executor; the callbacks are called once it is loaded or gone.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class Prewarming:
         self._device_ids = device_ids
         self._now = now
         self._wake = wake
+        #: Requests for which no executor loads yet.
         self.pending = PendingPrewarms(scheduler_state)
         self.failures = LoadFailures()
         self._preloads = Preloads(scheduler_state)
@@ -66,7 +72,8 @@ class Prewarming:
     # Requests of operators.
 
     def load(self, handler: str, model: str | None, device_id: str | None, callback: PrewarmCallback) -> None:
-        """Load an executor; `callback` is called once, before this returns if an executor is ready already.
+        """Load an executor of a handler, on any device or on `device_id`. `callback` is called once with the
+        result, before this method returns if an executor is ready already.
 
         Raises:
             UnknownHandler, HandlerBroken, NotFound, ValidationFailed, Unsatisfiable.
@@ -87,8 +94,11 @@ class Prewarming:
             self._callbacks.setdefault(executor.number, []).append(callback)
 
     def unload(self, handler: str, model: str | None, device_id: str | None) -> list[ExecutorHandle]:
-        """Return the executors to unload. Pending requests for them are dropped, and a preload that has no
-        executor left is suspended until it is loaded again.
+        """Return the executors to unload: those of a handler, of one model and on one device if they are
+        named.
+
+        Pending requests for them fail, and a preload that has no executor left is suspended until an operator
+        loads it again.
 
         Raises:
             UnknownHandler, NotFound, ValidationFailed.
@@ -99,7 +109,7 @@ class Prewarming:
         if spec is not None and model is not None:
             model = resolve_model(spec, model)
         self._check_device(device_id)
-        withdrawn = PrewarmFailure(UNLOADED, "it was unloaded by request", None, self._now())
+        withdrawn = PrewarmFailure(UNLOADED, "unloaded by request", None, self._now())
         for request in self.pending.of_handler(handler, model):
             if device_id in (None, request.device_id):
                 self.pending.remove(request)
@@ -130,7 +140,8 @@ class Prewarming:
     # Events.
 
     def on_handlers_changed(self) -> None:
-        """Drop the failures of handlers that have changed."""
+        """Take over the new handlers: drop the failures of those that have changed, and repeat pending
+        requests with the new code."""
         before, self._specs = self._specs, self._handlers.specs
         self._preloads.set_handlers(self._specs)
         self.failures.drop_changed(before, self._specs)
@@ -139,7 +150,8 @@ class Prewarming:
             self._request_again(request)
 
     def before_plan(self) -> None:
-        """Request the missing preloads, and drop requests that were fulfilled in another way."""
+        """Fulfil requests for which an executor exists by now, and request the missing preloads that are
+        due."""
         for request in self.pending:
             if (executor := self._find_executor(request.job_class)) is not None:
                 self.fulfil(request.number, executor)
@@ -157,7 +169,7 @@ class Prewarming:
             self._callbacks.setdefault(executor.number, []).extend(request.callbacks)
 
     def find_executor(self, number: int) -> ExecutorHandle | None:
-        """An executor that has appeared for a pending request: a job of the same plan may load it."""
+        """Return an executor that fulfils a pending request, if a job of the same plan has loaded one."""
         return self._find_executor(self.pending[number].job_class)
 
     def on_load_started(self, number: int, executor_number: int) -> None:
@@ -174,7 +186,8 @@ class Prewarming:
         _call_back(self._callbacks.pop(executor.number, ()), executor)
 
     def on_executor_gone(self, executor: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
-        """Record the end of an executor; report the failure if it was requested and did not load."""
+        """Record the end of an executor, and report the failure if it was loading for a request. If the
+        executor is not to blame, the request is repeated."""
         request, callbacks = (
             self._loading.pop(executor.number, None),
             self._callbacks.pop(executor.number, []),
@@ -188,7 +201,7 @@ class Prewarming:
                 self.failures.last.get(model_ref) or PrewarmFailure(code, message, detail, self._now()),
             )
         elif request is not None:
-            # No failure of the executor: its worker died, or its handler was reloaded.
+            # The executor did not fail: its worker died, or its handler was reloaded.
             self._request_again(request)
         elif callbacks:
             self._request_again(
@@ -199,10 +212,11 @@ class Prewarming:
         failure = self.failures.record(model_ref, failure, is_preload=model_ref in self._preloads)
         if failure.next_at is not None:
             self._timers.call_at(failure.next_at, self._wake)
-        log.warning("%s could not be loaded: %s: %s", _model_text(model_ref), failure.code, failure.message)
+        log.warning("failed to load %s: %s: %s", _model_text(model_ref), failure.code, failure.message)
 
     def _request_again(self, request: PrewarmRequest) -> None:
-        """Request it again in the code that is in force now. Preloads are requested again automatically."""
+        """Repeat a request with the handler that is in force now. A preload without callbacks is left out:
+        `before_plan` requests it."""
         if request.is_preload and not request.callbacks:
             return
         try:
