@@ -1,4 +1,4 @@
-"""Effect: checks a device in a process of its own, with a timeout, and reports the result."""
+"""Effect: runs the health check of a device in a separate process, with a timeout."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from gpu.devices.device import Device
 from runner.executor.device_check import CANNOT_TELL, WORKS
 from runner.processes.orphans import MARKER
 
-#: Importing torch may take seconds, creating a context some more; a driver that takes longer hangs.
+#: Seconds for one check. Importing torch may take seconds, creating a context some more; a driver that takes
+#: longer hangs.
 CHECK_TIMEOUT_S = 30.0
+#: Bytes of output that are read: the fault in one line. They fit into a pipe, so the process never blocks.
 _OUTPUT_MAX_BYTES = 4096
 
 
 class DeviceCheckRunner:
-    """Runs device checks. A device is not checked again while its last check process survives SIGKILL."""
+    """Runs device checks. A device is not checked again while its last check process survives SIGKILL.
+
+    `timeout_s` bounds each check; it is shorter in tests.
+    """
 
     def __init__(self, env: Mapping[str, str], marker: str, *, timeout_s: float = CHECK_TIMEOUT_S) -> None:
         #: The environment of executors.
@@ -29,16 +34,18 @@ class DeviceCheckRunner:
         #: Prefix of the marker by which processes that a dead server left behind are found.
         self._marker = marker
         self._timeout_s = timeout_s
+        #: Device -> a check process that survived SIGKILL.
         self._hung: dict[str, subprocess.Popen[bytes]] = {}
 
     async def run_check(self, device: Device) -> str | None:
-        """Return the fault of the device; None if none was found. Simulated devices always pass, and without
-        a torch for CUDA good readings have to be enough."""
+        """Check a device; return its fault, or None if none was found. Only NVIDIA devices are checked.
+        Without a torch with CUDA nothing can be computed, and the check passes: the readings must be good
+        enough."""
         if device.kind != "nvidia":
             return None
         hung = self._hung.get(device.id)
         if hung is not None and hung.poll() is None:
-            return f"the process of the last check (pid {hung.pid}) still hangs"
+            return f"the last check process (pid {hung.pid}) survived SIGKILL and still hangs"
         self._hung.pop(device.id, None)
         env = {
             **self._env,
@@ -55,16 +62,18 @@ class DeviceCheckRunner:
                 env=env,
             )
         except OSError as error:
-            return f"no process could be started: {error}"
+            return f"cannot start the check process: {error}"
         return await self._wait_for_result(device, process)
 
     async def _wait_for_result(self, device: Device, process: subprocess.Popen[bytes]) -> str | None:
+        """Wait for the check process and kill its group; return the fault that the process found or
+        caused."""
         assert process.stdout is not None
         with process.stdout as stdout:
             try:
                 is_late = not await _wait_exited(process, self._timeout_s)
             finally:
-                # Also when the server shuts down meanwhile.
+                # Also if the server shuts down meanwhile and cancels this task.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             if is_late:
@@ -77,11 +86,11 @@ class DeviceCheckRunner:
         status = process.wait()
         if status in (WORKS, CANNOT_TELL):
             return None
-        return output or f"the process that tried it ended with {status}"
+        return output or f"the check process exited with {status}"
 
 
 async def _wait_exited(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Whether the process exits in time; its output fits into the pipe, so it never blocks on a reader."""
+    """Wait for the process to exit; return whether it did within `timeout_s`. The process is not reaped."""
     loop = asyncio.get_running_loop()
     exited = asyncio.Event()
     try:

@@ -1,4 +1,4 @@
-"""Effect: passes each device reading to the components that act on it, and sends its level to fronts."""
+"""Effect: applies each device reading to ledger, health and limits; sends fronts the attribution level."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from runner.protocol.worker import DeviceReadings
 
 
 class DeviceReadingsHandler:
-    """A reading updates the ledger first, then health, then the limits of executors."""
+    """Passes a reading on in a fixed order: ledger, health, then the grants of executors.
+
+    Later steps read what earlier ones have written: a grant is checked against memory as of this reading.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class DeviceReadingsHandler:
         self._sent_level: AttributionLevel | None = None
 
     def on_readings(self, readings: DeviceReadings) -> None:
-        """Apply a reading of all devices."""
+        """Apply a reading of all devices, which the probe sends about once a second."""
         self._device_registry.on_readings(readings)
         self._health_monitor.on_readings(readings)
         if self._memory_monitor.has_new_context:
@@ -51,7 +54,7 @@ class DeviceReadingsHandler:
             self._front_pool.send_all(message)
 
     def memory_level_message(self) -> bytes:
-        """Encode for fronts how well the memory in use is attributed to executors."""
+        """Encode for fronts how exactly the memory in use is attributed: the lowest level of all devices."""
         self._sent_level = lowest_level(
             self._scheduler_state.ledger.usage.level(each) for each in self._device_registry.devices
         )

@@ -1,4 +1,4 @@
-"""Effect: raises grants that executors exceed or kills them; evicts idle ones under external pressure."""
+"""Effect: raises exceeded grants or kills executors; evicts idle ones under external memory pressure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class GrantEnforcer:
-    """Checks all executors after each reading, and one when its worker asks."""
+    """Compares what executors use with their grants: all after each reading, one when its worker reports it.
+
+    An executor over its grant gets a larger one if the device has the bytes and the grant is not a ceiling;
+    otherwise it is killed, never its neighbours. Which of both is decided by `gpu.planning.overuse`.
+    """
 
     def __init__(
         self, *, scheduler_state: SchedulerState, dispatcher: Dispatcher, backend: EnforcementBackend
@@ -29,10 +33,12 @@ class GrantEnforcer:
         self._ledger = scheduler_state.ledger
         self._dispatcher = dispatcher
         self._backend = backend
+        #: Consecutive readings in which each executor was over its grant.
         self._overuse = OveruseTracker()
 
     def on_over_grant(self, message: OverGrant) -> None:
-        """Handle a worker's report, with exact figures, that an executor is over its grant."""
+        """Handle the report of a worker, with exact figures, that an executor is over its grant. A report
+        that crossed with a raised grant is answered by the grant."""
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
             return
@@ -41,7 +47,7 @@ class GrantEnforcer:
         if used > executor.grant_bytes:
             self._raise_or_kill(executor)
         else:
-            # Its grant was raised meanwhile, and the message may not have arrived yet.
+            # The grant was raised meanwhile, and the message may not have arrived yet.
             self._dispatcher.grants.set_grant(executor, executor.grant_bytes)
 
     def check_all(self) -> None:
@@ -56,14 +62,17 @@ class GrantEnforcer:
                 self._evict_idle(DeviceCapacity(self._ledger, slot))
 
     def _is_over(self, executor: ExecutorHandle) -> bool:
+        """Whether readings have shown the executor over its grant for long enough to act."""
         level = self._ledger.usage.level(executor.devices[0])
         if level == "exact":
-            # Workers report these, and see them more often than the coordinator does.
+            # Workers report these executors, and read their memory more often than the coordinator does.
             return False
         used = self._ledger.usage.observed_bytes(executor.number)
         return self._overuse.record_sweep(executor.number, used, executor.grant_bytes, level)
 
     def _raise_or_kill(self, executor: ExecutorHandle) -> None:
+        """Raise the grant of an executor to what it uses, or kill the executor; neither without a
+        watchdog."""
         if not self._backend.kills_over_grant:
             return
         self._overuse.reset(executor.number)
@@ -73,7 +82,7 @@ class GrantEnforcer:
             == "raise"
         ):
             log.info(
-                "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
+                "executor %d (%s) uses %s, more than its grant of %s; raising the grant",
                 *(
                     executor.number,
                     executor.spec.name,
@@ -84,14 +93,16 @@ class GrantEnforcer:
             self._dispatcher.grants.set_grant(executor, used)
             return
         mib = 1024 * 1024
-        why = "which is its ceiling" if executor.is_grant_fixed else "and there is no more"
+        why = "which is its ceiling" if executor.is_grant_fixed else "and the device has no more"
         message = f"it used {used // mib} MiB, over its grant of {granted // mib} MiB, {why}"
-        log.warning("executor %d (%s) is ended: %s", executor.number, executor.spec.name, message)
+        log.warning("killing executor %d (%s): %s", executor.number, executor.spec.name, message)
         self._dispatcher.control.kill(
             executor, "memory_exceeded", message, self._circumstances(executor, used)
         )
 
     def _circumstances(self, executor: ExecutorHandle, used: int) -> dict[str, Any]:
+        """The detail of the error: what was used, the limit, and who holds the rest of each device, in
+        bytes."""
         device_figures = [self._ledger.figures(device_id) for device_id in executor.devices]
         return {
             EXCEEDED_LIMIT: "grant",
@@ -114,7 +125,12 @@ class GrantEnforcer:
         }
 
     def _evict_idle(self, capacity: DeviceCapacity) -> None:
+        """Evict idle executors until the bytes that other programs took are covered."""
         idle = [(one, self._ledger.charge_bytes(one.executor)) for one in capacity.slot.idle.values()]
         for executor in overuse.choose_evictions(-capacity.free_soon, idle):
-            log.info("executor %d goes: other programs took memory of %s", executor, capacity.slot.device.id)
+            log.info(
+                "evicting executor %d: other programs use memory of %s that was granted",
+                executor,
+                capacity.slot.device.id,
+            )
             self._dispatcher.control.unload(executor)

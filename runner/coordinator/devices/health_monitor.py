@@ -20,11 +20,11 @@ from runner.protocol.worker import AttemptEnded, DeviceReadings
 
 log = logging.getLogger(__name__)
 
-#: The cause under which the device registry records faults of this monitor.
+#: The cause under which the device registry records the faults that this monitor sets.
 FAULT_CAUSE = "health"
-#: A device-side assert is the program's fault (an input that a kernel rejects), never the device's.
+#: Part of CUDA's message for a failed assertion in a kernel: a fault of the program, never of the device.
 PROGRAM_FAULT_TEXT = "device-side assert"
-#: Error codes of attempts that are attributed to the device when it is lost.
+#: Codes of failed attempts that become `device_lost` when a device of the attempt is lost.
 LOST_DEVICE_CODES = frozenset(
     ("handler_error", "load_error", "load_timeout", "worker_crashed", "stalled", "device_out_of_memory")
 )
@@ -34,7 +34,11 @@ DeviceCheck = Callable[[Device], Awaitable[str | None]]
 
 
 class HealthMonitor:
-    """One `HealthState` for each GPU. Evaluated after each event, and once a second."""
+    """Quarantines unhealthy GPUs, runs health checks on them and returns them to service.
+
+    Each GPU has a `HealthState`, which decides. This class feeds it with readings, Xid errors and failed
+    attempts, and applies its state after each event and once a second.
+    """
 
     def __init__(
         self,
@@ -51,15 +55,16 @@ class HealthMonitor:
         self._run_check = run_check
         self._now = now
         self._started_at = now()
+        #: GPU -> its health; without an entry, the GPU had no event yet.
         self._health: dict[str, HealthState] = {}
-        #: Device -> what was last applied: its state, and whether it needs a reset.
+        #: Device -> the state that was last applied, and whether the device needed a reset.
         self._applied: dict[str, tuple[HealthStatus, bool]] = {}
         self._checks = BackgroundTasks()
 
     # Events.
 
     def on_readings(self, message: DeviceReadings) -> None:
-        """Record a reading of all devices."""
+        """Record a reading of all devices: their faults, their Xid errors and overdue memory."""
         for device in self._gpus():
             health, now = self._health_of(device.id), self._now()
             if device.kind == "nvidia":
@@ -71,12 +76,15 @@ class HealthMonitor:
         self.evaluate()
 
     def on_attempt_ended(self, ended: AttemptEnded, device_ids: Sequence[str], handler: str) -> None:
-        """Record a failed attempt, before anything acts on it. The failure is attributed to the device if
-        that is lost, whatever the program made of it; if the context is lost, it may be the device's."""
+        """Record a failed attempt, before any other part acts on it.
+
+        If a device of the attempt is lost, the failure is attributed to the device, whatever error the
+        program made of it: `ended` is changed. If only the context was lost, the device is suspected.
+        """
         gpus = self._gpus(device_ids)
         lost_id = next((each.id for each in gpus if self._health_of(each.id).state == "lost"), None)
         if lost_id is not None and ended.code in LOST_DEVICE_CODES:
-            ended.message = f"{lost_id} was lost; it ended with {ended.code}: {ended.message}"
+            ended.message = f"{lost_id} was lost; the attempt failed with {ended.code}: {ended.message}"
             ended.code, ended.retryable, ended.executor_died = "device_lost", True, False
             return
         detail = ended.detail if isinstance(ended.detail, dict) else {}
@@ -90,11 +98,11 @@ class HealthMonitor:
         self.evaluate()
 
     def on_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
-        """Record that an executor hangs in a driver and SIGKILL does not end it; return the devices that
-        close because of it."""
+        """Record that an executor hangs in a driver and survived SIGKILL; return the devices that close
+        because of it."""
         closed_ids = self._device_registry.mark_stuck(executor, device_ids)
         for device in self._gpus(device_ids):
-            message = f"executor {executor} does not die of SIGKILL"
+            message = f"executor {executor} survived SIGKILL"
             self._health_of(device.id).record_fault(self._now(), "driver", str(executor), message)
         self.evaluate()
         return closed_ids
@@ -108,7 +116,7 @@ class HealthMonitor:
     # Actions.
 
     def evaluate(self) -> None:
-        """Apply state changes and start a check on every device that is due one."""
+        """Apply state changes and start a health check on every device that is due one."""
         for device in self._gpus():
             health = self._health_of(device.id)
             health.expire(self._now())
@@ -118,28 +126,31 @@ class HealthMonitor:
                 self._checks.start(self._check_device(device, health))
 
     def build_document(self, device_id: str) -> dict[str, Any]:
-        """The document with `state`, `since` and `message`, as the API shows them."""
+        """Build the document of a device's condition: `state`, `since` and `message`."""
         fault = self._device_registry.get_fault(device_id)
         health = self._health.get(device_id)
         if health is None or (health.takes_work and fault is not None):
             if fault is None:
                 return {"state": "ok", "since": format_rfc3339(self._started_at), "message": ""}
-            # The health is unknown: the figures are old, or the device has a fault of another cause.
+            # The health is unknown: readings are missing, or the device has a fault of another cause.
             return {"state": "unknown", "since": format_rfc3339(fault[1]), "message": fault[0]}
         return {"state": health.state, "since": format_rfc3339(health.since), "message": health.reason}
 
     async def _check_device(self, device: Device, health: HealthState) -> None:
+        """Run a health check and record its result."""
         try:
             failure = await self._run_check(device)
         except Exception as error:
-            # The task's boundary: a device must not seem to be under check for ever.
-            log.exception("device %s could not be tried out", device.id)
+            # The task's boundary: otherwise the device would count as being checked for ever.
+            log.exception("the health check of device %s failed to run", device.id)
             failure = f"{type(error).__name__}: {error}"
         health.record_check(self._now(), failure)
-        log.info("device %s was tried out: %s", device.id, failure or "it works")
+        log.info("health check of device %s: %s", device.id, failure or "passed")
         self.evaluate()
 
     def _apply(self, device: Device, health: HealthState) -> None:
+        """Apply the state of a GPU: open or close it, and kill or retire its executors when it has
+        changed."""
         slot = self._scheduler_state.residency.slots[device.id]
         if slot.is_proven != health.is_proven:
             slot.is_proven = health.is_proven
@@ -153,7 +164,7 @@ class HealthMonitor:
             return
         self._applied[device.id] = current
         if health.takes_work:
-            self._device_registry.record_event(device.id, health.state, health.reason or "it is well")
+            self._device_registry.record_event(device.id, health.state, health.reason or "healthy")
         level = logging.INFO if health.state == "ok" else logging.WARNING
         log.log(level, "device %s is %s", device.id, description.removesuffix(": "))
         if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
@@ -164,7 +175,8 @@ class HealthMonitor:
         self._dispatcher.wake()
 
     def _on_xid(self, device_id: str, code: int) -> None:
-        """Handle an Xid error, which the GPU reports itself."""
+        """Handle an Xid error, which the GPU reports to the driver. `gpu.devices.xid_codes` says what each
+        code asks for."""
         action, message, now = xid_codes.lookup(code).action, xid_codes.describe(code), self._now()
         health = self._health_of(device_id)
         if action == "ignore":
@@ -181,18 +193,19 @@ class HealthMonitor:
                 health.quarantine(now, message)
             case "restart":
                 health.record_fault(now, "xid", f"{code} at {now}", message)
-                why = f"{device_id} reports {message}: the result is not trusted"
+                why = f"{device_id} reports {message}: the results of running jobs are not trusted"
                 self._kill_all(device_id, "interrupted", why)  # guard: untrusted-results
 
     def _check_overdue_memory(self, device_id: str, health: HealthState, now: float) -> None:
-        """Hold a GPU while ended executors keep memory too long; known only where processes are named."""
+        """Hold a GPU out of service while ended executors keep memory for too long. This is known only where
+        memory is attributed to processes."""
         figures = self._scheduler_state.ledger.figures(device_id)
         if figures.level == "processes":
             overdue = figures.suspect_bytes
             health.hold(now, f"ended executors still hold {format_bytes(overdue)}" if overdue else None)
 
     def _kill_all(self, device_id: str, code: str, message: str) -> None:
-        """Kill the executors of the device; their jobs are requeued without using up a retry."""
+        """Kill the executors of the device; their jobs are requeued and keep their retries."""
         for executor in self._dispatcher.executors.on_device(device_id):
             self._dispatcher.control.kill(executor, code, message, {"device": device_id})
 

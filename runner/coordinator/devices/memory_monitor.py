@@ -1,4 +1,4 @@
-"""Effect: attributes device memory: feeds readings, processes and torch's figures into the ledger."""
+"""Effect: attributes device memory: applies readings, processes and torch's figures to the ledger."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
-#: One reading may have begun while the executor was still running an attempt.
+#: Readings for one measurement of an idle executor: the first may have begun while an attempt still ran.
 READINGS_TO_MEASURE = 2
 
 
 @dataclass(slots=True)
 class _TorchUsage:
-    """What an executor on a GPU has reported of torch."""
+    """What an executor on a GPU has reported about torch, and its use while idle."""
 
-    #: Empty: torch was not imported, as far as is known.
+    #: Version of torch; empty if the executor has not reported one.
     version: str
-    #: None: torch has not used the GPU yet.
+    #: Bytes in segments of torch's allocator; None if torch has not used the GPU yet.
     reserved_bytes: int | None
-    #: Bytes of other processes on its device when it had loaded.
+    #: Bytes of other processes on the device when the executor had loaded.
     others_bytes: int
-    #: Readings since the executor became idle; below 0: its context was measured.
+    #: Readings since the executor became idle; negative once its context was measured.
     idle_readings: int = 0
 
 
 class MemoryMonitor:
-    """Updates the ledger from measurements. `driver` is set from the first message of the probe."""
+    """Updates the ledger from measurements.
+
+    How exactly bytes are attributed depends on the device (its attribution level): readings name processes,
+    executors report what torch has reserved, or only the device's total is known. The context overhead, the
+    bytes of a process before its first tensor, is measured on idle executors and stored.
+    """
 
     def __init__(
         self,
@@ -49,19 +54,22 @@ class MemoryMonitor:
         self._ledger = scheduler_state.ledger
         self._backend = backend
         self._contexts = contexts
-        #: Stores the measured context overhead.
+        #: Stores the measured context overhead, as JSON.
         self._store_contexts = store_contexts
         self._now = now
         self._owners = ProcessOwners()
         #: Device id -> its processes in the last reading, and their bytes.
         self._processes: dict[str, dict[int, int | None]] = {}
         self._torch: dict[int, _TorchUsage] = {}
+        #: Version of the driver, from the first message of the probe.
         self.driver = ""
-        #: A context was measured, so the caps have changed; the caller that resends them resets this.
+        #: A context was measured, so that the caps of torch have changed. The caller resends them and resets
+        #: this flag.
         self.has_new_context = False
 
     def on_readings(self, message: DeviceReadings) -> bool:
-        """Apply a reading; True if memory became free, or the memory of an ended executor has drained."""
+        """Apply a reading; return whether memory became free, or the memory of an ended executor has
+        drained."""
         now, ledger = self._now(), self._ledger
         listed: defaultdict[str, dict[int, int | None]] = defaultdict(dict)
         for device_id, pid, nbytes in message.processes:
@@ -84,7 +92,8 @@ class MemoryMonitor:
         return has_more
 
     def claim_processes(self, message: ExecutorProcesses) -> None:
-        """Record the processes of an executor. A reading may have attributed them to others already."""
+        """Record the processes of an executor. The last reading may have counted them as external memory, and
+        is corrected."""
         devices = self._ledger.devices_of(message.executor)
         if not devices:
             return
@@ -95,7 +104,7 @@ class MemoryMonitor:
             )
 
     def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
-        """Record that an executor has loaded; on a GPU it may have reported torch."""
+        """Record that an executor has loaded, with what it reports about torch."""
         if executor.grant_bytes and self._ledger.usage.level(executor.devices[0]) != "exact":
             others = self._ledger.usage.last_foreign_bytes(executor.devices[0])
             self._torch[executor.number] = _TorchUsage(message.torch or "", message.reserved_bytes, others)
@@ -103,8 +112,9 @@ class MemoryMonitor:
             self._record_report(executor, message.reserved_bytes)
 
     def on_attempt_ended(self, executor: ExecutorHandle, message: AttemptEnded) -> None:
-        """Record the end of an attempt of an executor with a grant. Its peak is the larger of the observed
-        use of its processes and the peak that torch reports plus the context."""
+        """Record the end of an attempt of an executor with a grant, and set `message.peak_bytes`: the larger
+        of the observed use of its processes and the peak that torch reports plus the context. Exact peaks are
+        left as they are."""
         if self._ledger.usage.level(executor.devices[0]) == "exact":
             return
         torch = self._torch.get(executor.number)
@@ -123,7 +133,10 @@ class MemoryMonitor:
             self._record_report(executor, message.reserved_bytes)
 
     def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
-        """The bytes that torch in an executor may reserve on each of its devices."""
+        """Return the bytes that torch in an executor may reserve on each of its devices; None sets no limit.
+
+        The context overhead is subtracted from the grant. `executor` is None before the executor exists.
+        """
         if self._ledger.usage.level(devices[0]) == "exact":
             return None
         torch = self._torch.get(executor) if executor is not None else None
@@ -132,10 +145,11 @@ class MemoryMonitor:
         return cap_bytes(self._backend, grant_bytes, context)
 
     def context_bytes(self, device_id: str) -> int | None:
-        """The bytes that each process uses on the device before its first tensor; None if unknown."""
+        """Return the bytes that each process uses on the device before its first tensor; None if unknown."""
         return self._contexts.minimum_bytes(self._context_key(device_id))
 
     def _record_report(self, executor: ExecutorHandle, reserved_bytes: int) -> None:
+        """Record what torch reports, plus the context, as the use of an executor."""
         self._ledger.usage.record_report(
             executor.number, reserved_bytes + self._executor_context_bytes(executor)
         )
@@ -146,11 +160,13 @@ class MemoryMonitor:
         return self._contexts.minimum_bytes(self._context_key(executor.devices[0]), version) or 0
 
     def _context_key(self, device_id: str) -> str:
+        """The key of a context overhead: it depends on the device's model and the driver."""
         return f"{self._ledger.device(device_id).name}/{self.driver}"
 
     def _measure_context(self, executor: int) -> None:
-        """Measure the context of an idle executor: the bytes it holds beyond torch's segments. Without torch
-        and without named processes, only the change that the executor made to the device's total is known."""
+        """Measure the context of an idle executor: the bytes that it holds beyond torch's segments. Without
+        torch and without named processes, the use of the executor is the change that it made to the device's
+        total."""
         torch = self._torch[executor]
         resident = self._scheduler_state.executors.get(executor)
         if resident is None:
@@ -175,8 +191,9 @@ class MemoryMonitor:
             self.has_new_context = True
 
     def _held_bytes(self, executor: int, device_id: str, torch: _TorchUsage) -> int | None:
-        """The bytes that an executor holds on its device. Where processes are not named, they are known only
-        while its neighbours are idle and known themselves."""
+        """Return the bytes that an executor holds on its device; None if unknown. Where processes are not
+        named, they follow from the device's total only while all neighbours are idle and their use is
+        known."""
         if self._ledger.usage.level(device_id) == "processes":
             return self._ledger.usage.observed_bytes(executor)
         if self._ledger.draining.pending_bytes(device_id):

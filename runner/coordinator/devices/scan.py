@@ -1,4 +1,4 @@
-"""Effect: a process that scans the GPUs once and replies; a hung driver blocks no other process."""
+"""Effect: a process that scans the GPUs once for `runner doctor`; a hung driver blocks no other process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from runner.processes.child import SurveyConfig
 
 
 def scan(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
-    """Return the driver, all GPUs, the number that the mask leaves, and the GPUs that `--gpus` selects."""
+    """Return the driver's version, all GPUs (`cards`), how many of them CUDA_VISIBLE_DEVICES leaves
+    (`visible`), and the GPUs that `--gpus` selects (`chosen`, or `error`)."""
     all_gpus = GpuRequest("all")
     unmasked = find_devices(all_gpus, {}, **nvml)
     result: dict[str, Any] = {
@@ -35,7 +36,7 @@ def scan(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Reply in JSON on the file descriptor that the lifeline names."""
+    """Scan, and write the result as JSON to the file descriptor that the configuration names."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), SurveyConfig
     )
@@ -50,7 +51,7 @@ def _device_text(device: Device) -> str:
 
 
 def _exit_with_lifeline(lifeline: socket.socket) -> None:
-    """Run in a thread of its own: the main thread may hang in a driver."""
+    """Exit when the parent has gone. Runs in a separate thread: the main thread may hang in a driver."""
     lifeline.recv(1)
     os._exit(0)
 

@@ -81,7 +81,7 @@ def test_no_more_run_at_once_than_the_operator_says(serve: Serve, gate: Path) ->
     wait_until_running(server, second)
     gate.touch()
     missing = server.http.post("/v1/devices/gpu7/drain")
-    assert missing.status_code == 404 and "known are: sim0" in missing.json()["detail"]
+    assert missing.status_code == 404 and "known devices: sim0" in missing.json()["detail"]
 
 
 def test_what_the_operator_said_of_a_device_holds_over_a_restart(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_one_that_is_full_is_well(tmp_path: Path) -> None:
     [
         ("raise ImportError('not here')", None),
         ("from types import SimpleNamespace\nversion = SimpleNamespace(cuda=None)", None),
-        ("import os\nos.abort()", "the process that tried it ended with -6"),
+        ("import os\nos.abort()", "the check process exited with -6"),
     ],
 )
 def test_what_can_not_be_tried_is_not_blamed_and_what_dies_is(
