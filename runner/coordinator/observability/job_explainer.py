@@ -1,4 +1,4 @@
-"""Effect: explains why a job waits or how it ended, in sentences and figures."""
+"""Effect: explains why a job waits, where it runs or how it ended, in sentences and figures."""
 
 from __future__ import annotations
 
@@ -15,20 +15,28 @@ from runner.stores.queued_groups import group_key
 
 
 class JobExplainer:
-    """Reads the queue, the plan and the devices."""
+    """Builds the document of `GET /jobs/{id}/explain` from the queue, the last plan and the devices."""
 
     def __init__(self, *, lifecycle: JobLifecycle, scheduler_state: SchedulerState) -> None:
         self._lifecycle = lifecycle
         self._scheduler_state = scheduler_state
 
     def explain(self, job: Job, live: LiveJob | None) -> dict[str, Any]:
-        """The explanation as a JSON value; `live` is None where the job is not in memory."""
+        """Return the explanation as a JSON value; `live` is None if the job is not in memory.
+
+        `message` is a sentence, and `reason` the reason that the job's document shows. Further fields depend
+        on the state of the job:
+
+        - scheduled: `starts_in_s`, the seconds until it is ready;
+        - waiting: `devices` with free and needed bytes and a reason each, `jobs_ahead` and `reserved`;
+        - with an executor: `executor`, its number.
+        """
         if job.state in ENDED:
             return {
                 "id": job.id,
                 "state": job.state,
                 "reason": job.reason,
-                "message": f"the job has ended as {job.state}",
+                "message": f"the job has ended: {job.state}",
             }
         queue_manager = self._lifecycle.queue_manager
         reason = (
@@ -44,7 +52,7 @@ class JobExplainer:
             else live.job_class
         )
         if phase == "delayed":
-            document["message"] = f"it is to start at {format_rfc3339(job.ready_at)}"
+            document["message"] = f"it is scheduled to start at {format_rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._lifecycle.now())
         elif phase in ("waiting", "behind") and job_class is not None:
             document |= explain(self._scheduler_state, job_class, job.number)
@@ -62,13 +70,16 @@ class JobExplainer:
             document["reason"] = reason
             document["message"] = explanations.explain_waiting(reason, document)
         elif phase == "behind":
-            document["message"] = f"its handler {job.handler!r} is not known (yet)"
+            document["message"] = f"its handler {job.handler!r} is not known, or not described yet"
         else:
             document |= self._explain_attempt(job, phase, None if live is None else live.executor)
         return document
 
     def _explain_attempt(self, job: Job, phase: str | None, executor: int | None) -> dict[str, Any]:
-        """Explain where the attempt in flight is: sent to an executor, loading or running."""
+        """Explain where the attempt in flight is: assigned, staged behind another one, loading or running.
+
+        `executor` is the number of the executor that holds the attempt.
+        """
         started_at = job.started_at
         seconds = 0.0 if started_at is None else max(0.0, self._lifecycle.now() - started_at)
         return {

@@ -17,7 +17,13 @@ SHOWN_MAX = 100
 def learned_document(
     scheduler_state: SchedulerState, spec: HandlerSpec, *, has_gpu: bool
 ) -> list[dict[str, Any]]:
-    """The estimates by model, and by size where the handler names any; the latest first."""
+    """Return the estimates by model, and by size if the handler has sizes; the latest first, SHOWN_MAX at
+    most.
+
+    The row with size "" holds the estimates of all sizes of a model. Bytes are for each device, times in
+    seconds. `samples` is the number of recorded attempts that the estimates rest on, `out_of_memory` the
+    number of attempts that ran out of device memory. `vram` is None for a handler that uses no GPU.
+    """
     rows: list[dict[str, Any]] = []
     options = spec.options
     need = needed_bytes(options, options.vram_bytes, has_gpu=has_gpu)
@@ -46,7 +52,7 @@ def learned_document(
 def _vram_json(
     scheduler_state: SchedulerState, job_class: JobClass, observations: Observations
 ) -> dict[str, int | None]:
-    """Bytes on each device: after loading, in a job, and the grant of a new executor."""
+    """Bytes on each device: after loading, at the peak of a job, and the grant of a new executor."""
     return {
         "resident_bytes": scheduler_state.estimator.resident_bytes(job_class.key),
         "peak_bytes": observations.peak_bytes or None,
@@ -55,6 +61,7 @@ def _vram_json(
 
 
 def _run_time_json(observations: Observations) -> dict[str, float | None]:
+    """Median and 90th percentile of run times in seconds; None without a run."""
     if not observations.run_s:
         return {"p50": None, "p90": None}
     return {"p50": observations.run_s.quantile(0.5), "p90": observations.run_s.quantile(0.9)}

@@ -19,22 +19,26 @@ if TYPE_CHECKING:
     from runner.coordinator.processes.front_pool import FrontPool
     from runner.coordinator.processes.worker_pool import WorkerPool
 
-#: Interval of measuring the loop's lag.
+#: Seconds between two measurements of the event loop's lag.
 LAG_INTERVAL_S = 0.5
 
 
 class Metrics:
-    """Renders counters of other components in the format of Prometheus."""
+    """Renders the counters of other components in the text format of Prometheus.
+
+    Nothing is counted here: the families are built from `Statistics` and its like at each scrape.
+    """
 
     def __init__(self, statistics: Statistics, front_pool: FrontPool) -> None:
         self._statistics = statistics
         self._front_pool = front_pool
+        #: The library's default registry would add metrics of the Python process.
         self._registry = CollectorRegistry(auto_describe=False)
         self._scrape = _ScrapeCollector()
         self._registry.register(self._scrape)
 
     async def measure_lag(self) -> None:
-        """Measure how late the loop runs its timers, until cancelled."""
+        """Measure how late the event loop runs its timers, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_INTERVAL_S
@@ -47,7 +51,7 @@ class Metrics:
         lifecycle: JobLifecycle,
         worker_pool: WorkerPool,
     ) -> bytes:
-        """Render all metrics."""
+        """Render all metrics. `bytes_by_device` is device -> kind of memory -> bytes."""
         families = [
             *_job_and_device_families(bytes_by_device, lifecycle, worker_pool),
             *_front_families(self._front_pool),
@@ -58,7 +62,10 @@ class Metrics:
 
 
 class _ScrapeCollector(Collector):
+    """Hands the families of the current scrape to the Prometheus library."""
+
     def __init__(self) -> None:
+        #: Set just before the library collects them.
         self.families: list[Metric] = []
 
     def collect(self) -> Iterable[Metric]:
@@ -67,6 +74,7 @@ class _ScrapeCollector(Collector):
 
 
 def _histograms(statistics: Statistics) -> Iterable[Metric]:
+    """Yield histograms of run and wait times by handler, of commits and of the loop's lag; in seconds."""
     run_times = HistogramMetricFamily("runner_run_seconds", "Run time of attempts", labels=["handler"])
     wait_times = HistogramMetricFamily("runner_wait_seconds", "Wait from ready to start", labels=["handler"])
     for name, handler in statistics.handlers.items():
@@ -88,11 +96,13 @@ def _histograms(statistics: Statistics) -> Iterable[Metric]:
 
 
 def _cumulative_buckets(buckets: Histogram) -> list[tuple[str, float]]:
+    """(upper bound, observations up to it) of each bucket, as Prometheus counts them."""
     bounds = [*map(floatToGoString, buckets.bounds_s), "+Inf"]
     return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
 
 
 def _front_families(front_pool: FrontPool) -> Iterable[Metric]:
+    """Yield the metrics of front processes."""
     states = GaugeMetricFamily("runner_fronts", "Front processes by state", labels=["state"])
     states.add_metric(["answering"], front_pool.answering_count)
     states.add_metric(["silent"], max(0, front_pool.count - front_pool.answering_count))
@@ -101,6 +111,7 @@ def _front_families(front_pool: FrontPool) -> Iterable[Metric]:
 
 
 def _usage_families(lifecycle: JobLifecycle) -> Iterable[Metric]:
+    """Yield the use of devices by handler, tenant and device."""
     accounts = lifecycle.usage_totals
     totals_by_label = (
         ("handler", accounts.handlers),
@@ -110,11 +121,11 @@ def _usage_families(lifecycle: JobLifecycle) -> Iterable[Metric]:
     for label, totals in totals_by_label:
         seconds = CounterMetricFamily(
             f"runner_{label}_device_seconds",
-            f"Time of executors at work on devices, by {label}",
+            f"Seconds for which executors were busy on devices, by {label}",
             labels=[label],
         )
         byte_seconds = CounterMetricFamily(
-            f"runner_{label}_byte_seconds", f"The same times the bytes granted, by {label}", labels=[label]
+            f"runner_{label}_byte_seconds", f"Busy seconds times granted bytes, by {label}", labels=[label]
         )
         for name, total in totals.items():
             seconds.add_metric([name], total.device_s)
@@ -125,6 +136,11 @@ def _usage_families(lifecycle: JobLifecycle) -> Iterable[Metric]:
 def _job_and_device_families(
     bytes_by_device: Mapping[str, Mapping[str, int]], lifecycle: JobLifecycle, worker_pool: WorkerPool
 ) -> Iterable[Metric]:
+    """Yield the metrics of jobs, attempts, devices, messages and workers.
+
+    Gauges show the present state; counters count since the start of the server, except the use of devices,
+    which a restart keeps.
+    """
     jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
     for (queue, state), count in lifecycle.registry.counts.items():
         jobs.add_metric([queue, state], count)
@@ -137,7 +153,7 @@ def _job_and_device_families(
             device_bytes.add_metric([device, kind], nbytes)
     yield device_bytes
     device_up = GaugeMetricFamily(
-        "runner_device_up", "Whether nothing keeps new work away from it", labels=["device"]
+        "runner_device_up", "1 while the device takes new work, 0 while it has a fault", labels=["device"]
     )
     for device in bytes_by_device:
         device_up.add_metric([device], float(lifecycle.statistics.first_fault(device) is None))
@@ -154,14 +170,16 @@ def _job_and_device_families(
         "runner_jobs_submitted", "Jobs accepted", value=lifecycle.statistics.submitted_count
     )
     yield CounterMetricFamily(
-        "runner_retries", "Attempts that were followed by another", value=lifecycle.statistics.retried_count
+        "runner_retries", "Failed attempts that were retried", value=lifecycle.statistics.retried_count
     )
     yield CounterMetricFamily(
-        "runner_stale_messages", "Late news of old attempts", value=lifecycle.statistics.stale_count
+        "runner_stale_messages", "Late messages about old attempts", value=lifecycle.statistics.stale_count
     )
     yield from _usage_families(lifecycle)
     bad_frames = lifecycle.statistics.bad_frame_count + worker_pool.bad_frames
-    yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad_frames)
+    yield CounterMetricFamily(
+        "runner_bad_frames", "Frames and messages that could not be decoded", value=bad_frames
+    )
     yield CounterMetricFamily(
         "runner_commits", "Store commits", value=sum(lifecycle.statistics.commit_histogram.counts)
     )

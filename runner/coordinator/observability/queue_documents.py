@@ -14,7 +14,7 @@ from runner.errors import NotFound
 
 
 class QueueDocuments:
-    """Documents as JSON values, built on request."""
+    """Builds the documents of queues as JSON values, on request."""
 
     def __init__(
         self, *, lifecycle: JobLifecycle, scheduler_state: SchedulerState, dispatcher: Dispatcher
@@ -24,25 +24,32 @@ class QueueDocuments:
         self._dispatcher = dispatcher
 
     def build_all(self) -> list[dict[str, Any]]:
-        """Every queue that has or had a job, by name."""
+        """Return the document of every queue that has or had a job, by name; `default` is always among
+        them."""
         tallies = self._tally_waits()
         return [self._document(name, tallies[name]) for name in self._queue_names()]
 
     def build_existing(self, name: str) -> dict[str, Any]:
-        """A queue that has a job or is paused. Raises NotFound."""
+        """Return the document of a queue that has or had a job, or is paused.
+
+        Raises:
+            NotFound: there is no such queue.
+        """
         if name not in self._queue_names() and name not in self._scheduler_state.backlog.paused:
-            raise NotFound(f"there is no queue {name!r}; a queue exists from its first job on")
+            raise NotFound(f"there is no queue {name!r}; a queue is created by its first job")
         return self.build(name)
 
     def build(self, name: str) -> dict[str, Any]:
-        """The counts and figures of a queue, whether it exists or not."""
+        """Return the document of a queue, whether it exists or not."""
         return self._document(name, self._tally_waits()[name])
 
     def _queue_names(self) -> list[str]:
+        """The names of all queues that have or had a job, sorted."""
         return sorted({queue for queue, _ in self._lifecycle.registry.counts} | {"default"})
 
     def _tally_waits(self) -> defaultdict[str, WaitTally]:
-        """Count waiting and running jobs of each queue by reason. By class: there may be millions of jobs."""
+        """Count the waiting and running jobs of each queue by reason. Waiting jobs are counted by class:
+        there may be millions of them."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
         queue_manager = self._lifecycle.queue_manager
         for queue, reason, count, since in queue_manager.counts_by_reason():
@@ -56,6 +63,13 @@ class QueueDocuments:
         return tallies
 
     def _document(self, name: str, tally: WaitTally) -> dict[str, Any]:
+        """Return the document of a queue: its jobs by state, and why the live ones wait.
+
+        `oldest_wait_s` is the longest wait of a ready job, in seconds, and None if no job waits.
+        `peak_running` is the largest number of jobs that ran at once since the start. `success_rate` is a
+        fraction of the jobs that succeeded or failed and are still stored. `avg_run_s` covers the latest
+        runs, in seconds.
+        """
         registry, now = self._lifecycle.registry, self._lifecycle.now()
         counts = {state: registry.counts[name, state] for state in STATES}
         ended_count = counts["succeeded"] + counts["failed"]
@@ -78,15 +92,18 @@ class QueueDocuments:
 
 
 class WaitTally:
-    """Why the live jobs of a queue wait, and since when the longest-waiting one has been ready."""
+    """The number of a queue's live jobs by reason, and the time at which the longest-waiting one became
+    ready."""
 
     def __init__(self) -> None:
+        #: Reason -> number of jobs.
         self.reasons: Counter[str] = Counter()
-        #: UTC epoch seconds.
+        #: UTC epoch seconds; infinity if no job waits.
         self.oldest_ready_at = math.inf
 
     def add(self, reason: str, count: int, since: float | None) -> None:
-        """Add jobs that wait for the same reason; the first of them has been ready since `since`."""
+        """Add `count` jobs with the same reason. The first of them became ready at `since`; None: they
+        run."""
         self.reasons[reason] += count
         if since is not None:
             self.oldest_ready_at = min(self.oldest_ready_at, since)

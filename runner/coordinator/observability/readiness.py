@@ -1,4 +1,4 @@
-"""Effect: the readiness of the server and each of its components, for /readyz and the start banner."""
+"""Effect: the readiness of the server and its components, for /readyz and the start banner."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from runner.discovery.handler_registry import HandlerRegistry
 from runner.settings.settings import Settings
 from runner.stores.sqlite.access import StoreAccess
 
+#: Shown in the start banner with `--reload`.
 RELOAD_NOTE = "handlers are reloaded when their files are saved (for development)"
 
 
 class ReadinessCheck:
-    """Reads the components, changes nothing. The coordinator sets `phase` as it proceeds."""
+    """Reads the state of the components and changes nothing.
+
+    The server is unavailable if one component is, and degraded if some of its capacity is missing.
+    """
 
     def __init__(
         self,
@@ -46,15 +50,20 @@ class ReadinessCheck:
         self._statistics = statistics
         self._device_registry = device_registry
         self._handler_registry = handler_registry
+        #: Set by the coordinator.
         self.phase: Literal["starting", "ready", "shutting down"] = "starting"
 
     @property
     def is_describing(self) -> bool:
-        """Whether some handlers are still being described."""
+        """Whether handlers are still being described: some may be missing until then."""
         return self._handler_registry.describing
 
     def check(self) -> tuple[int, dict[str, Any]]:
-        """(HTTP status, document) of /readyz: `ok`, `degraded` (still 200) or `unavailable` (503)."""
+        """Return (HTTP status, document) of /readyz: `ok` (200), `degraded` (200) or `unavailable` (503).
+
+        The document has the state of each part. Only the store and the coordinator itself can make the server
+        unavailable; a device, a front or a handler that is missing degrades it.
+        """
         parts = self._check_parts()
         states = {part["state"] for part in parts.values()}
         if "unavailable" in states:
@@ -62,6 +71,7 @@ class ReadinessCheck:
         return 200, {"status": "degraded" if "degraded" in states else "ok", "parts": parts}
 
     def _check_parts(self) -> dict[str, dict[str, Any]]:
+        """The state of each component by its name, with a message if it is not ok."""
         failure = self._journal.failure
         store: dict[str, Any] = {"state": "ok", "kind": self._access.describe()}
         if failure is not None:
@@ -78,12 +88,18 @@ class ReadinessCheck:
         return parts
 
     def _check_fronts(self) -> dict[str, Any]:
+        """The state of the fronts: degraded while one does not answer pings."""
         answering, count = self._front_pool.answering_count, self._front_pool.count
         if answering < count:
             return {"state": "degraded", "message": f"{answering} of {count} answer"}
         return {"state": "ok"}
 
     def _check_device(self, device: Device) -> dict[str, Any]:
+        """The state of a device: degraded while it has a fault or no worker. `level` is its attribution
+        level.
+
+        The worker of the cpu device may be missing: it starts with the first job that needs it.
+        """
         fault = self._statistics.first_fault(device.id)
         if fault is not None:
             return {"state": "degraded", "message": fault}
@@ -93,10 +109,14 @@ class ReadinessCheck:
         return {"state": "ok", "level": self._scheduler_state.ledger.usage.level(device.id)}
 
     def _broken_handlers(self) -> list[str]:
+        """The names of handlers whose code could not be described, sorted."""
         return sorted(spec.name for spec in self._handler_registry.specs.values() if spec.state == "broken")
 
     def build_banner(self, url: str) -> dict[str, Any]:
-        """The figures that `runner serve` shows when it is ready."""
+        """Return the figures that `runner serve` prints when the server is ready.
+
+        `notes` are sentences for the operator, `exposure` says who can reach the server at `url`.
+        """
         return {
             "url": url,
             "pid": os.getpid(),

@@ -25,7 +25,10 @@ from runner.handlers.spec import HandlerSpec
 
 
 class ResourceViews:
-    """Documents as JSON values, built on request."""
+    """Builds the documents of handlers, devices and workers as JSON values, on request.
+
+    Their fields are those of the published API (`api/openapi`).
+    """
 
     def __init__(
         self,
@@ -50,13 +53,17 @@ class ResourceViews:
         self._metrics = metrics
         self._readiness = readiness
         self._device_registry = device_registry
-        #: The health of a device, and since when.
+        #: Builds the `condition` of a device by its id, see `HealthMonitor.build_document`.
         self._health_document = health_document
         self._stats = stats
         self._queues = queues
 
     def build_document(self, name: str, subject: str | None) -> Any:
-        """Build the document that the route of this name returns."""
+        """Build the document that a route returns; `subject` is the queue or handler that the route names.
+
+        Raises:
+            NotFound: there is no such document, queue or handler.
+        """
         match name:
             case "queues":
                 return {"data": self._queues.build_all()}
@@ -84,12 +91,18 @@ class ResourceViews:
     # Handlers.
 
     def _existing_handler(self, name: str) -> dict[str, Any]:
+        """Return the document of a handler, broken or not. Raises NotFound."""
         spec = self._lifecycle.queue_manager.handlers.specs.get(name)
         if spec is None:
             raise NotFound(unknown_handler_text(name, self._lifecycle.queue_manager.handlers.specs))
         return self._handler_document(spec)
 
     def _handler_document(self, spec: HandlerSpec) -> dict[str, Any]:
+        """Return the document of a handler: its options and schemas, its executors and what was learned.
+
+        `figures` are percentiles in seconds over the latest runs, waits and loads since the start of the
+        server.
+        """
         options = msgspec.to_builtins(_ShownOptions.from_spec(spec))
         statistics = self._lifecycle.statistics.handlers[spec.name]
         executors = self._dispatcher.executors.of_handler(spec.name)
@@ -120,7 +133,15 @@ class ResourceViews:
     # Devices and workers.
 
     def device_document(self, device: Device) -> dict[str, Any]:
-        """A device with its memory and the executors that hold it."""
+        """Return the document of a device: its memory in bytes, its condition and the executors on it.
+
+        `total_bytes` is the sum of headroom, foreign, reserved, draining and free bytes, less `short_bytes`:
+        granted bytes that other programs took. `suspect_bytes` is the overdue part of the draining ones.
+        `used_bytes` is the device's own figure.
+
+        `health` is "ok" or the first fault of any cause; `condition` is the state of the health monitor.
+        `context_bytes` is what each process uses before its first tensor; None until it was measured.
+        """
         figures = self._scheduler_state.ledger.figures(device.id)
         executors = [
             self.executor_document(executor.number)
@@ -153,7 +174,12 @@ class ResourceViews:
         }
 
     def executor_document(self, number: int) -> dict[str, Any]:
-        """An executor: its handler and model, its memory and its attempts."""
+        """Return the document of an executor: its handler and model, its memory and its jobs.
+
+        `granted_bytes` may be used on each device, `resident_bytes` were last seen in use there, and
+        `charged_bytes` count in the ledger: at least the grant of a busy executor, the use of an idle one.
+        `jobs` are the attempts assigned to it, the running ones first.
+        """
         executor = self._dispatcher.executors[number]
         resident = self._scheduler_state.executors.get(number)
         return {
@@ -176,6 +202,7 @@ class ResourceViews:
         }
 
     def _worker_documents(self) -> list[dict[str, Any]]:
+        """Return the documents of all workers and of the probe; one is "starting" until it has connected."""
         return [
             {
                 "name": worker.name,
@@ -194,11 +221,11 @@ class ResourceViews:
     # The server.
 
     def check_readiness(self) -> tuple[int, dict[str, Any]]:
-        """(HTTP status, document) of /readyz."""
+        """Return (HTTP status, document) of /readyz."""
         return self._readiness.check()
 
     def render_metrics(self) -> bytes:
-        """The Prometheus text."""
+        """Return the metrics in the text format of Prometheus."""
         by_kind: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for device in self._devices.values():
             document = self.device_document(device)
@@ -208,32 +235,47 @@ class ResourceViews:
 
 
 class _ShownOptions(msgspec.Struct):
-    """A handler's options with their names, as the API shows them."""
+    """A handler's options under their names in the API; durations in seconds, sizes in bytes."""
 
+    #: Queue of jobs that name none.
     queue: str
+    #: 0: the handler uses no GPU; 2 and more: a gang.
     gpus: int
+    #: Declared use of one executor on each device; None: learned.
     vram_bytes: int | None
+    #: Limit of host memory of one executor; None: none.
     ram_bytes: int | None
+    #: Limits of an attempt, of loading, of the wait in the queue, and of the time without an event.
     timeout_s: float | None
     load_timeout_s: float | None
     queue_timeout_s: float | None
     stall_timeout_s: float | None
+    #: Time to stop by itself after a cancel or at shutdown.
     grace_s: float
     retries: int
     backoff: dict[str, Any]
     priority: int
+    #: Time that an idle executor stays loaded; -1: for ever.
     keep_alive_s: float
+    #: Jobs of the handler that run at once; None: no limit.
     concurrency: int | None
+    #: Attempts after which an executor is replaced; None: never.
     max_jobs: int | None
+    #: Field of the input that names the model; None: the handler has no models.
     model_by: str | None
+    #: Fields of the input that make the size of a job.
     size_by: tuple[str, ...]
+    #: Models that are kept loaded; true: the handler itself.
     preload: bool | tuple[str, ...]
+    #: The declared memory is a ceiling.
     strict: bool
+    #: Attempts that one executor runs side by side.
     slots: int
     batch: dict[str, Any] | None
 
     @classmethod
     def from_spec(cls, spec: HandlerSpec) -> _ShownOptions:
+        """Take the options of a handler; `preload` is a bool for a handler without models."""
         options = spec.options
         values = {name: getattr(options, name) for name in cls.__struct_fields__}
         backoff = options.backoff

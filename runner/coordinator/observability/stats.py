@@ -1,4 +1,4 @@
-"""Effect: the document of /stats: jobs done, their times, and each one's use of the devices."""
+"""Effect: the document of /stats: numbers of jobs, their times, and the use of devices."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from runner.coordinator.jobs.usage import UsageSum
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.formats.timestamps import format_rfc3339
 
+#: All states of a job, in the order of the document.
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
-#: The window of the throughput, in seconds.
+#: Jobs that ended within this time count for the throughput.
 THROUGHPUT_WINDOW_S = 60.0
 
 
 class StatsDocument:
-    """Built on request."""
+    """Builds the document of /stats on request, from counters that other components keep."""
 
     def __init__(self, lifecycle: JobLifecycle, dispatcher: Dispatcher, weights: Mapping[str, float]) -> None:
         self._lifecycle = lifecycle
         self._dispatcher = dispatcher
-        #: Tenants with a configured weight.
+        #: Tenants with a configured weight: their share of device time against that of others, which have 1.
         self._weights = weights
+        #: UTC epoch seconds.
         self._started_at = lifecycle.now()
 
     def build(self) -> dict[str, Any]:
-        """Build all figures: those of devices since `spent_since`, all others since the start."""
+        """Build the document. The use of devices counts since `spent_since`, which a restart keeps; all other
+        figures count since the start of the server (`since`).
+
+        `run_s` and `wait_s` are percentiles in seconds over the latest jobs. `throughput_per_s` counts the
+        jobs that ended within THROUGHPUT_WINDOW_S, or since the start if that is shorter ago.
+        """
         statistics, registry, accounts = (
             self._lifecycle.statistics,
             self._lifecycle.registry,
@@ -60,6 +67,7 @@ class StatsDocument:
         }
 
     def _handlers_json(self) -> dict[str, Any]:
+        """Runs, times and use of devices of each handler that had a run or a use, by name."""
         statistics, usage = self._lifecycle.statistics.handlers, self._lifecycle.usage_totals.handlers
         return {
             name: _handler_json(statistics.get(name)) | _usage_json(usage.get(name))
@@ -67,6 +75,7 @@ class StatsDocument:
         }
 
     def _tenants_json(self) -> dict[str, Any]:
+        """Weight, queued and running jobs and use of devices of each tenant with a weight, a use or a job."""
         usage, queued = (
             self._lifecycle.usage_totals.tenants,
             self._lifecycle.queue_manager.unplanned_by_tenant(),
@@ -86,6 +95,7 @@ class StatsDocument:
 
 
 def _handler_json(statistics: HandlerStatistics | None) -> dict[str, Any]:
+    """Number of runs, and percentiles of run and wait times in seconds; None: no run since the start."""
     statistics = statistics or HandlerStatistics()
     return {
         "runs": statistics.run_count,
@@ -95,6 +105,7 @@ def _handler_json(statistics: HandlerStatistics | None) -> dict[str, Any]:
 
 
 def _usage_json(total: UsageSum | None) -> dict[str, Any]:
+    """Seconds of devices, bytes times seconds, and the number of attempts that used a device."""
     total = total or UsageSum()
     return {
         "device_s": round(total.device_s, 6),
