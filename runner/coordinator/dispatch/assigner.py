@@ -54,9 +54,7 @@ class Assigner:
         """Assign the jobs to the executor; send them once their inputs are read and later starts are
         durable."""
         for live in live_jobs:
-            live.phase = "assigned"
-            live.executor = executor.number
-            live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
+            live.mark_assigned(executor.number)
         executor.assign_attempts(live_jobs)
         if any(live.input is None for live in live_jobs):
             self._reads.start(self._read_and_send(executor, live_jobs))
@@ -131,7 +129,7 @@ class Assigner:
             if starts_at_once:
                 self._start_attempt(executor, live)
             else:
-                live.phase = "staged"
+                live.mark_staged()
 
     def _start_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
         """Record the start of an attempt now."""

@@ -60,8 +60,7 @@ class JobReplies:
             reply(200, self.job_json(ended))
 
         def on_timeout() -> None:
-            if live.end_callbacks is not None and on_end in live.end_callbacks:
-                live.end_callbacks.remove(on_end)
+            live.remove_end_callback(on_end)
             self._lifecycle.journal.call_when_durable(on_durable)
             self._lifecycle.queue_manager.spill_pool.maybe_spill(live)
 
@@ -72,8 +71,6 @@ class JobReplies:
                 reply(200 if live.phase == "ended" else timeout_status, self.job_json(live))
 
         timer = asyncio.get_running_loop().call_later(wait_s, on_timeout)
-        if live.end_callbacks is None:
-            live.end_callbacks = []
-        live.end_callbacks.append(on_end)
+        live.add_end_callback(on_end)
         if live.phase == "ended":
             self._lifecycle.journal.commit_soon()

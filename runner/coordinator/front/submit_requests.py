@@ -69,7 +69,7 @@ class SubmitRequests:
         if live.executor is None and live.phase != "ended":
             self._lifecycle.queue_manager.dequeue(live)
             self._lifecycle.queue_manager.spill_pool.drop_input(live)
-            live.phase = "ended"
+            live.mark_ended()
             self._lifecycle.journal.withdraw(live.job)
             self._lifecycle.registry.uncount(live.job)
             self._lifecycle.registry.remove(live)

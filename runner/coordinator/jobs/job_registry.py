@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 from gpu.job_class import JobClass
+from runner.coordinator.jobs.job_phases import (
+    ADOPTABLE,
+    PREDECESSORS,
+    FirstPhase,
+    IllegalTransition,
+    JobPhase,
+)
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import Job, State
 
-#: behind: queued behind the window of its class, or without a known handler; delayed: until `ready_at`;
-#: spilled: behind or delayed, and not in memory; waiting: in the planner's state; assigned: to an executor,
-#: not sent to its worker yet (input or commit under way); staged: sent to a busy executor, not started;
-#: starting: the attempt is on its way or loading; running: user code runs; ended: terminal, until its commit.
-JobPhase = Literal[
-    "behind", "delayed", "spilled", "waiting", "assigned", "staged", "starting", "running", "ended"
-]
+_BEFORE_WAITING = PREDECESSORS["waiting"]
+_BEFORE_BEHIND = PREDECESSORS["behind"]
+_BEFORE_DELAYED = PREDECESSORS["delayed"]
+_BEFORE_SPILLED = PREDECESSORS["spilled"]
+_BEFORE_ASSIGNED = PREDECESSORS["assigned"]
+_BEFORE_STAGED = PREDECESSORS["staged"]
+_BEFORE_STARTING = PREDECESSORS["starting"]
+_BEFORE_RUNNING = PREDECESSORS["running"]
+_BEFORE_ENDED = PREDECESSORS["ended"]
 
 
 class LiveJob:
-    """A job that has not ended, or whose end is not durable yet."""
+    """A job that has not ended, or whose end is not durable yet.
+
+    Only its own methods assign its attributes. Those named `mark_PHASE` raise `IllegalTransition`, and change
+    nothing, if the job may not enter that phase from its current one.
+    """
 
     __slots__ = (
         "attempt_in_flight",
@@ -36,13 +48,13 @@ class LiveJob:
         "previous_started_at",
     )
 
-    def __init__(self, job: Job, input_: bytes | None, phase: JobPhase) -> None:
+    def __init__(self, job: Job, input_: bytes | None, phase: FirstPhase) -> None:
         self.job = job
         #: JSON text; None if it has to be read from the store.
         self.input = input_
         #: JSON text, from the end of the job until its commit.
         self.output: bytes | None = None
-        self.phase = phase
+        self.phase: JobPhase = phase
         #: Its class in the planner's state; None until its handler is known.
         self.job_class: JobClass | None = None
         #: The executor that holds the attempt in flight.
@@ -57,6 +69,127 @@ class LiveJob:
         self.meter_start: tuple[UsageMeter, float] | None = None
         #: Called once, after the commit that holds the job's end.
         self.end_callbacks: list[Callable[[LiveJob], None]] | None = None
+
+    # Phases. The checks are written out: thousands of jobs per second pass through each of them.
+
+    def mark_waiting(self, job_class: JobClass) -> None:
+        """Enter the planner's state, in this class."""
+        if self.phase not in _BEFORE_WAITING:
+            raise IllegalTransition(self.job.id, self.phase, "waiting")
+        self.phase = "waiting"
+        self.job_class = job_class
+
+    def mark_behind(self) -> None:
+        """Wait behind the window of the job's class, or for its handler."""
+        if self.phase not in _BEFORE_BEHIND:
+            raise IllegalTransition(self.job.id, self.phase, "behind")
+        self.phase = "behind"
+
+    def mark_delayed(self) -> None:
+        """Wait until `job.ready_at`."""
+        if self.phase not in _BEFORE_DELAYED:
+            raise IllegalTransition(self.job.id, self.phase, "delayed")
+        self.phase = "delayed"
+
+    def mark_spilled(self) -> None:
+        """Leave memory; the store and the queue keep the job."""
+        if self.phase not in _BEFORE_SPILLED:
+            raise IllegalTransition(self.job.id, self.phase, "spilled")
+        self.phase = "spilled"
+
+    def mark_assigned(self, executor: int) -> None:
+        """Assign the next attempt to this executor: from now on the attempt is in flight."""
+        if self.phase not in _BEFORE_ASSIGNED:
+            raise IllegalTransition(self.job.id, self.phase, "assigned")
+        self.phase = "assigned"
+        self.executor = executor
+        self.attempt_in_flight = self.job.attempt + (not self.has_unused_attempt)
+
+    def mark_staged(self) -> None:
+        """Note that the attempt was sent to an executor that is busy."""
+        if self.phase not in _BEFORE_STAGED:
+            raise IllegalTransition(self.job.id, self.phase, "staged")
+        self.phase = "staged"
+
+    def mark_starting(self) -> None:
+        """Note that the attempt in flight has started with a load: `job.started_at` is still the last one."""
+        if self.phase not in _BEFORE_STARTING:
+            raise IllegalTransition(self.job.id, self.phase, "starting")
+        self.phase = "starting"
+        self.previous_started_at = self.job.started_at
+        self.has_unused_attempt = False
+
+    def mark_running(self) -> None:
+        """Note that user code runs. An attempt that was not `starting` starts now, as in `mark_starting`."""
+        if self.phase not in _BEFORE_RUNNING:
+            raise IllegalTransition(self.job.id, self.phase, "running")
+        if self.phase != "starting":
+            self.previous_started_at = self.job.started_at
+            self.has_unused_attempt = False
+        self.phase = "running"
+
+    def mark_ended(self, output: bytes | None = None) -> None:
+        """End the job; `output` is the JSON text of a job that has succeeded."""
+        if self.phase not in _BEFORE_ENDED:
+            raise IllegalTransition(self.job.id, self.phase, "ended")
+        self.phase = "ended"
+        self.output = output
+
+    # The attempt in flight.
+
+    def adopt_attempt(self, attempt: int) -> None:
+        """Adopt an attempt that the last coordinator sent; no executor holds it any more. Unless the store
+        holds it as running, its start is yet to be recorded."""
+        if self.phase not in ADOPTABLE:
+            raise IllegalTransition(self.job.id, self.phase, "assigned")
+        if attempt != self.job.attempt:
+            self.phase = "assigned"
+        self.attempt_in_flight = attempt
+
+    def clear_attempt(self, *, is_unused: bool = False) -> None:
+        """Clear the attempt in flight, which has ended or was returned. `is_unused`: it was counted in
+        `job.attempt` and did not start, so the next start takes its number."""
+        self.executor = None
+        self.attempt_in_flight = 0
+        if is_unused:
+            self.has_unused_attempt = True
+
+    def start_meter(self, meter: UsageMeter, at: float) -> None:
+        """Measure the attempt in flight from `at` on, with the meter of its executor."""
+        self.meter_start = meter, meter.start_attempt(at)
+
+    def stop_meter(self, at: float) -> float | None:
+        """End the measurement; return the attempt's seconds, None if it was not measured."""
+        if self.meter_start is None:
+            return None
+        (meter, start_reading_s), self.meter_start = self.meter_start, None
+        return meter.end_attempt(at, start_reading_s)
+
+    # Input and callbacks.
+
+    def keep_input(self, text: bytes) -> None:
+        """Keep the input in memory."""
+        self.input = text
+
+    def drop_input(self) -> None:
+        """Drop the input from memory: the store holds it, or nothing needs it."""
+        self.input = None
+
+    def add_end_callback(self, callback: Callable[[LiveJob], None]) -> None:
+        """Call `callback` once, after the commit that holds the job's end."""
+        if self.end_callbacks is None:
+            self.end_callbacks = []
+        self.end_callbacks.append(callback)
+
+    def remove_end_callback(self, callback: Callable[[LiveJob], None]) -> None:
+        """Remove a callback if it has not been taken yet."""
+        if self.end_callbacks is not None and callback in self.end_callbacks:
+            self.end_callbacks.remove(callback)
+
+    def take_end_callbacks(self) -> list[Callable[[LiveJob], None]]:
+        """Remove and return the callbacks."""
+        callbacks, self.end_callbacks = self.end_callbacks or [], None
+        return callbacks
 
 
 class JobRegistry:

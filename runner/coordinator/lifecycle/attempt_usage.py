@@ -22,7 +22,7 @@ class AttemptUsageRecorder:
         """The attempt starts; `meter` is that of its executor, where the executor occupies devices."""
         if meter is not None:
             record.spent = AttemptUsage()
-            live.meter_start = meter, meter.start_attempt(at)
+            live.start_meter(meter, at)
 
     def discard(self, live: LiveJob, now: float) -> None:
         """Discard the attempt in flight, which did not start after all: its time is not charged."""
@@ -46,14 +46,11 @@ class AttemptUsageRecorder:
 
     def _measure(self, live: LiveJob, ended: AttemptEnded | None, now: float) -> float | None:
         """The seconds of the attempt in flight, which has ended; None if it has no meter."""
-        if live.meter_start is None:
-            return None
-        (meter, start_reading_s), live.meter_start = live.meter_start, None
         ended_at = now
         if ended is not None and ended.run_s is not None and ended.load_s is None:
             # The ends of several short attempts are reported together.
             ended_at = min(ended_at, (live.job.started_at or ended_at) + ended.run_s)
-        return meter.end_attempt(ended_at, start_reading_s)
+        return live.stop_meter(ended_at)
 
     def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:
         """Add the time for which the attempt has occupied its devices."""

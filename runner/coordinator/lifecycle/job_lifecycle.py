@@ -125,10 +125,13 @@ class JobLifecycle:
         executor, if that occupies devices."""
         job = live.job
         self.queue_manager.dequeue(live)
+        had_unused_attempt = live.has_unused_attempt
+        if is_loading:
+            live.mark_starting()
+        else:
+            live.mark_running()
         job.attempt = live.attempt_in_flight
-        live.previous_started_at = job.started_at
-        if live.has_unused_attempt:
-            live.has_unused_attempt = False
+        if had_unused_attempt:
             del job.attempts[-1]
         self.registry.set_state(job, "running")
         job.reason = None
@@ -141,13 +144,12 @@ class JobLifecycle:
         self._usage.start(live, record, meter, at)
         if len(job.attempts) > ATTEMPTS_KEPT:
             del job.attempts[0]
-        live.phase = "starting" if is_loading else "running"
         self._event_log.append(job, "status", at, status_fields(job, "loading" if is_loading else "running"))
 
     def mark_running(self, live: LiveJob, at: float) -> None:
         """Mark a job as running: loading is over, user code runs."""
         if live.phase == "starting":
-            live.phase = "running"
+            live.mark_running()
             self._event_log.append(live.job, "status", at, status_fields(live.job, "running"))
 
     def record_events(self, live: LiveJob, message: AttemptEvents) -> None:
@@ -164,8 +166,7 @@ class JobLifecycle:
         job.applied_seq = ended.seq
         backoff = job.terms.backoff or Backoff()
         decision = retry_decision.decide(job, ended, backoff, now, self._jitter(), oom=oom)
-        live.executor = None
-        live.attempt_in_flight = 0
+        live.clear_attempt()
         if ended.executor_died and not ended.is_blame_unknown:
             job.deaths += 1
         if oom is not None:
@@ -194,15 +195,14 @@ class JobLifecycle:
         it then does not start, its stored number is kept for the next one, or waiting would use up the
         starts."""
         job = live.job
-        if job.state == "running" and job.attempt == live.attempt_in_flight:
-            live.has_unused_attempt = True
+        is_unused = job.state == "running" and job.attempt == live.attempt_in_flight
+        if is_unused:
             job.started_at = live.previous_started_at
             record = job.attempts[-1]
             record.ended_at = self.now()
             record.error = JobError("interrupted", "it was given back before it started", True)
         self._usage.discard(live, self.now())
-        live.executor = None
-        live.attempt_in_flight = 0
+        live.clear_attempt(is_unused=is_unused)
 
     def requeue(
         self, live: LiveJob, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
@@ -225,17 +225,20 @@ class JobLifecycle:
         """End a job in a terminal state; waiting clients get their replies after the commit."""
         job = live.job
         now = self.now()
+        if state != "succeeded":
+            output = None
+        elif output is None:
+            output = b"null"
         self.queue_manager.dequeue(live)
+        live.mark_ended(output)
         self.registry.set_state(job, state)
         job.error = error
         job.reason = None if error is None else error.code
         job.finished_at = now
-        live.phase = "ended"
-        if state == "succeeded":
-            live.output = output if output is not None else b"null"
-            job.output_bytes = len(live.output)
-            self.journal.add_output(job, live.output)
-        self._event_log.append(job, "done", now, done_fields(job, live.output))
+        if output is not None:
+            job.output_bytes = len(output)
+            self.journal.add_output(job, output)
+        self._event_log.append(job, "done", now, done_fields(job, output))
         self.statistics.record_job_end(job)
         is_urgent = live.end_callbacks is not None
         self.journal.call_when_durable(
@@ -277,8 +280,7 @@ class JobLifecycle:
         if live.input is not None:
             self._spill_pool.input_bytes -= live.job.input_bytes
         self.registry.remove(live)
-        callbacks, live.end_callbacks = live.end_callbacks, None
-        for callback in callbacks or ():
+        for callback in live.take_end_callbacks():
             callback(live)
 
 

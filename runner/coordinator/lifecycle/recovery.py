@@ -115,14 +115,12 @@ def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spo
     counts = {"live": lifecycle.registry.queued_count, "applied": 0, "interrupted": 0}
     lifecycle.queue_manager.load_stored(state.queued)
     for job in state.jobs:
-        phase = lifecycle.queue_manager.stored_phase(job)
-        live = LiveJob(job, None, phase or "running")
-        lifecycle.registry.add(live, is_counted=True)
-        if phase is not None:
+        is_running = job.state == "running"
+        if not is_running:
             # Not queued until the messages about it are applied.
-            lifecycle.queue_manager.dequeue(live)
-            live.phase = "assigned"
-        counts["live"] += job.state == "running"
+            lifecycle.queue_manager.remove_stored(job)
+        lifecycle.registry.add(LiveJob(job, None, "running" if is_running else "assigned"), is_counted=True)
+        counts["live"] += is_running
     for spool in spools:
         for raw in spool.messages:
             counts["applied"] += _apply_message(lifecycle, raw, spool.hello.name)
@@ -130,7 +128,7 @@ def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spo
         if live.phase == "ended":
             continue
         if live.job.state == "running":  # guard: interrupted-at-start
-            live.attempt_in_flight = live.job.attempt
+            live.adopt_attempt(live.job.attempt)
             message = "the server ended while the attempt ran"
             lifecycle.end_attempt(
                 live,
@@ -139,7 +137,7 @@ def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spo
                 ),
             )
             counts["interrupted"] += 1
-        elif live.attempt_in_flight == 0:
+        elif live.phase == "assigned" and live.attempt_in_flight == 0:
             lifecycle.queue_manager.enqueue(live)
     return counts
 
@@ -160,8 +158,12 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
         if job.state != "running":
             lifecycle.statistics.stale_count += 1
             return 0
-    live.attempt_in_flight = message.attempt  # guard: flight-of-applied
-    if job.attempt < message.attempt:
+    is_start_unknown = job.attempt < message.attempt
+    if is_start_unknown:
+        # The end of an earlier attempt may have queued it.
+        lifecycle.queue_manager.dequeue(live)
+    live.adopt_attempt(message.attempt)  # guard: flight-of-applied
+    if is_start_unknown:
         # The attempt was sent before its start was stored, as a first attempt may be.
         at = (
             message.started_at

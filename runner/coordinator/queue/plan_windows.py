@@ -62,11 +62,9 @@ class PlanWindows:
 
     def add(self, live: LiveJob, job_class: JobClass, *, at_front: bool = False) -> None:
         """Put a job into the window of its class; `at_front`: before the jobs in it."""
-        live.phase = "waiting"
-        live.job_class = admission.adjust_class(live.job, job_class, self._scheduler_state)
-        self._scheduler_state.add_waiting(
-            live.job_class, live.job.number, first=at_front, since=live.job.ready_at
-        )
+        own_class = admission.adjust_class(live.job, job_class, self._scheduler_state)
+        live.mark_waiting(own_class)
+        self._scheduler_state.add_waiting(own_class, live.job.number, first=at_front, since=live.job.ready_at)
         self._request_plan()
 
     def on_dispatched(self, job_class: JobClass) -> None:

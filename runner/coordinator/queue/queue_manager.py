@@ -135,7 +135,7 @@ class QueueManager:
         if job.start_by is not None:
             self._deadlines.add(job.number, job.start_by)
         if job.ready_at > self._now():
-            live.phase = "delayed"
+            live.mark_delayed()
             self._arm_timer(self._index.add_delayed(job))
             self.spill_pool.maybe_spill(live)
             return
@@ -143,7 +143,7 @@ class QueueManager:
         if job_class is not None and (at_front or self.windows.accepts_next(job_class)):
             self.windows.add(live, job_class, at_front=at_front)
             return
-        live.phase = "behind"
+        live.mark_behind()
         group = self._index.add_ready(job)
         if group.job_class is not None:
             self.windows.request_refill(group.job_class)
@@ -159,6 +159,12 @@ class QueueManager:
             self.windows.on_dispatched(live.job_class)
         elif live.phase in ("behind", "delayed", "spilled"):
             self._index.remove(job)
+
+    def remove_stored(self, job: Job) -> None:
+        """Remove a queued job that is not in memory from its queue."""
+        if job.start_by is not None:
+            self._deadlines.remove(job.number, job.start_by)
+        self._index.remove(job)
 
     # Reports on queued jobs.
 

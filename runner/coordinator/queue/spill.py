@@ -135,14 +135,14 @@ class SpillPool:
     def keep_input(self, live: LiveJob, text: bytes) -> None:
         """Keep an input in memory that was read from the store."""
         if live.input is None:
-            live.input = text
+            live.keep_input(text)
             # A job that was spilled during the read does not stay in memory.
             self.input_bytes += live.job.input_bytes if live.phase != "spilled" else 0
 
     def drop_input(self, live: LiveJob, failure: StoreUnavailable | None = None) -> None:
         """Drop the input of a queued job from memory: it is durable, or not wanted any more."""
         if failure is None and live.phase in ("waiting", "delayed", "behind") and live.input is not None:
-            live.input = None
+            live.drop_input()
             self.input_bytes -= live.job.input_bytes
 
     def _spill(self, live: LiveJob) -> None:
@@ -154,7 +154,7 @@ class SpillPool:
         if live.input is not None:
             # The input itself stays with the object: its submitter is about to be answered.
             self.input_bytes -= live.job.input_bytes
-        live.phase = "spilled"
+        live.mark_spilled()
         self._registry.remove(live)
         self._spill_count += 1
         if self._reads_in_progress:

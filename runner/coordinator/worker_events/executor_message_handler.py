@@ -107,7 +107,6 @@ class ExecutorMessageHandler:
 
     def _return_unstarted(self, live: LiveJob) -> None:
         if live.job.cancel_reason is not None:
-            live.executor = None
             self._lifecycle.cancel_unstarted(live, live.job.cancel_reason)
         else:
             self._lifecycle.return_unstarted(live)

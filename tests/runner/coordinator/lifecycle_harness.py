@@ -35,6 +35,7 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
 from runner.jobs.job_query import JobQuery
 from runner.protocol.worker import AttemptEnded, AttemptRequest
+from runner.stores.queued_groups import group_key
 from runner.stores.sqlite.access import MemoryAccess
 
 CPU = Device("cpu", "cpu-1", "cpu", "a cpu", 8 << 30, 0, 2)
@@ -173,13 +174,19 @@ class LifecycleHarness:
 
     def start(self, live: LiveJob, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""
-        if live.job_class is not None:
-            self.scheduler_state.remove_waiting(live.job_class, live.job.number)
-        live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
-        live.executor = 1
+        self.assign(live)
         self.line.start_attempt(
             live, at=self.clock.now(), worker="w", devices=["cpu"], is_loading=loading, **occupied
         )
+
+    def assign(self, live: LiveJob) -> None:
+        """Assign the next attempt to executor 1, wherever the job waits."""
+        self.line.queue_manager.dequeue(live)
+        if live.phase != "waiting":
+            job_class = live.job_class or self.line.queue_manager.handlers.class_of(group_key(live.job))
+            assert job_class is not None
+            live.mark_waiting(job_class)
+        live.mark_assigned(1)
 
     async def pass_time(self, seconds: float) -> None:
         """The clock goes on, and what is due then happens."""
@@ -191,7 +198,8 @@ class LifecycleHarness:
 
     def stage(self, live: LiveJob) -> None:
         """What dispatch does when it stages an attempt behind another."""
-        live.phase, live.attempt_in_flight, live.executor = "staged", live.job.attempt + 1, 1
+        self.assign(live)
+        live.mark_staged()
 
     def end(self, live: LiveJob, code: str | None = None, **fields: object) -> None:
         ended = AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields)  # type: ignore[arg-type]

@@ -122,7 +122,7 @@ def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) 
 def test_inputs_that_cannot_be_read_are_read_later(worker: WorkerHandle) -> None:
     async def body(harness: LifecycleHarness) -> None:
         live = harness.line.submit(make_submission())
-        live.input = None
+        live.drop_input()
         dispatch(harness, SingleWorkerPool(worker), fails=1).wake()
         await until_runs(harness, live)
         assert live.input == b"1"

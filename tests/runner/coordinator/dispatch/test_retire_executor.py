@@ -197,7 +197,7 @@ def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: WorkerH
         (running,) = await scenario.busy(1)
         waiting = scenario.submit(2, 3)
         for live in waiting:
-            live.input = None
+            live.drop_input()
         assert await scenario.turn() == []
         assert {live.phase for live in waiting} == {"assigned"}
         scenario.reload()

@@ -40,7 +40,6 @@ def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
         harness.clock.at += 8.0
         harness.end(live, "handler_error", load_s=5.0, run_s=2.0)
         assert live.job.spent == AttemptUsage(8.0, 16.0 * GIB)
-        live.phase = "waiting"
         harness.start(live, granted_bytes=2 * GIB, meter=meter)
         harness.clock.at += 3.0
         harness.end(live, run_s=2.0)
@@ -87,7 +86,7 @@ def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
         live = harness.line.submit(make_submission())
         harness.start(live, granted_bytes=GIB, meter=UsageMeter())
         # As after a restart: the record was stored, the meter was not.
-        live.meter_start = None
+        live.stop_meter(harness.clock.at)
         harness.clock.at += 100.0
         harness.end(live, load_s=2.0, run_s=1.0)
         assert live.job.spent == AttemptUsage(3.0, 3.0 * GIB)

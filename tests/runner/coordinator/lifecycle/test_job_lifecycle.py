@@ -59,7 +59,6 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
             "retry_backoff",
             1,
         )
-        live.phase = "waiting"
         harness.start(live)
         harness.end(live, "handler_error")
         assert (live.job.state, live.job.reason, live.job.attempt) == ("failed", "handler_error", 2)
@@ -72,7 +71,6 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
     async def body(harness: LifecycleHarness) -> None:
         first, second = harness.line.submit(make_submission(1)), harness.line.submit(make_submission(2))
         assert first.job_class is not None
-        harness.scheduler_state.remove_waiting(first.job_class, first.job.number)
         harness.stage(first)
         harness.line.return_unstarted(first)
         assert (first.phase, first.attempt_in_flight, first.executor, first.job.attempt) == (
@@ -98,7 +96,6 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
         harness.end(live, "handler_error")
         harness.clock.at += 60.0
         for _ in range(3):
-            live.phase = "waiting"
             harness.start(live)
             assert (live.job.attempt, live.job.state, live.has_unused_attempt) == (2, "running", False)
             assert live.job.attempts[-1].error is None

@@ -63,9 +63,6 @@ def heads(harness: LifecycleHarness) -> list[tuple[JobClass, int]]:
 def take(harness: LifecycleHarness, cls: JobClass, n: int) -> LiveJob:
     """What dispatch does with the head of a class."""
     live = harness.line.registry.by_number[n]
-    harness.scheduler_state.remove_waiting(cls, n)
-    harness.line.queue_manager.windows.on_dispatched(cls)
-    live.phase = "assigned"
     harness.start(live)
     return live
 
@@ -170,10 +167,11 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
         for number in range(30):
             harness.line.submit(make_submission(number))
         live = harness.line.registry.by_id["job-25"]
-        live.end_callbacks = [lambda _: None]
+        ends: list[LiveJob] = []
+        live.add_end_callback(ends.append)
         await settle(harness)
         assert harness.line.registry.by_id["job-25"] is live and live.phase == "behind"
-        live.end_callbacks.clear()
+        live.remove_end_callback(ends.append)
         harness.line.queue_manager.spill_pool.maybe_spill(live)
         await settle(harness)
         assert "job-25" not in harness.line.registry.by_id
@@ -346,8 +344,6 @@ def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
         harness.journal.call_when_durable(lambda _: seen.append("job-77" in harness.line.registry.by_id))
         await access.came.wait()
         assert live.phase == "behind"
-        harness.line.queue_manager.dequeue(live)
-        live.phase = "assigned"
         harness.start(live)
         harness.end(live, "handler_error")
         access.open.set()
@@ -376,8 +372,6 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         await asyncio.sleep(0)
         live = await sleep.load_job("job-19")
         assert live is not None and live.job.number == 20
-        harness.line.queue_manager.dequeue(live)
-        live.phase = "assigned"
         harness.start(live)
         harness.end(live, "handler_error")
         await harness.journal.flush()

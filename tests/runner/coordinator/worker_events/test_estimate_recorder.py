@@ -64,8 +64,9 @@ class Taught:
         squeeze: OomCircumstances | None = None,
         **fields: Any,
     ) -> None:
-        live = LiveJob(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "running")
-        live.job_class = cls
+        live = LiveJob(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "waiting")
+        if cls is not None:
+            live.mark_waiting(cls)
         self.learning.on_attempt_ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
 
     @property
