@@ -355,7 +355,8 @@ def build_worker_events(
         dispatcher=devices.dispatcher,
         memory_monitor=devices.memory_monitor,
         estimate_recorder=devices.estimate_recorder,
-        on_attempt_failed=devices.health_monitor.on_attempt_ended,
+        find_lost_device=devices.health_monitor.find_lost_device,
+        on_attempt_failed=devices.health_monitor.on_attempt_failed,
         from_wall_time=context.clock.from_wall_time,
     )
     executors = ExecutorMessageHandler(

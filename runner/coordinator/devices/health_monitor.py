@@ -12,22 +12,16 @@ from gpu.devices.health import HealthState, HealthStatus
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.formats.timestamps import format_rfc3339
 from runner.formats.units import format_bytes
-from runner.jobs.job import CONTEXT_LOST
-from runner.protocol.worker import AttemptEnded, DeviceReadings
+from runner.protocol.worker import DeviceReadings
 
 log = logging.getLogger(__name__)
 
 #: The cause under which the device registry records the faults that this monitor sets.
 FAULT_CAUSE = "health"
-#: Part of CUDA's message for a failed assertion in a kernel: a fault of the program, never of the device.
-PROGRAM_FAULT_TEXT = "device-side assert"
-#: Codes of failed attempts that become `device_lost` when a device of the attempt is lost.
-LOST_DEVICE_CODES = frozenset(
-    ("handler_error", "load_error", "load_timeout", "worker_crashed", "stalled", "device_out_of_memory")
-)
 
 #: Returns the fault of a device; None if none was found.
 DeviceCheck = Callable[[Device], Awaitable[str | None]]
@@ -75,25 +69,19 @@ class HealthMonitor:
                 self._on_xid(device_id, code)
         self.evaluate()
 
-    def on_attempt_ended(self, ended: AttemptEnded, device_ids: Sequence[str], handler: str) -> None:
-        """Record a failed attempt, before any other part acts on it.
-
-        If a device of the attempt is lost, the failure is attributed to the device, whatever error the
-        program made of it: `ended` is changed. If only the context was lost, the device is suspected.
-        """
+    def find_lost_device(self, device_ids: Sequence[str]) -> str | None:
+        """Return the id of the first of these devices that is lost; None if none is."""
         gpus = self._gpus(device_ids)
-        lost_id = next((each.id for each in gpus if self._health_of(each.id).state == "lost"), None)
-        if lost_id is not None and ended.code in LOST_DEVICE_CODES:
-            ended.message = f"{lost_id} was lost; the attempt failed with {ended.code}: {ended.message}"
-            ended.code, ended.retryable, ended.executor_died = "device_lost", True, False
+        return next((each.id for each in gpus if self._health_of(each.id).state == "lost"), None)
+
+    def on_attempt_failed(self, end: AttemptEnd, device_ids: Sequence[str], handler: str) -> None:
+        """Record a fault of the devices of a failed attempt if they may be to blame."""
+        if not end.may_blame_device:
             return
-        detail = ended.detail if isinstance(ended.detail, dict) else {}
-        if not detail.get(CONTEXT_LOST) or PROGRAM_FAULT_TEXT in ended.message.lower():
-            return
-        for device in gpus:
-            message = f"a job of {handler} lost its context: {ended.message[:200]}"
+        for device in self._gpus(device_ids):
+            message = f"a job of {handler} lost its context: {end.message[:200]}"
             self._health_of(device.id).record_fault(
-                self._now(), "context", ended.job_id, message, program=handler
+                self._now(), "context", end.job_id, message, program=handler
             )
         self.evaluate()
 

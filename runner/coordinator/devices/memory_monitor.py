@@ -111,12 +111,11 @@ class MemoryMonitor:
         if message.reserved_bytes is not None:
             self._record_report(executor, message.reserved_bytes)
 
-    def on_attempt_ended(self, executor: ExecutorHandle, message: AttemptEnded) -> None:
-        """Record the end of an attempt of an executor with a grant, and set `message.peak_bytes`: the larger
-        of the observed use of its processes and the peak that torch reports plus the context. Exact peaks are
-        left as they are."""
+    def on_attempt_ended(self, executor: ExecutorHandle, message: AttemptEnded) -> int | None:
+        """Record the end of an attempt of an executor with a grant; return the peak of its memory in bytes:
+        the larger of the observed use of its processes and the peak that torch reports plus the context."""
         if self._ledger.usage.level(executor.devices[0]) == "exact":
-            return
+            return message.peak_bytes
         torch = self._torch.get(executor.number)
         if torch is not None:
             torch.reserved_bytes = message.reserved_bytes
@@ -128,9 +127,9 @@ class MemoryMonitor:
             else message.peak_bytes + self._executor_context_bytes(executor)
         )
         observed = self._ledger.usage.pop_peak(executor.number)
-        message.peak_bytes = max(reported or 0, observed or 0) or None
         if message.reserved_bytes is not None:
             self._record_report(executor, message.reserved_bytes)
+        return max(reported or 0, observed or 0) or None
 
     def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
         """Return the bytes that torch in an executor may reserve on each of its devices; None sets no limit.

@@ -8,10 +8,10 @@ from typing import Literal
 import msgspec
 
 from gpu.planning.oom_escalation import OomCircumstances, OomRung, next_rung, oom_report
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.formats.units import SECONDS_MAX, format_bytes
 from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
-from runner.protocol.worker import AttemptEnded
 
 #: Attempts interrupted by a restart, a shutdown or a faulty device use up no retry, but are bounded by this.
 EXTRA_STARTS = 10
@@ -25,7 +25,7 @@ BATCH_TOO_LARGE_CODES = frozenset({"device_out_of_memory", "memory_exceeded"})
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job has ended."""
+    """The job has end."""
 
     state: Literal["succeeded", "failed", "cancelled"]
     error: JobError | None = None
@@ -45,14 +45,14 @@ class Requeue:
     rung: OomRung | None = None
 
 
-def is_out_of_memory(ended: AttemptEnded, *, grant_bytes: int) -> bool:
+def is_out_of_memory(end: AttemptEnd, *, grant_bytes: int) -> bool:
     """Whether the attempt ended because its granted or the free device memory was too small."""
-    if grant_bytes <= 0 or not ended.retryable:
+    if grant_bytes <= 0 or not end.retryable:
         return False
-    if ended.code == "device_out_of_memory":
+    if end.code == "device_out_of_memory":
         return True
-    detail = ended.detail if isinstance(ended.detail, dict) else {}
-    return ended.code == "memory_exceeded" and detail.get(EXCEEDED_LIMIT) == "grant"
+    detail = end.detail if isinstance(end.detail, dict) else {}
+    return end.code == "memory_exceeded" and detail.get(EXCEEDED_LIMIT) == "grant"
 
 
 def cancelled_error(reason: str) -> JobError:
@@ -62,53 +62,53 @@ def cancelled_error(reason: str) -> JobError:
 
 def decide(
     job: Job,
-    ended: AttemptEnded,
+    end: AttemptEnd,
     backoff: Backoff,
     now: float,
     jitter: float,
     *,
     oom: OomCircumstances | None = None,
 ) -> Finish | Requeue:
-    """Decide what becomes of `job` after `ended`.
+    """Decide what becomes of `job` after `end`.
 
     `job.failures` and `job.deaths` do not count this attempt yet. `jitter` is a random number in [0, 1).
     `oom` holds the circumstances of an attempt that `is_out_of_memory`.
     """
     if job.cancel_reason is not None:
         return Finish("cancelled", cancelled_error(job.cancel_reason))
-    if ended.code is None:
+    if end.code is None:
         return Finish("succeeded")
-    error = JobError(ended.code, ended.message, ended.retryable, ended.detail)
-    if ended.code == "cancelled":
-        return Finish("cancelled", cancelled_error(ended.message or "cancelled"))
-    if ended.is_blame_unknown:  # guard: shared-blame
-        ended, error = _shared_blame(ended)
-    if ended.executor_died and job.deaths + 1 >= DEATHS_MAX:
-        message = f"{job.deaths + 1} attempts killed their executor; the last: {ended.message}"
-        return Finish("failed", JobError("poisoned", message, False, ended.detail))
+    error = JobError(end.code, end.message, end.retryable, end.detail)
+    if end.code == "cancelled":
+        return Finish("cancelled", cancelled_error(end.message or "cancelled"))
+    if end.is_blame_unknown:  # guard: shared-blame
+        end, error = _shared_blame(end)
+    if end.executor_died and job.deaths + 1 >= DEATHS_MAX:
+        message = f"{job.deaths + 1} attempts killed their executor; the last: {end.message}"
+        return Finish("failed", JobError("poisoned", message, False, end.detail))
     if oom is not None:
-        return _escalate(job, ended, error, oom, now)
+        return _escalate(job, end, error, oom, now)
     retries = job.terms.retries
-    if ended.code in ("interrupted", "device_lost"):
+    if end.code in ("interrupted", "device_lost"):
         if job.attempt >= retries + EXTRA_STARTS:
-            message = f"started {job.attempt} times, the bound; the last: {ended.message}"
-            return Finish("failed", JobError("interrupted", message, True, ended.detail))
+            message = f"started {job.attempt} times, the bound; the last: {end.message}"
+            return Finish("failed", JobError("interrupted", message, True, end.detail))
         return Requeue(now, "ready", error, uses_retry=False)
-    if error.is_context_lost and ended.retryable and not _had_lost_context(job):
+    if error.is_context_lost and end.retryable and not _had_lost_context(job):
         # The device or its driver may be to blame: one retry does not count.
         return Requeue(now, "ready", error, uses_retry=False)
-    if not ended.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
+    if not end.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
         return Finish("failed", error)
     # Bounded here too: a job of an older version may have any backoff, and executors run foreign code.
     latest = now + SECONDS_MAX
-    if ended.retry_at is not None:
-        return Requeue(min(max(now, ended.retry_at), latest), "retry_backoff", error, uses_retry=True)
+    if end.retry_at is not None:
+        return Requeue(min(max(now, end.retry_at), latest), "retry_backoff", error, uses_retry=True)
     wait_s = delay_s(backoff, job.failures + 1, jitter)
     return Requeue(min(now + wait_s, latest), "retry_backoff", error, uses_retry=True)
 
 
 def _escalate(
-    job: Job, ended: AttemptEnded, error: JobError, oom: OomCircumstances, now: float
+    job: Job, end: AttemptEnd, error: JobError, oom: OomCircumstances, now: float
 ) -> Finish | Requeue:
     """Take the next step of the OOM escalation without using up a retry, until there is none left."""
     rung = next_rung(job.rung, oom)
@@ -120,27 +120,27 @@ def _escalate(
         oom,
         declared_bytes=job.terms.vram_bytes,
         granted=granted,
-        peak_bytes=max(*peaks, ended.peak_bytes or 0, 0) or None,
+        peak_bytes=max(*peaks, end.peak_bytes or 0, 0) or None,
     )
     grants_text = ", ".join(format_bytes(each) for each in granted)
-    message = f"it ran out of device memory {len(granted)}x, granted {grants_text}; the last: {ended.message}"
-    attempt_detail = ended.detail if isinstance(ended.detail, dict) else {}
+    message = f"it ran out of device memory {len(granted)}x, granted {grants_text}; the last: {end.message}"
+    attempt_detail = end.detail if isinstance(end.detail, dict) else {}
     return Finish("failed", JobError("device_out_of_memory", message, False, {**attempt_detail, **detail}))
 
 
-def _shared_blame(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
+def _shared_blame(end: AttemptEnd) -> tuple[AttemptEnd, JobError]:
     """Convert an error that any job of a batch may have caused into one that counts against none of them.
     Each is requeued to run alone; if memory ran out, the batch was too large and no single job is to
     blame."""
-    is_fault = ended.code not in BATCH_TOO_LARGE_CODES and ended.code != "interrupted"
+    is_fault = end.code not in BATCH_TOO_LARGE_CODES and end.code != "interrupted"
     detail = {
         MUST_RUN_ALONE: is_fault,
-        "together": ended.batch_size,
-        "code": ended.code,
-        "detail": ended.detail,
+        "together": end.batch_size,
+        "code": end.code,
+        "detail": end.detail,
     }
-    message = f"it ran together with others, and nobody is blamed: {ended.code}: {ended.message}"
-    blameless = msgspec.structs.replace(ended, code="interrupted", message=message, executor_died=False)
+    message = f"it ran together with others, and nobody is blamed: {end.code}: {end.message}"
+    blameless = msgspec.structs.replace(end, code="interrupted", message=message, executor_died=False)
     return blameless, JobError("interrupted", message, True, detail)
 
 

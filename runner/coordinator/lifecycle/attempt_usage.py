@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobError
-from runner.protocol.worker import AttemptEnded
 
 
 class AttemptUsageRecorder:
@@ -28,28 +28,28 @@ class AttemptUsageRecorder:
         """Discard the attempt in flight, which did not start after all: its time is not charged."""
         self._measure(live, None, now)
 
-    def end(self, live: LiveJob, ended: AttemptEnded, error: JobError | None, now: float) -> None:
+    def end(self, live: LiveJob, end: AttemptEnd, error: JobError | None, now: float) -> None:
         """Complete the record of the attempt that has ended and charge its device time."""
         job = live.job
-        seconds = self._measure(live, ended, now)
+        seconds = self._measure(live, end, now)
         record = job.attempts[-1] if job.attempts else None
         if record is None or record.attempt != job.attempt:
             return
         record.ended_at = now
-        record.load_s, record.run_s = ended.load_s, ended.run_s
-        record.vram_peak_bytes = ended.peak_bytes
+        record.load_s, record.run_s = end.load_s, end.run_s
+        record.vram_peak_bytes = end.peak_bytes
         record.error = error
         if record.spent is not None:
             # Without a meter the end comes from a worker's spool, after a restart.
-            reported_s = (ended.load_s or 0.0) + (ended.run_s or 0.0)
+            reported_s = (end.load_s or 0.0) + (end.run_s or 0.0)
             self._charge(job, record, reported_s if seconds is None else seconds)
 
-    def _measure(self, live: LiveJob, ended: AttemptEnded | None, now: float) -> float | None:
+    def _measure(self, live: LiveJob, end: AttemptEnd | None, now: float) -> float | None:
         """The seconds of the attempt in flight, which has ended; None if it has no meter."""
         ended_at = now
-        if ended is not None and ended.run_s is not None and ended.load_s is None:
+        if end is not None and end.run_s is not None and end.load_s is None:
             # The ends of several short attempts are reported together.
-            ended_at = min(ended_at, (live.job.started_at or ended_at) + ended.run_s)
+            ended_at = min(ended_at, (live.job.started_at or ended_at) + end.run_s)
         return live.stop_meter(ended_at)
 
     def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from gpu.planning.oom_escalation import OomCircumstances, OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission, explanations, retry_decision
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.event_json import done_fields, status_fields
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
@@ -25,7 +26,7 @@ from runner.coordinator.storage.journal import Journal
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
-from runner.protocol.worker import AttemptEnded, AttemptEvents
+from runner.protocol.worker import AttemptEvents
 
 log = logging.getLogger(__name__)
 
@@ -159,23 +160,23 @@ class JobLifecycle:
         for kind, at, fields in message.events:
             self._event_log.append_from_worker(job, kind, at, fields)
 
-    def end_attempt(self, live: LiveJob, ended: AttemptEnded, *, oom: OomCircumstances | None = None) -> None:
+    def end_attempt(self, live: LiveJob, end: AttemptEnd, *, oom: OomCircumstances | None = None) -> None:
         """End the attempt in flight; `oom` is set if it ran out of device memory."""
         now = self.now()
         job = live.job
-        job.applied_seq = ended.seq
+        job.applied_seq = end.seq
         backoff = job.terms.backoff or Backoff()
-        decision = retry_decision.decide(job, ended, backoff, now, self._jitter(), oom=oom)
+        decision = retry_decision.decide(job, end, backoff, now, self._jitter(), oom=oom)
         live.clear_attempt()
-        if ended.executor_died and not ended.is_blame_unknown:
+        if end.executor_died and not end.is_blame_unknown:
             job.deaths += 1
         if oom is not None:
             job.ran_out = (*job.ran_out, oom.grant_bytes)
-        self._usage.end(live, ended, decision.error, now)
-        _log_failed_attempt(job, ended, decision, now)
+        self._usage.end(live, end, decision.error, now)
+        _log_failed_attempt(job, end, decision, now)
         if isinstance(decision, retry_decision.Finish):
-            job.files = ended.files
-            self.finish(live, decision.state, decision.error, ended.output)
+            job.files = end.files
+            self.finish(live, decision.state, decision.error, end.output)
             return
         job.failures += decision.uses_retry
         job.rung = decision.rung or job.rung  # guard: rung-kept
@@ -285,10 +286,10 @@ class JobLifecycle:
 
 
 def _log_failed_attempt(
-    job: Job, ended: AttemptEnded, decision: retry_decision.Finish | retry_decision.Requeue, now: float
+    job: Job, end: AttemptEnd, decision: retry_decision.Finish | retry_decision.Requeue, now: float
 ) -> None:
     """Log an attempt that did not succeed: the handler, the reason and what follows."""
-    if ended.code is None:
+    if end.code is None:
         return
     if isinstance(decision, retry_decision.Finish):
         next_step = f"the job is {decision.state}"
@@ -299,8 +300,8 @@ def _log_failed_attempt(
     log.info(
         "%s: %s: %s; %s",
         job.handler,
-        ended.code,
-        ended.message,
+        end.code,
+        end.message,
         next_step,
         extra={"job": job.id, "attempt": job.attempt},
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpu.devices.device_id import is_cpu_id
 from gpu.planning.oom_escalation import OomCircumstances, unknown_circumstances
+from runner.coordinator.jobs.attempt_end import AttemptEnd, build_attempt_end, interrupted_end
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -130,12 +131,7 @@ def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spo
         if live.job.state == "running":  # guard: interrupted-at-start
             live.adopt_attempt(live.job.attempt)
             message = "the server ended while the attempt ran"
-            lifecycle.end_attempt(
-                live,
-                AttemptEnded(
-                    live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", message
-                ),
-            )
+            lifecycle.end_attempt(live, interrupted_end(live.job.id, live.job.applied_seq, message))
             counts["interrupted"] += 1
         elif live.phase == "assigned" and live.attempt_in_flight == 0:
             lifecycle.queue_manager.enqueue(live)
@@ -174,16 +170,17 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
     if isinstance(message, AttemptEvents):
         lifecycle.record_events(live, message)
     else:
-        lifecycle.end_attempt(live, message, oom=_oom_circumstances(job, message))
+        end = build_attempt_end(message, retry_at=message.retry_at, peak_bytes=message.peak_bytes)
+        lifecycle.end_attempt(live, end, oom=_oom_circumstances(job, end))
     return 1
 
 
-def _oom_circumstances(job: Job, message: AttemptEnded) -> OomCircumstances | None:
+def _oom_circumstances(job: Job, end: AttemptEnd) -> OomCircumstances | None:
     """The circumstances of an attempt that ran out of device memory, as far as they are still known."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
     is_on_cpu = len(devices) == 1 and is_cpu_id(devices[0])
-    if is_on_cpu or not is_out_of_memory(message, grant_bytes=grant_bytes):
+    if is_on_cpu or not is_out_of_memory(end, grant_bytes=grant_bytes):
         return None
     return unknown_circumstances(devices, grant_bytes)
 

@@ -11,6 +11,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
+from runner.coordinator.jobs.attempt_end import AttemptEnd, build_attempt_end, interrupted_end
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -32,7 +33,8 @@ class AttemptMessageHandler:
         dispatcher: Dispatcher,
         memory_monitor: MemoryMonitor,
         estimate_recorder: EstimateRecorder,
-        on_attempt_failed: Callable[[AttemptEnded, Sequence[str], str], None],
+        find_lost_device: Callable[[Sequence[str]], str | None],
+        on_attempt_failed: Callable[[AttemptEnd, Sequence[str], str], None],
         from_wall_time: Callable[[float], float],
     ) -> None:
         self._lifecycle = lifecycle
@@ -40,7 +42,9 @@ class AttemptMessageHandler:
         self._dispatcher = dispatcher
         self._memory_monitor = memory_monitor
         self._estimate_recorder = estimate_recorder
-        #: Called with the end of a failed attempt, its devices and its handler, before anything acts on it.
+        #: Returns the first of these devices that is lost.
+        self._find_lost_device = find_lost_device
+        #: Called with the end of a failed attempt, its devices and its handler.
         self._on_attempt_failed = on_attempt_failed
         self._from_wall_time = from_wall_time
 
@@ -57,12 +61,12 @@ class AttemptMessageHandler:
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
-        message.at = self._from_wall_time(message.at)
+        at = self._from_wall_time(message.at)
         executor = self._dispatcher.executors[live.executor]
         if live.job.attempt < live.attempt_in_flight:
-            self._start_attempt(executor, live, message.at)
+            self._start_attempt(executor, live, at)
         else:
-            self._lifecycle.mark_running(live, message.at)
+            self._lifecycle.mark_running(live, at)
         if (
             executor.spec.options.slots > 1
             or self._scheduler_state.executors[executor.number].long_job_number is not None
@@ -96,26 +100,24 @@ class AttemptMessageHandler:
             started_at = message.started_at
             at = self._lifecycle.now() if started_at is None else self._from_wall_time(started_at)
             self._start_attempt(executor, live, at)
-        if message.retry_at is not None:
-            message.retry_at = self._from_wall_time(message.retry_at)
         if message.executor_closing:
             # Its end is reported a little later; no attempt may be assigned to it meanwhile.
             self._dispatcher.control.close(executor)
         elif message.has_memory_grown:
             log.info(
-                "executor %d (%s) has grown: a fresh one follows it", executor.number, executor.spec.name
+                "executor %d (%s) is replaced: its memory has grown", executor.number, executor.spec.name
             )
             self._dispatcher.control.retire(executor)
-        if message.code is not None:
-            self._on_attempt_failed(message, executor.devices, executor.spec.name)
-        if executor.grant_bytes:
-            self._memory_monitor.on_attempt_ended(executor, message)
-        circumstances = None if message.code is None else self._oom_circumstances(executor, live, message)
-        self._estimate_recorder.on_attempt_ended(executor, live, message, circumstances)
-        if message.peak_bytes is not None:
-            self._assume_peak(executor, message.peak_bytes)
+        end = self._build_end(executor, message)
+        circumstances = None
+        if end.code is not None:
+            self._on_attempt_failed(end, executor.devices, executor.spec.name)
+            circumstances = self._oom_circumstances(executor, live, end)
+        self._estimate_recorder.on_attempt_ended(executor, live, end, circumstances)
+        if end.peak_bytes is not None:
+            self._assume_peak(executor, end.peak_bytes)
         self._release_attempt(executor, live)
-        self._lifecycle.end_attempt(live, message, oom=circumstances)
+        self._lifecycle.end_attempt(live, end, oom=circumstances)
 
     def interrupt_attempts(self, executor: ExecutorHandle, why: str) -> None:
         """End the attempts that ran or may have started on an executor that is gone without a report."""
@@ -125,12 +127,18 @@ class AttemptMessageHandler:
                 self._start_attempt(executor, live, self._lifecycle.now())
             if live.phase in ("starting", "running"):
                 self._release_attempt(executor, live)
-                self._lifecycle.end_attempt(
-                    live,
-                    AttemptEnded(
-                        live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", why
-                    ),
-                )
+                self._lifecycle.end_attempt(live, interrupted_end(live.job.id, live.job.applied_seq, why))
+
+    def _build_end(self, executor: ExecutorHandle, message: AttemptEnded) -> AttemptEnd:
+        """Collect what the devices and the memory show about the end of an attempt; called once for each."""
+        retry_at, peak_bytes, lost_device = message.retry_at, message.peak_bytes, None
+        if retry_at is not None:
+            retry_at = self._from_wall_time(retry_at)
+        if message.code is not None:
+            lost_device = self._find_lost_device(executor.devices)
+        if executor.grant_bytes:
+            peak_bytes = self._memory_monitor.on_attempt_ended(executor, message)
+        return build_attempt_end(message, retry_at=retry_at, peak_bytes=peak_bytes, lost_device=lost_device)
 
     def _start_attempt(self, executor: ExecutorHandle, live: LiveJob, at: float) -> None:
         """Record that user code of an attempt has run since `at`; its start was not known."""
@@ -145,13 +153,13 @@ class AttemptMessageHandler:
         )
 
     def _oom_circumstances(
-        self, executor: ExecutorHandle, live: LiveJob, message: AttemptEnded
+        self, executor: ExecutorHandle, live: LiveJob, end: AttemptEnd
     ) -> OomCircumstances | None:
         """Return the circumstances of an attempt that ran out of device memory; None for all others."""
-        if message.is_blame_unknown or live.job_class is None:
+        if end.is_blame_unknown or live.job_class is None:
             return None
         grant_bytes = executor.grant_bytes if executor.spec.options.gpus else 0
-        if not is_out_of_memory(message, grant_bytes=grant_bytes):
+        if not is_out_of_memory(end, grant_bytes=grant_bytes):
             return None
         started_at = live.job.started_at or 0.0
         ceiling_bytes = live.job.terms.vram_bytes if executor.is_grant_fixed else None

@@ -11,11 +11,12 @@ from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import BATCH_TOO_LARGE_CODES
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.runtime import value_names
-from runner.protocol.worker import AttemptEnded, ExecutorLoaded
+from runner.protocol.worker import ExecutorLoaded
 
 log = logging.getLogger(__name__)
 
@@ -68,32 +69,32 @@ class EstimateRecorder:
         self,
         executor: ExecutorHandle,
         live: LiveJob,
-        message: AttemptEnded,
+        end: AttemptEnd,
         circumstances: OomCircumstances | None,
     ) -> None:
         """Record the end of an attempt, which its executor still holds. `circumstances` is set if it ran out
         of device memory."""
-        if live.job_class is not None and message.batch_size > 1:
-            self._record_batch(live.job_class, message)
-        if message.code is None:
-            self._record_success(executor, live, message)
+        if live.job_class is not None and end.batch_size > 1:
+            self._record_batch(live.job_class, end)
+        if end.code is None:
+            self._record_success(executor, live, end)
         elif circumstances is not None and live.job_class is not None:
             largest = circumstances.largest_bytes
             had_all = largest is not None and circumstances.grant_bytes >= largest
             # Neighbours may have used the memory that this attempt was granted.
-            if circumstances.was_alone or message.code != DEVICE_OUT_OF_MEMORY:
+            if circumstances.was_alone or end.code != DEVICE_OUT_OF_MEMORY:
                 # An attempt that had the whole device shows nothing about the need of others.
                 self._scheduler_state.estimator.record_oom(
                     live.job_class, None if had_all else circumstances.grant_bytes
                 )
                 self._schedule_store()
 
-    def _record_batch(self, job_class: JobClass, message: AttemptEnded) -> None:
+    def _record_batch(self, job_class: JobClass, end: AttemptEnd) -> None:
         """Record the outcome of a batch: after an out of memory the batch shrinks before any grant grows."""
-        if message.is_blame_unknown and message.code in BATCH_TOO_LARGE_CODES:
-            self._scheduler_state.batch_sizing.record_oom(job_class, message.batch_size)
-        elif message.code is None:
-            self._scheduler_state.batch_sizing.record_run(job_class, message.batch_size)
+        if end.is_blame_unknown and end.code in BATCH_TOO_LARGE_CODES:
+            self._scheduler_state.batch_sizing.record_oom(job_class, end.batch_size)
+        elif end.code is None:
+            self._scheduler_state.batch_sizing.record_run(job_class, end.batch_size)
 
     def store_changes(self) -> None:
         """Store the estimates that have changed."""
@@ -108,23 +109,23 @@ class EstimateRecorder:
             )
         estimates.changed.clear()
 
-    def _record_success(self, executor: ExecutorHandle, live: LiveJob, message: AttemptEnded) -> None:
-        spec, run_s = executor.spec, message.run_s
+    def _record_success(self, executor: ExecutorHandle, live: LiveJob, end: AttemptEnd) -> None:
+        spec, run_s = executor.spec, end.run_s
         is_due = self._statistics.record_run(spec.name, live.job.queue, run_s, None)
         if is_due:
             statistics = self._statistics.handlers[spec.name]
             self._scheduler_state.limits.set_stage_depth(spec.name, spec.version, statistics.stage_depth())
             is_due = statistics.run_count <= SHORT_ATTEMPTS or statistics.run_count % SHORT_EVERY == 0
-        peak_bytes = self._peak_bytes_per_device(executor, message) if spec.options.gpus else None
+        peak_bytes = self._peak_bytes_per_device(executor, end) if spec.options.gpus else None
         if peak_bytes is not None and executor.record_peak(peak_bytes):
             is_due = True
         if live.job_class is not None and (is_due or run_s is None or run_s >= SHORT_S):
             self._scheduler_state.record_run(live.job_class, peak_bytes, run_s)
             self._schedule_store()
 
-    def _peak_bytes_per_device(self, executor: ExecutorHandle, message: AttemptEnded) -> int | None:
+    def _peak_bytes_per_device(self, executor: ExecutorHandle, end: AttemptEnd) -> int | None:
         """The most that the attempt used on each of its devices."""
-        ledger, peak_bytes = self._scheduler_state.ledger, message.peak_bytes
+        ledger, peak_bytes = self._scheduler_state.ledger, end.peak_bytes
         if not peak_bytes:
             # An attempt shorter than the watchdog's interval has no peak of its own.
             return ledger.usage.observed_bytes(executor.number) or None

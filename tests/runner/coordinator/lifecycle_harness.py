@@ -14,6 +14,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import PersistedState
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
@@ -34,7 +35,7 @@ from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
 from runner.jobs.job_query import JobQuery
-from runner.protocol.worker import AttemptEnded, AttemptRequest
+from runner.protocol.worker import AttemptRequest
 from runner.stores.queued_groups import group_key
 from runner.stores.sqlite.access import MemoryAccess
 
@@ -142,7 +143,8 @@ class LifecycleHarness:
             dispatcher=dispatch,
             memory_monitor=memory,
             estimate_recorder=self.learning,
-            on_attempt_failed=lambda ended, devices, handler: None,
+            find_lost_device=lambda devices: None,
+            on_attempt_failed=lambda end, devices, handler: None,
             from_wall_time=lambda wall: wall,
         )
         executors = ExecutorMessageHandler(
@@ -202,8 +204,7 @@ class LifecycleHarness:
         live.mark_staged()
 
     def end(self, live: LiveJob, code: str | None = None, **fields: object) -> None:
-        ended = AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields)  # type: ignore[arg-type]
-        self.line.end_attempt(live, ended)
+        self.line.end_attempt(live, AttemptEnd(live.job.id, 1, code, "why", **fields))  # type: ignore[arg-type]
 
     async def read_stored(self, job_id: str) -> Job:
         (job,) = await self.access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id])))

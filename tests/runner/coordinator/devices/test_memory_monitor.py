@@ -57,10 +57,11 @@ class MemoryScenario:
 
     def ended(self, executor: int, peak: int | None, reserved: int | None) -> int | None:
         message = AttemptEnded("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
-        self.memory.on_attempt_ended(self.posts[executor], message)
+        peak_bytes = self.memory.on_attempt_ended(self.posts[executor], message)
         cls = self.scheduler_state.executors[executor].assigned[executor]
         self.scheduler_state.on_attempt_ended(executor, cls, executor, self.at)
-        return message.peak_bytes
+        assert message.peak_bytes == peak
+        return peak_bytes
 
     def read(self, used: int, *processes: tuple[int, int | None], times: int = 1) -> bool:
         listed = [("gpu0", pid, nbytes) for pid, nbytes in processes]

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gpu.planning.oom_escalation import OomCircumstances
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.retry_decision import (
     DEATHS_MAX,
     EXTRA_STARTS,
@@ -20,7 +21,6 @@ from runner.coordinator.jobs.retry_decision import (
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, JobTerms
 from runner.jobs.retry import Backoff
-from runner.protocol.worker import AttemptEnded
 
 NOW = 1_000.0
 G = 1 << 30
@@ -33,8 +33,8 @@ def job(**changes: Any) -> Job:
     return msgspec.structs.replace(made, **changes)
 
 
-def ended(code: str | None, **changes: Any) -> AttemptEnded:
-    return AttemptEnded("j", 1, 1, code, "why", **changes)
+def ended(code: str | None, **changes: Any) -> AttemptEnd:
+    return AttemptEnd("j", 1, code, "why", **changes)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def ended(code: str | None, **changes: Any) -> AttemptEnded:
         ({"retries": 50, "attempt": 60}, ended("handler_error"), "handler_error"),
     ],
 )
-def test_each_end_has_its_consequence(state: dict[str, Any], end: AttemptEnded, expected: str) -> None:
+def test_each_end_has_its_consequence(state: dict[str, Any], end: AttemptEnd, expected: str) -> None:
     verdict = decide(job(**state), end, FIXED, NOW, 0.5)
     if isinstance(verdict, Requeue):
         assert expected == "again"
@@ -112,9 +112,7 @@ def attempted(code: str, detail: Any = None) -> list[AttemptRecord]:
         ),
     ],
 )
-def test_what_the_device_did_is_forgiven_once(
-    state: dict[str, Any], end: AttemptEnded, expected: str
-) -> None:
+def test_what_the_device_did_is_forgiven_once(state: dict[str, Any], end: AttemptEnd, expected: str) -> None:
     verdict = decide(job(**state), end, FIXED, NOW, 0.5)
     if isinstance(verdict, Requeue):
         assert expected == ("counted" if verdict.uses_retry else "for nothing")
@@ -190,7 +188,7 @@ def test_also_the_ladder_is_within_the_bound_of_starts() -> None:
         (ended("handler_error", detail={"limit": "grant"}), G, False),
     ],
 )
-def test_what_counts_as_running_out_of_device_memory(end: AttemptEnded, grant: int, expected: bool) -> None:
+def test_what_counts_as_running_out_of_device_memory(end: AttemptEnd, grant: int, expected: bool) -> None:
     assert is_out_of_memory(end, grant_bytes=grant) is expected
 
 

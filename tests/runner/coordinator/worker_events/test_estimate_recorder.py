@@ -16,12 +16,13 @@ from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
+from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.worker_events.estimate_recorder import STORE_INTERVAL_S, EstimateRecorder
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Job, JobTerms
-from runner.protocol.worker import AttemptEnded, ExecutorLoaded
+from runner.protocol.worker import ExecutorLoaded
 
 GIB = 1 << 30
 CLS = JobClass("q", "h", "v1", "m", 50, None, 1)
@@ -67,7 +68,7 @@ class Taught:
         live = LiveJob(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "waiting")
         if cls is not None:
             live.mark_waiting(cls)
-        self.learning.on_attempt_ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
+        self.learning.on_attempt_ended(self.post, live, AttemptEnd("id", 1, code, **fields), squeeze)
 
     @property
     def known(self) -> Observations:

@@ -1,0 +1,102 @@
+"""Pure: the end of an attempt, built once from the worker's message and the coordinator's own facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from runner.jobs.job import CONTEXT_LOST, FileRecord
+from runner.protocol.worker import AttemptEnded
+
+#: Error codes of attempts that are attributed to the device when it is lost.
+LOST_DEVICE_CODES = frozenset(
+    ("handler_error", "load_error", "load_timeout", "worker_crashed", "stalled", "device_out_of_memory")
+)
+#: A device-side assert is the program's fault (an input that a kernel rejects), never the device's.
+PROGRAM_FAULT_TEXT = "device-side assert"
+
+
+class AttemptEnd(msgspec.Struct, frozen=True):
+    """How an attempt has ended, as far as anything is decided by it. Times are UTC epoch seconds of the
+    coordinator's clock."""
+
+    job_id: str
+    #: Number of the message, in the order in which the worker sent those of the attempt.
+    seq: int
+    #: None for success, else one of job.ErrorCode; `device_lost` if the attempt failed on a lost device.
+    code: str | None
+    message: str = ""
+    detail: Any = None
+    #: Whether a failed attempt may be retried at all.
+    retryable: bool = True
+    #: The earliest start of the next attempt, if user code has named one.
+    retry_at: float | None = None
+    #: JSON text of the output on success.
+    output: bytes | None = None
+    files: list[FileRecord] = msgspec.field(default_factory=list)
+    run_s: float | None = None
+    load_s: float | None = None
+    #: The most memory that the attempt used, as reported or as observed: over all of its devices where their
+    #: figures are exact, else on the one that used most.
+    peak_bytes: int | None = None
+    #: The attempt killed its executor.
+    executor_died: bool = False
+    #: Number of attempts in the same call: 1, or the size of the batch.
+    batch_size: int = 1
+    #: All attempts of the batch or of the executor ended this way together: the one to blame is unknown.
+    is_blame_unknown: bool = False
+    #: The lost device to which the failure is attributed.
+    lost_device: str | None = None
+
+    @property
+    def may_blame_device(self) -> bool:
+        """Return whether the failed attempt lost its context and no kernel has rejected its input: the device
+        may be faulty."""
+        detail = self.detail if isinstance(self.detail, dict) else {}
+        return (
+            self.lost_device is None
+            and bool(detail.get(CONTEXT_LOST))
+            and PROGRAM_FAULT_TEXT not in self.message.lower()
+        )
+
+
+def build_attempt_end(
+    message: AttemptEnded, *, retry_at: float | None, peak_bytes: int | None, lost_device: str | None = None
+) -> AttemptEnd:
+    """Build the end of an attempt.
+
+    `retry_at` and `peak_bytes` replace those of the message: they are in the coordinator's time, and include
+    its own measurements. `lost_device` is the id of a device of the attempt that is lost: it is to blame for
+    the failure, whatever the program made of it.
+    """
+    code, text = message.code, message.message
+    retryable, executor_died = message.retryable, message.executor_died
+    if code not in LOST_DEVICE_CODES:
+        lost_device = None
+    if lost_device is not None:
+        text = f"{lost_device} was lost; it ended with {code}: {text}"
+        code, retryable, executor_died = "device_lost", True, False
+    return AttemptEnd(
+        message.job_id,
+        message.seq,
+        code,
+        text,
+        message.detail,
+        retryable,
+        retry_at,
+        message.output,
+        message.files,
+        message.run_s,
+        message.load_s,
+        peak_bytes,
+        executor_died,
+        message.batch_size,
+        message.is_blame_unknown,
+        lost_device,
+    )
+
+
+def interrupted_end(job_id: str, seq: int, why: str) -> AttemptEnd:
+    """Build the end of an attempt that its worker will not report; `seq` is the last applied message."""
+    return AttemptEnd(job_id, seq, "interrupted", why)
