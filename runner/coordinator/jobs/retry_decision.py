@@ -25,7 +25,7 @@ BATCH_TOO_LARGE_CODES = frozenset({"device_out_of_memory", "memory_exceeded"})
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job has end."""
+    """The job has ended."""
 
     state: Literal["succeeded", "failed", "cancelled"]
     error: JobError | None = None
@@ -33,7 +33,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """The job waits for its next attempt."""
+    """The job is queued for its next attempt."""
 
     ready_at: float
     reason: Literal["ready", "retry_backoff"]
@@ -139,7 +139,7 @@ def _shared_blame(end: AttemptEnd) -> tuple[AttemptEnd, JobError]:
         "code": end.code,
         "detail": end.detail,
     }
-    message = f"it ran together with others, and nobody is blamed: {end.code}: {end.message}"
+    message = f"the attempt shared a call with others, and nobody is blamed: {end.code}: {end.message}"
     blameless = msgspec.structs.replace(end, code="interrupted", message=message, executor_died=False)
     return blameless, JobError("interrupted", message, True, detail)
 

@@ -1,4 +1,4 @@
-"""Effect: the device time of attempts: measured while they run, added to their jobs and to the totals."""
+"""Effect: measures the device time of attempts and adds it to their jobs and to the totals."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class AttemptUsageRecorder:
         self._store_value = store_value
 
     def start(self, live: LiveJob, record: AttemptRecord, meter: UsageMeter | None, at: float) -> None:
-        """The attempt starts; `meter` is that of its executor, where the executor occupies devices."""
+        """Start to measure an attempt; `meter` is the meter of its executor, if that occupies devices."""
         if meter is not None:
             record.spent = AttemptUsage()
             live.start_meter(meter, at)
 
     def discard(self, live: LiveJob, now: float) -> None:
-        """Discard the attempt in flight, which did not start after all: its time is not charged."""
+        """Discard the attempt in flight, which has not started: its time is not charged."""
         self._measure(live, None, now)
 
     def end(self, live: LiveJob, end: AttemptEnd, error: JobError | None, now: float) -> None:
@@ -45,7 +45,7 @@ class AttemptUsageRecorder:
             self._charge(job, record, reported_s if seconds is None else seconds)
 
     def _measure(self, live: LiveJob, end: AttemptEnd | None, now: float) -> float | None:
-        """The seconds of the attempt in flight, which has ended; None if it has no meter."""
+        """Return the seconds of the attempt in flight, which has ended; None if it has no meter."""
         ended_at = now
         if end is not None and end.run_s is not None and end.load_s is None:
             # The ends of several short attempts are reported together.

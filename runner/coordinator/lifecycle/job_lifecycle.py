@@ -30,7 +30,7 @@ from runner.protocol.worker import AttemptEvents
 
 log = logging.getLogger(__name__)
 
-#: How a job is tried again that ran out of device memory.
+#: How the next attempt of a job runs after it ran out of device memory, for the log.
 _RUNG_TEXTS: dict[OomRung | None, str] = {
     OomRung.ALONE: " alone",
     OomRung.LARGER: " with more memory",
@@ -41,7 +41,7 @@ ATTEMPTS_KEPT = 100
 
 
 class JobLifecycle:
-    """The live jobs, and the changes of their states.
+    """Changes the states of the live jobs.
 
     It never communicates with workers: the `Dispatcher` starts and cancels attempts, and reports their ends.
     """
@@ -201,7 +201,7 @@ class JobLifecycle:
             job.started_at = live.previous_started_at
             record = job.attempts[-1]
             record.ended_at = self.now()
-            record.error = JobError("interrupted", "it was given back before it started", True)
+            record.error = JobError("interrupted", "the attempt was returned before it started", True)
         self._usage.discard(live, self.now())
         live.clear_attempt(is_unused=is_unused)
 
@@ -295,7 +295,7 @@ def _log_failed_attempt(
         next_step = f"the job is {decision.state}"
     else:
         delay_s = decision.ready_at - now
-        next_step = f"it goes again in {delay_s:.1f} s" if delay_s >= 0.05 else "it goes again"
+        next_step = f"it is retried in {delay_s:.1f} s" if delay_s >= 0.05 else "it is retried"
         next_step += _RUNG_TEXTS.get(decision.rung, "")
     log.info(
         "%s: %s: %s; %s",

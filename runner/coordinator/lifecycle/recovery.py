@@ -27,7 +27,8 @@ from runner.stores.store import Store
 
 log = logging.getLogger(__name__)
 
-#: Workers of a dead coordinator end within a second; a worker that holds its lock longer is stuck.
+#: Time limit in seconds: workers of a dead coordinator end within one, and one that holds its lock for
+#: longer is stuck.
 LOCKS_WAIT_S = 5.0
 LOCKS_POLL_S = 0.02
 #: Time limit for storing what was recovered; no client waits for an answer meanwhile.
@@ -103,7 +104,7 @@ class RecoveredState:
 
 
 def job_ids_in(spools: Iterable[Spool]) -> list[str]:
-    """The ids of the jobs that spooled messages are about."""
+    """Return the ids of the jobs that spooled messages name, sorted."""
     messages = (_decode_job_message(raw) for spool in spools for raw in spool.messages)
     return sorted({message.job_id for message in messages if message is not None})
 
@@ -176,7 +177,8 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
 
 
 def _oom_circumstances(job: Job, end: AttemptEnd) -> OomCircumstances | None:
-    """The circumstances of an attempt that ran out of device memory, as far as they are still known."""
+    """Return the circumstances of an attempt that ran out of device memory, as far as they are still known;
+    None for all others."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
     is_on_cpu = len(devices) == 1 and is_cpu_id(devices[0])
@@ -190,6 +192,6 @@ def _decode_job_message(raw: bytes) -> AttemptEvents | AttemptEnded | None:
     try:
         message: FromWorker = from_worker_decoder.decode(raw)
     except UNDECODABLE as error:
-        log.warning("a spooled message does not decode: %s", error)
+        log.warning("failed to decode a spooled message: %s", error)
         return None
     return message if isinstance(message, AttemptEvents | AttemptEnded) else None

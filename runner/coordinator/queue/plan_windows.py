@@ -132,8 +132,8 @@ class PlanWindows:
                     self._classes_to_read.pop(job_class, None)
                     self._refill_class(job_class)
         except Exception:
-            # The task's boundary: a class that is still short asks again when its next job has left.
-            log.exception("queued jobs could not be moved into the plan's view")
+            # The task's boundary: the next dispatch of a class that is still short requests its refill again.
+            log.exception("failed to refill the planner's windows")
         finally:
             self._read_task = None
 

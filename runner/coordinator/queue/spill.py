@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 #: Inputs of queued jobs stay in memory up to this sum; the others are read when they are needed.
 INPUTS_MAX_BYTES = 64 * 1024 * 1024
-#: A failed read is tried again after this time.
+#: A failed read is retried after this time.
 READ_RETRY_S = 1.0
 #: The number of lookups of a job that changes while its row is read.
 LOAD_TRIES = 10
@@ -52,14 +52,13 @@ class QueueBounds:
 async def read_with_retry(
     read: Callable[[Sequence[int]], Awaitable[Result]], numbers: Sequence[int], what: str
 ) -> Result:
-    """Return what `read` finds for these job numbers, trying again until a read succeeds."""
+    """Return what `read` finds for these job numbers; retry until a read succeeds."""
     while True:
         try:
             return await read(numbers)
         except Exception:
-            # Without a retry these would wait, or hold an executor, for ever; the store may recover in a
-            # moment.
-            log.exception("%s could not be read (%d of them); it is tried again", what, len(numbers))
+            # Without a retry the jobs would wait, or hold an executor, without end; the store may recover.
+            log.exception("failed to read %s (%d jobs); retrying in %g s", what, len(numbers), READ_RETRY_S)
         await asyncio.sleep(READ_RETRY_S)
 
 
@@ -93,15 +92,14 @@ class SpillPool:
         self._spilled_during_reads: dict[int, int] = {}
 
     def maybe_spill(self, live: LiveJob) -> None:
-        """Spill a job that waits behind others or for its start time, as soon as it is durable, if memory
-        holds enough jobs."""
+        """Spill a job that is `behind` or `delayed` as soon as it is durable, if memory holds enough jobs."""
         if len(self._registry) > self._bounds.kept_jobs_max:
             self._journal.call_when_durable(lambda _: self._spill(live), is_urgent=False, is_patient=True)
 
     async def load(self, numbers: Sequence[int]) -> None:
         """Load these jobs back, as far as they still wait behind others or for their start time."""
         with self._track_read() as count_before:
-            rows = await read_with_retry(self._read_rows, numbers, "jobs that wait")
+            rows = await read_with_retry(self._read_rows, numbers, "queued jobs")
             for job, input_ in rows:
                 self._restore(job, input_, count_before)
             found = {job.number for job, _ in rows}
@@ -111,7 +109,7 @@ class SpillPool:
                     and number not in self._registry.by_number
                     and self._spilled_during_reads.get(number, 0) <= count_before
                 ):
-                    log.error("job number %d waits, but the store does not hold it", number)
+                    log.error("job number %d is queued, but the store does not hold it", number)
                     self._index.discard_number(number)
 
     async def load_job(self, job_id: str) -> LiveJob | None:
@@ -130,7 +128,7 @@ class SpillPool:
                     self._restore(job, None, count_before)
             if job is None or job.state not in ("queued", "running"):
                 return self._registry.by_id.get(job_id)
-        raise RunnerError(f"job {job_id} is neither in memory nor where the store says that it waits")
+        raise RunnerError(f"job {job_id} is neither in memory nor in the queue that the store names")
 
     def keep_input(self, live: LiveJob, text: bytes) -> None:
         """Keep an input in memory that was read from the store."""

@@ -57,7 +57,7 @@ class AttemptMessageHandler:
         return live
 
     def on_attempt_started(self, _: WorkerHandle, message: AttemptStarted) -> None:
-        """User code of the attempt runs."""
+        """Mark the attempt as running: its user code runs."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
@@ -78,7 +78,7 @@ class AttemptMessageHandler:
         self._dispatcher.control.recall_staged(executor)
 
     def on_attempt_events(self, _: WorkerHandle, message: AttemptEvents) -> None:
-        """The attempt has reported progress, output or other events."""
+        """Record the events of an attempt, such as progress and output."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
@@ -89,7 +89,7 @@ class AttemptMessageHandler:
         self._lifecycle.record_events(live, message)
 
     def on_attempt_ended(self, _: WorkerHandle, message: AttemptEnded) -> None:
-        """The attempt has ended; its executor may end with it."""
+        """End the attempt; its executor may be closing or due for replacement."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return

@@ -124,7 +124,7 @@ class EstimateRecorder:
             self._schedule_store()
 
     def _peak_bytes_per_device(self, executor: ExecutorHandle, end: AttemptEnd) -> int | None:
-        """The most that the attempt used on each of its devices."""
+        """Return the most that the attempt used on each of its devices."""
         ledger, peak_bytes = self._scheduler_state.ledger, end.peak_bytes
         if not peak_bytes:
             # An attempt shorter than the watchdog's interval has no peak of its own.
@@ -153,7 +153,7 @@ class EstimateRecorder:
                 try:
                     estimates.load(msgspec.msgpack.decode(value))
                 except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-                    log.warning("what was learned as %s can't be read, and is learned anew: %s", name, error)
+                    log.warning("stored estimates %s can't be read and are dropped: %s", name, error)
                     self._obsolete_names.append(name)
 
     def _load_old_peaks(self, value: bytes) -> None:

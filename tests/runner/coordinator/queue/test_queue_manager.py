@@ -278,7 +278,7 @@ def test_a_number_that_the_store_does_not_hold_is_passed_over(caplog: pytest.Log
         assert len(await drain(harness)) == 19
 
     run(body)
-    assert "job number 15 waits, but the store does not hold it" in caplog.text
+    assert "job number 15 is queued, but the store does not hold it" in caplog.text
 
 
 def test_many_classes_share_what_memory_holds() -> None:
