@@ -29,7 +29,7 @@ CHANNEL_LOST = EndCause(
 )
 
 
-class AttemptEnd(NamedTuple):
+class ReportedEnd(NamedTuple):
     """An attempt's end reported by the worker."""
 
     entry: AssignedAttempt
@@ -44,7 +44,7 @@ class AttemptEnd(NamedTuple):
 class CrashReport(NamedTuple):
     """The report on a dead executor."""
 
-    ends: list[AttemptEnd]
+    ends: list[ReportedEnd]
     not_started: list[AttemptKey]
     #: Code of the executor's own end.
     code: str
@@ -70,7 +70,7 @@ def assign_blame(
     blamed = attempts.entries[:1] if was_loading else attempts.running(figures)
     first_blamed = attempts.entries.index(blamed[0]) if blamed else 0
     ends = [
-        AttemptEnd(entry, "interrupted", "its result was lost when its executor died in a later job")
+        ReportedEnd(entry, "interrupted", "its result was lost when its executor died in a later job")
         for entry in attempts.entries[:first_blamed]
     ]
     fatal_ladder = next((ladder for ladder in ladders.values() if ladder.ends_executor), None)
@@ -79,14 +79,14 @@ def assign_blame(
     for entry in blamed:
         own_ladder = ladders.get(entry.key)
         if own_ladder is not None:
-            end = AttemptEnd(
+            end = ReportedEnd(
                 entry, own_ladder.code, own_ladder.message, is_blame_unknown=own_ladder.is_shared
             )
         elif cause is None and fatal_ladder is not None:
-            end = AttemptEnd(entry, "interrupted", "its executor was ended because of another job")
+            end = ReportedEnd(entry, "interrupted", "its executor was ended because of another job")
         else:
             code, message, detail = _describe_death(attempt_activity, None, cause, exit_status, stderr_tail)
-            end = AttemptEnd(
+            end = ReportedEnd(
                 entry, code, message, detail, cause is None or cause.counts_as_crash, is_blame_unknown
             )
         ends.append(end)

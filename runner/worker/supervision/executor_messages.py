@@ -21,7 +21,7 @@ from runner.worker.processes import process_tree
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
 from runner.worker.supervision.attempts import AssignedAttempt
-from runner.worker.supervision.crash_report import AttemptEnd, EndCause
+from runner.worker.supervision.crash_report import EndCause, ReportedEnd
 from runner.worker.supervision.deadline_monitor import START_REPORT_S, DeadlineMonitor
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.output_pipes import OutputPipes
@@ -144,7 +144,7 @@ class ExecutorMessages:
         )
         for entry, command in outcome.cancelled:
             # It was removed from the queue of an executor that continues.
-            end = AttemptEnd(entry, command.code, command.message)
+            end = ReportedEnd(entry, command.code, command.message)
             self._link.send_reliably(
                 messages.encode_ended(end, time.time(), executor_closing=not self._is_open)
             )

@@ -12,7 +12,7 @@ from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import AttemptEnded, AttemptEvents, ConfigureExecutor, LoadExecutor
 from runner.worker.supervision.attempts import AssignedAttempt
-from runner.worker.supervision.crash_report import AttemptEnd
+from runner.worker.supervision.crash_report import ReportedEnd
 from runner.worker.supervision.output_stream import TAIL_BYTES
 
 
@@ -108,7 +108,7 @@ def encode_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float)
 
 
 def encode_ended(
-    end: AttemptEnd,
+    end: ReportedEnd,
     at: float,
     run_s: float | None = None,
     load_s: float | None = None,

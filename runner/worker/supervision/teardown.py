@@ -12,7 +12,7 @@ from runner.protocol.worker import STUCK, ExecutorGone
 from runner.worker.processes.cleanup import DescendantCleanup
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
-from runner.worker.supervision.crash_report import AttemptEnd, CrashReport, assign_blame
+from runner.worker.supervision.crash_report import CrashReport, ReportedEnd, assign_blame
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.exit_status import ExitStatus
 from runner.worker.supervision.output_pipes import OutputPipes
@@ -88,7 +88,7 @@ def report_unstarted(state: ExecutorState, link: WorkerLink, message: str) -> No
     """Report that the process could not be started, for which its first attempt is blamed."""
     attempts = state.attempts
     for entry in attempts.entries[:1]:
-        link.send_reliably(messages.encode_ended(AttemptEnd(entry, "worker_crashed", message), time.time()))
+        link.send_reliably(messages.encode_ended(ReportedEnd(entry, "worker_crashed", message), time.time()))
     attempts.not_started += [entry.key for entry in attempts.entries[1:]]
     state.is_dead = True
     _report_gone(state, link, "worker_crashed", message)
