@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from api.http.submission import NAME
 from gpu.devices.device_id import CHARS_MAX, DeviceId, is_cpu_id, parse_device_id
+from runner.formats.names import is_name
 
 LONGEST = "n" * (CHARS_MAX - len(".gpu0")) + ".gpu0"
 
@@ -28,7 +28,7 @@ def test_an_id_is_taken_apart_and_put_together(text: str, device_id: DeviceId) -
     assert parse_device_id(text) == device_id
     assert str(device_id) == text
     # What names a device in a path or a body of the API.
-    assert NAME.fullmatch(text)
+    assert is_name(text)
 
 
 @pytest.mark.parametrize(

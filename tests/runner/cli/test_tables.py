@@ -40,7 +40,7 @@ def test_devices_show_memory_by_kind() -> None:
         device[f"{kind}_bytes"] = gib << 30
     device["level"] = "processes"
     text = "\n".join(_drawn(tables.devices([device]), 120))
-    for part in (*(f"{gib}.0 GiB" for gib in kinds.values()), "processes", "NVIDIA H100"):
+    for part in (*(f"{gib} GiB" for gib in kinds.values()), "processes", "NVIDIA H100"):
         assert part in text
     device |= {"free_bytes": 0, "short_bytes": 5 << 30}
     assert "-5 GiB" in "\n".join(_drawn(tables.devices([device]), 120))
