@@ -50,8 +50,7 @@ def explain_reservation(state: SchedulerState, job_number: int, now: float) -> d
 def _reason(state: SchedulerState, job_class: JobClass, devices: Sequence[dict[str, Any]]) -> str:
     if job_class.queue in state.backlog.paused:
         return "paused"
-    limit = state.limits.limit_by_handler.get(job_class.handler)
-    if limit is not None and state.limits.busy_executors(job_class.handler) >= limit:
+    if state.limits.is_at_limit(job_class):
         return "concurrency_limit"
     reasons, device_count = [device["reason"] for device in devices], state.residency.device_count(job_class)
     ready = reasons.count("ready")

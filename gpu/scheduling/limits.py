@@ -1,23 +1,60 @@
-"""Pure: how many attempts of a handler run at once, in total and in one executor."""
+"""Pure: counts of what runs of each handler, and the limits that these counts must not exceed.
+
+A count belongs to a key, which today is always a handler's name.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from gpu.estimates.batch_sizing import BatchSizing
 from gpu.job_class import JobClass
-from gpu.scheduling.residency import Residency
 
 #: The most attempts that one executor may hold.
 STAGE_MAX = 16
 
 
-class ConcurrencyLimits:
-    """The limits, and how much of each handler runs. Staged attempts do not run."""
+class RunningCount(NamedTuple):
+    """How much of one key runs."""
 
-    def __init__(self, residency: Residency, batch_sizing: BatchSizing) -> None:
-        self._residency = residency
+    #: Executors that load or run.
+    executors: int = 0
+    #: Jobs that are assigned to executors and have not ended, staged ones included.
+    jobs: int = 0
+
+
+NOTHING_RUNS = RunningCount()
+
+
+class RunningCounts:
+    """What runs of each key. Keys of which nothing runs take no memory."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, RunningCount] = {}
+
+    def get(self, key: str) -> RunningCount:
+        """Return how much of the key runs."""
+        return self._counts.get(key, NOTHING_RUNS)
+
+    def add(self, key: str, *, executors: int = 0, jobs: int = 0) -> None:
+        """Add to the counts of the key; negative numbers subtract."""
+        count = self._counts.get(key, NOTHING_RUNS)
+        changed = RunningCount(count.executors + executors, count.jobs + jobs)
+        if changed == NOTHING_RUNS:
+            self._counts.pop(key, None)
+        else:
+            self._counts[key] = changed
+
+
+class ConcurrencyLimits:
+    """How much of each handler may run at once, and how much one executor may hold."""
+
+    def __init__(self, batch_sizing: BatchSizing) -> None:
+        """Start without limits and with nothing running."""
         self._batch_sizing = batch_sizing
+        #: What runs of each handler. The residency counts executors, the scheduler's state counts jobs.
+        self.running = RunningCounts()
         #: How many attempts of a handler may run at once; a handler without a limit is not listed.
         self.limit_by_handler: dict[str, int] = {}
         #: How many attempts an executor may hold at once, by handler and version; 1 where not listed.
@@ -34,50 +71,47 @@ class ConcurrencyLimits:
         """Set how many attempts an executor of a handler version may hold at once: 1 to 16."""
         self.stage_depths[handler, version] = min(max(depth, 1), STAGE_MAX)
 
-    def busy_executors(self, handler: str) -> int:
-        """Return how many executors of a handler load or run."""
-        return self._residency.busy_by_handler.get(handler, 0)
+    def remaining(self, job_class: JobClass, planned: RunningCount = NOTHING_RUNS) -> float:
+        """Return how many more of the class's handler may run; inf without a limit.
 
-    def remaining(self, job_class: JobClass, executors: int = 0, jobs: int = 0) -> float:
-        """Return how many more of the handler may run, beside what a plan adds to what runs.
-
-        A plan adds `executors` that it puts to work, and `jobs` that it assigns to any executor. The limit
-        counts jobs where an executor runs several at once, else executors.
+        The number is 0 or less at the limit: below 0 where the limit was lowered while more ran. The limit
+        counts jobs where an executor runs several at once; elsewhere it counts executors, because staged
+        jobs do not run. `planned` is what a plan adds to what runs.
         """
-        limit = self.limit_by_handler.get(job_class.handler)
+        handler = job_class.handler
+        limit = self.limit_by_handler.get(handler)
         if limit is None:
             return math.inf
-        if self._batch_sizing.runs_several_jobs(job_class.handler, job_class.version):
-            return limit - self._assigned_jobs(job_class.handler) - jobs
-        return limit - self.busy_executors(job_class.handler) - executors
+        running = self.running.get(handler)
+        if self._batch_sizing.runs_several_jobs(handler, job_class.version):
+            return limit - running.jobs - planned.jobs
+        return limit - running.executors - planned.executors
 
-    def _assigned_jobs(self, handler: str) -> int:
-        return sum(
-            len(each.assigned) for each in self._residency.executors.values() if each.key[0] == handler
-        )
+    def is_at_limit(self, job_class: JobClass, planned: RunningCount = NOTHING_RUNS) -> bool:
+        """Return whether no more of the class's handler may run."""
+        return job_class.handler in self.limit_by_handler and self.remaining(job_class, planned) <= 0
 
 
 class PlannedConcurrency:
     """What one plan adds to the running attempts of each handler."""
 
     def __init__(self, limits: ConcurrencyLimits) -> None:
+        """Start a plan that adds nothing yet."""
         self._limits = limits
-        self._executors: dict[str, int] = {}
-        self._jobs: dict[str, int] = {}
+        self._planned = RunningCounts()
 
     def add_executor(self, handler: str) -> None:
         """Count an executor of the handler that is going to load or to resume work."""
-        self._executors[handler] = self._executors.get(handler, 0) + 1
+        self._planned.add(handler, executors=1)
 
     def add_jobs(self, handler: str, count: int) -> None:
         """Count jobs of the handler that are going to be assigned to an executor."""
-        self._jobs[handler] = self._jobs.get(handler, 0) + count
+        self._planned.add(handler, jobs=count)
 
     def remaining(self, job_class: JobClass) -> float:
-        """Return how many more of the handler may run."""
-        handler = job_class.handler
-        return self._limits.remaining(job_class, self._executors.get(handler, 0), self._jobs.get(handler, 0))
+        """Return how many more of the class's handler may run; inf without a limit."""
+        return self._limits.remaining(job_class, self._planned.get(job_class.handler))
 
     def is_at_limit(self, job_class: JobClass) -> bool:
-        """Return whether the handler's limit is reached."""
-        return job_class.handler in self._limits.limit_by_handler and self.remaining(job_class) <= 0
+        """Return whether no more of the class's handler may run."""
+        return self._limits.is_at_limit(job_class, self._planned.get(job_class.handler))

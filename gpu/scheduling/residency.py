@@ -7,15 +7,21 @@ from typing import Any
 
 from gpu.devices.device import Device
 from gpu.job_class import JobClass, Key
+from gpu.scheduling.limits import RunningCounts
 from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 
 class Residency:
     """Which executors are resident on which devices, and their states. The ledger keeps their bytes."""
 
-    def __init__(self, changed: set[str] | None = None) -> None:
-        """Start without devices; the id of each device on which something changes is added to `changed`."""
-        self._changed: set[str] = set() if changed is None else changed
+    def __init__(self, changed: set[str], running: RunningCounts) -> None:
+        """Start without devices.
+
+        The id of each device on which something changes is added to `changed`, and executors that load or
+        run are counted in `running`.
+        """
+        self._changed = changed
+        self._running = running
         self.slots: dict[str, DeviceSlot] = {}
         self.executors: dict[int, ResidentExecutor] = {}
         #: Executors that take work, and those of them that idle, the longest idle first.
@@ -25,8 +31,6 @@ class Residency:
         self.prewarmed: dict[Key, dict[int, ResidentExecutor]] = {}
         #: Keys of which one executor each stays loaded.
         self.keep_loaded: set[Key] = set()
-        #: How many executors of each handler load or run.
-        self.busy_by_handler: dict[str, int] = {}
         self._gpu_pool: list[DeviceSlot] = []
         self._cpu_pool: list[DeviceSlot] = []
 
@@ -210,8 +214,7 @@ class Residency:
     def _set_busy(self, resident: ResidentExecutor, busy: bool) -> None:
         delta = 1 if busy else -1
         resident.is_busy = busy
-        handler = resident.key[0]
-        self.busy_by_handler[handler] = self.busy_by_handler.get(handler, 0) + delta
+        self._running.add(resident.key[0], executors=delta)
         for slot in self._changed_slots(resident):
             slot.busy_count += delta
             if busy and resident.exclusive:

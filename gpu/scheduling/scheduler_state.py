@@ -44,14 +44,14 @@ class SchedulerState:
         self.ledger = Ledger()
         self.estimator = Estimator() if estimator is None else estimator
         self.overtakes = OvertakeCounter(bypass_limit)
-        self.residency = Residency(self.ledger.changed)
+        self.batch_sizing = BatchSizing()
+        self.limits = ConcurrencyLimits(self.batch_sizing)
+        self.residency = Residency(self.ledger.changed, self.limits.running)
         self.capacity_table = CapacityTable(self.ledger, self.residency, self.ledger.changed)
         #: The same dict as the residency's.
         self.executors = self.residency.executors
         self.backlog = Backlog(self.overtakes)
         self.memory_needs = MemoryNeeds(self.estimator, self.residency, self.ledger, self.backlog.by_class)
-        self.batch_sizing = BatchSizing()
-        self.limits = ConcurrencyLimits(self.residency, self.batch_sizing)
         wanted, backlogs = self.backlog.waiting_classes_by_key, self.backlog.by_class
         self.idle_expiry = IdleExpiry(self.executors, wanted, self.residency.is_kept_loaded)
         self.time_estimates = time_estimates = TimeEstimates(
@@ -120,8 +120,7 @@ class SchedulerState:
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
         self._remove_waiting(job_class, job_numbers)
         self.backlog.record_start(job_class, job_numbers)
-        for job_number in job_numbers:
-            resident.assigned[job_number] = job_class
+        self._assign(resident, job_class, job_numbers)
         self.tenant_shares.record_start(job_class, job_numbers, now, is_cold=False)
         self._set_to_work(resident, len(job_numbers), now, outlook)
 
@@ -159,7 +158,7 @@ class SchedulerState:
         self._remove_waiting(job_class, job_numbers)
         if not job_class.is_prewarm:
             self.backlog.record_start(job_class, job_numbers)
-            resident.assigned.update(dict.fromkeys(job_numbers, job_class))
+            self._assign(resident, job_class, job_numbers)
         self.tenant_shares.record_start(job_class, job_numbers, now, is_cold=True)
         self._set_to_work(resident, len(resident.assigned), now, outlook)
 
@@ -198,6 +197,7 @@ class SchedulerState:
         resident = self.executors.get(executor)
         if resident is None or resident.assigned.pop(job_number, None) is None:
             return False
+        self.limits.running.add(resident.key[0], jobs=-1)
         if resident.long_job_number == job_number:
             resident.long_job_number = None
         resident.jobs_done += has_run
@@ -214,6 +214,7 @@ class SchedulerState:
         """
         resident = self.executors[executor]
         self.residency.remove(resident)
+        self.limits.running.add(resident.key[0], jobs=-len(resident.assigned))
         self.tenant_shares.on_executor_gone(executor, resident.assigned)
         if now is not None:
             self.ledger.draining.start(executor, now)
@@ -245,6 +246,10 @@ class SchedulerState:
         for resident in self.residency.idle_by_key.get(job_class.key, {}).values():
             # Its keep-alive time may have passed while a job waited for it.
             self.idle_expiry.schedule(resident)
+
+    def _assign(self, resident: ResidentExecutor, job_class: JobClass, job_numbers: Sequence[int]) -> None:
+        resident.assigned.update(dict.fromkeys(job_numbers, job_class))
+        self.limits.running.add(resident.key[0], jobs=len(job_numbers))
 
     def _set_idle(self, resident: ResidentExecutor, now: float) -> None:
         """Mark an executor as idle: it has nothing left to do."""

@@ -192,6 +192,12 @@ class PlannerMachine(RuleBasedStateMachine):
         idle = {each.executor for each in state.executors.values() if each.state == "idle"}
         assert {executor for of_key in state.residency.idle_by_key.values() for executor in of_key} == idle
         assert all(bool(each.assigned) <= each.is_busy for each in state.executors.values())
+        for handler in {cls.handler for cls in self.harness.classes.values()}:
+            residents = [each for each in state.executors.values() if each.key[0] == handler]
+            assert state.limits.running.get(handler) == (
+                sum(each.is_busy for each in residents),
+                sum(len(each.assigned) for each in residents),
+            )
 
     @invariant()
     def the_rooms_are_as_they_would_be_made_anew(self) -> None:

@@ -7,6 +7,7 @@ from gpu.estimates.estimator import Estimator
 from gpu.estimates.observations import MIB
 from gpu.planning.explain import explain
 from gpu.planning.planner import plan
+from gpu.scheduling.limits import NOTHING_RUNS
 from gpu.scheduling.scheduler_state import SchedulerState
 from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_class
 
@@ -128,7 +129,7 @@ def test_one_that_went_under_its_job_says_what_it_held() -> None:
     harness.submit(A, 2)
     harness.plan_and_apply()
     assert harness.state.on_executor_gone(1, harness.now) == [(1, A), (2, A), (3, A)]
-    assert harness.state.executors == {} and harness.state.residency.busy_by_handler == {"a": 0}
+    assert harness.state.executors == {} and harness.state.limits.running.get("a") == NOTHING_RUNS
     assert harness.state.ledger.free_bytes("sim0") == 24 * G
 
 
