@@ -18,6 +18,7 @@ from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.storage.open_store import open_store
 from runner.coordinator.storage.ticket_secret import load_or_create_secret
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.processes.orphans import kill_marked
@@ -25,7 +26,7 @@ from runner.protocol import front as front_protocol
 from runner.protocol.spool import read_spools, remove_spool
 from runner.protocol.worker import Hello
 from runner.settings.settings import Settings
-from runner.stores.sqlite.access import StoreAccess, open_store
+from runner.stores.sqlite.access import StoreAccess
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Effect: the journal, which commits changes to the store, and the lock and secret of the data folder."""
+"""Effect: the opening of the store, the journal of committed changes, and other files of the data folder."""

@@ -29,7 +29,6 @@ from runner.stores.sqlite.writer_protocol import (
     reply_value,
 )
 from runner.stores.store import Store, WriteBatch
-from runner.stores.url import sqlite_path
 
 log = logging.getLogger(__name__)
 
@@ -82,22 +81,6 @@ class StoreAccess(Protocol):
 
     async def close(self) -> None:
         """Finish pending requests and stop the writer process."""
-
-
-async def open_store(url: str | None, data_dir: Path) -> StoreAccess:
-    """Return the store that `url` names; without one, the SQLite file `runner.db` in the data folder.
-
-    Must be called from the main thread, as it starts a child (see `start_child`).
-
-    Raises:
-        RefusedStart: the URL does not name a supported store.
-    """
-    path = str(data_dir / "runner.db") if url is None else sqlite_path(url)
-    if path is None:
-        return MemoryAccess()
-    access = SqliteAccess(Path(path).absolute())
-    await access.start()
-    return access
 
 
 class MemoryAccess:

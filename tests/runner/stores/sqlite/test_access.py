@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
+from runner.coordinator.storage.open_store import open_store
+from runner.errors import Fenced, StoreCorrupt, StoreUnavailable
 from runner.jobs.job_query import JobQuery
-from runner.stores.sqlite.access import SqliteAccess, StoreAccess, open_store
+from runner.stores.sqlite.access import SqliteAccess, StoreAccess
 from runner.stores.store import WriteBatch
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
@@ -303,23 +304,3 @@ def test_a_damaged_file_is_told_from_the_writer(tmp_path: Path) -> None:
             await access.take_epoch()
 
     with_store(None, tmp_path, use)
-
-
-@pytest.mark.parametrize("url", ["postgres://h/d", "sqlite:", "sqlite://x.db", "sqlite:///", "memory", ""])
-def test_a_url_of_no_store_is_refused_naming_those_there_are(tmp_path: Path, url: str) -> None:
-    with pytest.raises(RefusedStart, match=r"sqlite:///PATH .*memory:"):
-        asyncio.run(open_store(url, tmp_path))
-
-
-def test_a_path_may_be_relative_or_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    asked: list[Path] = []
-
-    async def use(access: StoreAccess) -> None:
-        assert isinstance(access, SqliteAccess) and str(access.path) in access.describe()
-        asked.append(access.path)
-        await access.take_epoch()
-
-    with_store("sqlite:///here.db", tmp_path, use)
-    with_store(f"sqlite:///{tmp_path}/there.db", tmp_path, use)
-    assert asked == [tmp_path / "here.db", tmp_path / "there.db"] and all(path.exists() for path in asked)
