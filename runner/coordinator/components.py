@@ -54,6 +54,7 @@ from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.coordinator.storage.durable_events import DurableEvents
+from runner.coordinator.storage.files import FileStore
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
@@ -113,6 +114,7 @@ class JobComponents:
     timers: Timers
     journal: Journal
     job_reader: JobReader
+    files: FileStore
     lifecycle: JobLifecycle
 
 
@@ -199,7 +201,8 @@ def build_jobs(
         on_fenced=on_fenced,
         on_commit=statistics.commit_histogram.add,
     )
-    job_reader = JobReader(context.access, journal, context.data_dir / "files")
+    job_reader = JobReader(context.access, journal)
+    files = FileStore(context.data_dir / "files")
     job_registry = JobRegistry(persisted.last_n, persisted.counts)
     queue_manager = QueueManager(
         registry=job_registry,
@@ -234,6 +237,7 @@ def build_jobs(
         timers,
         journal,
         job_reader,
+        files,
         lifecycle,
     )
 
@@ -369,7 +373,7 @@ def build_worker_events(
         on_stuck=devices.health_monitor.on_stuck,
         on_cleared=devices.device_registry.clear_stuck,
     )
-    requests = AttemptRequestHandler(job_reader=jobs.job_reader, worker_pool=devices.worker_pool)
+    requests = AttemptRequestHandler(files=jobs.files, worker_pool=devices.worker_pool)
     return WorkerMessageHandler(
         lifecycle=jobs.lifecycle,
         dispatcher=devices.dispatcher,
@@ -488,6 +492,7 @@ def _job_request_handlers(
         lifecycle=jobs.lifecycle,
         dispatcher=devices.dispatcher,
         job_reader=jobs.job_reader,
+        files=jobs.files,
         replies=replies,
         gate=gate,
     )
@@ -512,6 +517,7 @@ def _document_request_handlers(
     reads = ReadRequests(
         lifecycle=jobs.lifecycle,
         job_reader=jobs.job_reader,
+        files=jobs.files,
         replies=JobReplies(jobs.lifecycle),
         resource_views=resource_views,
         explainer=JobExplainer(lifecycle=jobs.lifecycle, scheduler_state=jobs.scheduler_state),

@@ -9,7 +9,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.coordinator.components import Components, PersistedState, StartContext, build_components
+from runner.coordinator.components import (
+    Components,
+    JobComponents,
+    PersistedState,
+    StartContext,
+    build_components,
+)
 from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import ChildConfigs
@@ -161,9 +167,7 @@ class Coordinator:
         self._tasks.start(self._describe_handlers(components))
         self._tasks.start(self._check_each_second(components))
         self._tasks.start(components.front.metrics.measure_lag())
-        self._tasks.start(
-            components.jobs.job_reader.remove_orphaned_files(components.jobs.lifecycle.registry)
-        )
+        self._tasks.start(self._check_files(components.jobs))
         if self._settings.reload:
             self._tasks.start(
                 FileWatcher(self._fingerprint_handlers, components.front.reloader.request_reload).run()
@@ -174,6 +178,13 @@ class Coordinator:
         for message in components.initial_front_messages():
             self._front_pool.send_all(message)
         components.devices.dispatcher.wake()
+
+    async def _check_files(self, jobs: JobComponents) -> None:
+        try:
+            await jobs.files.build_index()
+        except OSError as error:
+            log.error("the index of files is not complete, and finding a file takes longer: %s", error)
+        await jobs.files.remove_orphans(jobs.lifecycle.registry.by_id, jobs.job_reader.existing_ids)
 
     async def _describe_handlers(self, components: Components) -> None:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from runner.jobs import job_files
 from runner.jobs.job import FileRecord
 
 if TYPE_CHECKING:
@@ -42,16 +43,15 @@ def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | No
     from runner.jobs.ids import new_id
 
     file_id = new_id()
-    folder = Path(run.environment.config.files_dir, run.job_id, str(run.number))
-    _make_folder(folder, Path(run.environment.config.files_dir))
-    size, sha256 = _write_file(folder, file_id, data)
+    files_dir = Path(run.environment.config.files_dir)
+    size, sha256 = job_files.write_file(files_dir, run.job_id, run.number, file_id, _read_chunks(data))
     record = FileRecord(file_id, name, size, sha256, content_type or _guess_content_type(name), run.number)
     if run.files is None:
         run.files = {}
     earlier = run.files.get(name)
     run.files[name] = record
     if earlier is not None:
-        (folder / earlier.id).unlink(missing_ok=True)
+        job_files.remove_file(files_dir, run.job_id, run.number, earlier.id)
     return make_reference(run.job_id, record)
 
 
@@ -91,7 +91,8 @@ def open_file(run: AttemptRun, reference: Any) -> IO[bytes]:
         raise TypeError(f'{reference!r} is not a file reference such as {{"$file": id}}')
     for record in run.file_records():
         if record.id == file_id:
-            return open(Path(run.environment.config.files_dir, run.job_id, str(run.number), file_id), "rb")
+            files_dir = Path(run.environment.config.files_dir)
+            return open(job_files.file_path(files_dir, run.job_id, run.number, file_id), "rb")
     try:
         path = run.environment.request(run.job_id, run.number, "file", file_id)
     except LookupError as error:
@@ -123,41 +124,6 @@ def _guess_content_type(name: str) -> str:
     return guess_type(name)[0] or "application/octet-stream"
 
 
-def _make_folder(folder: Path, root: Path) -> None:
-    """Create the folder so that its directory entries up to `root` survive a power cut."""
-    missing = []
-    at = folder
-    while at != root and not at.is_dir():
-        missing.append(at)
-        at = at.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        _sync_folder(made.parent)
-
-
-def _write_file(folder: Path, file_id: str, data: FileData) -> tuple[int, str]:
-    """Write a file that is either complete and durable or absent; return its bytes and SHA-256."""
-    from hashlib import sha256
-
-    digest = sha256()
-    size = 0
-    temporary = folder / f".{file_id}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            for chunk in _read_chunks(data):
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, folder / file_id)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(folder)
-    return size, digest.hexdigest()
-
-
 def _read_chunks(data: FileData) -> Iterator[bytes | memoryview]:
     """Yield the bytes; a text read from a file is encoded as UTF-8.
 
@@ -174,12 +140,3 @@ def _read_chunks(data: FileData) -> Iterator[bytes | memoryview]:
             yield chunk.encode() if isinstance(chunk, str) else chunk
     else:
         raise TypeError(f"save_file takes bytes, a path or a file, not {type(data).__name__}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the entries of a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -70,7 +70,7 @@ class JobError(msgspec.Struct, array_like=True):
 
 
 class FileRecord(msgspec.Struct, array_like=True):
-    """A file saved by an attempt, at DATA/files/<job id>/<attempt>/<file id>."""
+    """A file saved by an attempt. `runner.jobs.job_files` says where it lies."""
 
     id: str
     name: str

@@ -13,6 +13,7 @@ from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime.submission_gate import SubmissionGate
+from runner.coordinator.storage.files import FileStore
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound
 from runner.jobs.job import ENDED, Job
 from runner.protocol import front as front_protocol
@@ -29,6 +30,7 @@ class JobActionRequests:
         lifecycle: JobLifecycle,
         dispatcher: Dispatcher,
         job_reader: JobReader,
+        files: FileStore,
         replies: JobReplies,
         gate: SubmissionGate,
     ) -> None:
@@ -37,7 +39,7 @@ class JobActionRequests:
         self._job_reader = job_reader
         self._replies = replies
         self._gate = gate
-        self._deletion = JobDeletion(lifecycle, job_reader)
+        self._deletion = JobDeletion(lifecycle, files)
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 

@@ -15,6 +15,7 @@ from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.resources import ResourceViews
 from runner.coordinator.processes.front_pool import FrontHandle
+from runner.coordinator.storage.files import FileStore
 from runner.errors import JobNotFinished
 from runner.jobs.job import ENDED, Job
 from runner.protocol import front as front_protocol
@@ -31,6 +32,7 @@ class ReadRequests:
         *,
         lifecycle: JobLifecycle,
         job_reader: JobReader,
+        files: FileStore,
         replies: JobReplies,
         resource_views: ResourceViews,
         explainer: JobExplainer,
@@ -38,6 +40,7 @@ class ReadRequests:
     ) -> None:
         self._lifecycle = lifecycle
         self._job_reader = job_reader
+        self._files = files
         self._replies = replies
         self._resource_views = resource_views
         self._explainer = explainer
@@ -107,7 +110,7 @@ class ReadRequests:
             case "output":
                 return await self._output(job, live)
             case _:
-                return self._job_reader.file_json(job, request.name or "")
+                return self._files.file_json(job, request.name or "")
 
     async def _output(self, job: Job, live: LiveJob | None) -> bytes:
         if job.state not in ENDED:

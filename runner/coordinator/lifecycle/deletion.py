@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.lifecycle.job_reader import JobReader
+from runner.coordinator.storage.files import FileStore
 from runner.jobs.job import Job
 
 
 class JobDeletion:
     """Deletions that are not durable yet, and files that are being removed."""
 
-    def __init__(self, lifecycle: JobLifecycle, job_reader: JobReader) -> None:
+    def __init__(self, lifecycle: JobLifecycle, files: FileStore) -> None:
         self._lifecycle = lifecycle
-        self._job_reader = job_reader
+        self._files = files
         self._pending_ids: set[str] = set()
         self._file_removals: dict[str, asyncio.Task[None]] = {}
 
@@ -39,6 +39,6 @@ class JobDeletion:
     def _on_durable(self, job: Job) -> None:
         self._pending_ids.discard(job.id)
         self._lifecycle.registry.uncount(job)
-        task = asyncio.get_running_loop().create_task(self._job_reader.remove_files(job.id))
+        task = asyncio.get_running_loop().create_task(self._files.remove_job(job.id))
         self._file_removals[job.id] = task
         task.add_done_callback(lambda _: self._file_removals.pop(job.id, None))

@@ -1,18 +1,11 @@
-"""Effect: reads jobs that are not in memory from the store, with inputs, outputs, events and files."""
+"""Effect: reads jobs that are not in memory from the store, with inputs, outputs and events."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Literal
-
-import msgspec
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
@@ -22,18 +15,13 @@ from runner.coordinator.storage.journal import Journal
 from runner.errors import NotFound
 from runner.jobs import cursor as cursors
 from runner.jobs.event import Event
-from runner.jobs.job import FileRecord, Job
+from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import StoreAccess
 from runner.stores.store import Store
 
-_json = msgspec.json.Encoder().encode
-log = logging.getLogger(__name__)
-
 #: A filter by a reason that only memory knows may read many rows: this is the limit in pages.
 FILTER_PAGES_MAX = 20
-#: Folders of files that are looked up in the store at a time.
-ORPHANS_PER_READ = 200
 #: Inputs and outputs up to this size are read for a whole page in one statement.
 BULK_READ_MAX_BYTES = 4096
 
@@ -41,10 +29,9 @@ BULK_READ_MAX_BYTES = 4096
 class JobReader:
     """Reads through the store's single reader; nothing here changes a job."""
 
-    def __init__(self, access: StoreAccess, journal: Journal, files_dir: Path) -> None:
+    def __init__(self, access: StoreAccess, journal: Journal) -> None:
         self._access = access
         self._journal = journal
-        self._files_dir = files_dir
 
     async def require_job(self, job_id: str) -> Job:
         """Return the row of this id. Raises NotFound."""
@@ -132,54 +119,9 @@ class JobReader:
             encoded, cursors.encode(cursor) if has_more and cursor is not None else None
         )
 
-    async def find_file(self, file_id: str) -> Path | None:
-        """Find the path of a file by its id. The server makes the ids, so the name can't lead elsewhere."""
-        if not file_id.replace("-", "").isalnum():
-            return None
-
-        def look() -> Path | None:
-            return next(self._files_dir.glob(f"*/*/{file_id}"), None)
-
-        return await asyncio.to_thread(look)
-
-    def file_json(self, job: Job, name: str) -> bytes:
-        """The path of a job's file of this name, and its reference, as JSON text. Raises NotFound."""
-        for record in reversed(job.files):
-            if record.name == name:
-                path = self.file_path(job.id, record)
-                return _json({"path": str(path), "file": job_json.file_document(job.id, record)})
-        names = ", ".join(record.name for record in job.files) or "none"
-        raise NotFound(f"job {job.id} has no file {name!r}; its files: {names}")
-
-    def file_path(self, job_id: str, record: FileRecord) -> Path:
-        """The path of a job's file."""
-        return self._files_dir / job_id / str(record.attempt) / record.id
-
-    async def remove_files(self, job_id: str) -> None:
-        """Remove all files of a deleted job."""
-        folder = self._files_dir / job_id
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    async def remove_orphaned_files(self, registry: JobRegistry) -> None:
-        """Remove files of deleted jobs: the last server may have ended between a deletion's commit and
-        these."""
-        names = await asyncio.to_thread(os.listdir, self._files_dir)
-        orphaned: list[str] = []
-        for start in range(0, len(names), ORPHANS_PER_READ):
-            # In this order: a job is in memory until its end is in the store.
-            candidates = [
-                name for name in names[start : start + ORPHANS_PER_READ] if name not in registry.by_id
-            ]
-            found = (
-                await self._access.run_read(partial(_existing_ids, ids=candidates)) if candidates else set()
-            )
-            orphaned += set(candidates) - found
-        for name in orphaned:
-            await self.remove_files(name)
-        if orphaned:
-            log.info(
-                "the files of %d deleted jobs were left by the last start, and are removed", len(orphaned)
-            )
+    async def existing_ids(self, ids: list[str]) -> set[str]:
+        """Return those of the ids that are in the store."""
+        return await self._access.run_read(partial(_existing_ids, ids=ids))
 
 
 def _existing_ids(store: Store, ids: list[str]) -> set[str]:

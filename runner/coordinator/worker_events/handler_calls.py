@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
+from runner.coordinator.storage.files import FileStore
 from runner.protocol.worker import AttemptReply, AttemptRequest, encode
 
 
 class AttemptRequestHandler:
     """Looking up a file needs the disk, so each request is answered in a task of its own."""
 
-    def __init__(self, *, job_reader: JobReader, worker_pool: WorkerPool) -> None:
-        self._job_reader = job_reader
+    def __init__(self, *, files: FileStore, worker_pool: WorkerPool) -> None:
+        self._files = files
         self._worker_pool = worker_pool
         self._tasks = BackgroundTasks()
 
@@ -27,7 +27,7 @@ class AttemptRequestHandler:
             self._send_reply(worker, request, None, ("not_found", f"there is no call {request.op!r}"))
             return
         try:
-            path = await self._job_reader.find_file(request.argument)
+            path = await self._files.find(request.argument)
         except OSError as error:
             # Without an answer the handler would wait until its timeout.
             self._send_reply(worker, request, None, ("unavailable", f"files can't be read: {error}"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from gpu.devices.device import Device
@@ -82,7 +81,7 @@ class LifecycleHarness:
         self.wakes = 0
         #: What follows when a turn of the plan is asked for.
         self.on_wake: Callable[[], None] = lambda: None
-        self.archive = JobReader(access, self.journal, Path("unused"))
+        self.archive = JobReader(access, self.journal)
         book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock.now)
         waiting = QueueManager(
             registry=book,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 from runner.coordinator.front.event_reader import read_event_page
@@ -34,7 +33,7 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
     async def main() -> None:
         access = Between()
         harness = LifecycleHarness(access, await access.take_epoch())
-        archive = JobReader(access, harness.journal, Path("files"))
+        archive = JobReader(access, harness.journal)
         live = harness.line.submit(make_submission())
         await harness.journal.flush()
 
