@@ -11,15 +11,19 @@ NO_LIMIT_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class MemoryGroup:
-    """A control group that limits memory."""
+    """A control group that limits memory, and its use at the time of reading."""
 
+    #: memory.max of version 2, memory.limit_in_bytes of version 1.
     limit_bytes: int
-    #: Without what the kernel would free at once (file cache that was not used lately).
+    #: The use without what the kernel would free at once (file cache that was not used recently).
     used_bytes: int
 
 
 def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
-    """Return the groups of this process that limit memory, outer ones included; version 2 and version 1."""
+    """Return the groups of this process that limit memory, outer ones included; version 2 and version 1.
+
+    `root` is the root of the file system. Files that are missing or unreadable set no limit.
+    """
     groups: list[MemoryGroup] = []
     for folder, limit, usage in _candidates(root):
         limit_bytes = _number(folder / limit)
@@ -30,7 +34,10 @@ def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
 
 
 def limit_memory(total_bytes: int, available_bytes: int, groups: list[MemoryGroup]) -> tuple[int, int]:
-    """Pure: return (total, used) of the memory available to a process of these groups on such a machine."""
+    """Pure: return (total, used) bytes as a process in these groups should see the machine's memory.
+
+    `total_bytes` and `available_bytes` are the machine's. The tightest limit decides each of the two figures.
+    """
     total, available = total_bytes, available_bytes
     for group in groups:
         total = min(total, group.limit_bytes)
@@ -39,6 +46,7 @@ def limit_memory(total_bytes: int, available_bytes: int, groups: list[MemoryGrou
 
 
 def _candidates(root: Path) -> list[tuple[Path, str, str]]:
+    """Return (folder, name of the limit file, name of the usage file) of each group that may limit memory."""
     found: list[tuple[Path, str, str]] = []
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -55,6 +63,7 @@ def _candidates(root: Path) -> list[tuple[Path, str, str]]:
 
 
 def _inactive_file(path: Path) -> int:
+    """Return the bytes of file cache that was not used recently, from a memory.stat file; 0 without one."""
     for name in ("total_inactive_file", "inactive_file"):
         for line in _lines(path):
             key, _, value = line.partition(" ")

@@ -12,9 +12,9 @@ from gpu.devices.device_id import DeviceId, parse_device_id
 DeviceKind = Literal["nvidia", "cpu", "sim"]
 
 MIB = 1024 * 1024
-#: Executors that run at once on a GPU or simulated device by default.
+#: How many executors run at once on a GPU or simulated device by default.
 GPU_EXECUTORS = 8
-#: A typing error in one request must not fill the machine with workers.
+#: Bound on simulated devices: each has a worker process, and a typing error must not start thousands.
 SIM_DEVICES_MAX = 64
 
 ACCEPTED = "accepted are: all, none, 0 or 0,1, GPU-<uuid>, MIG-<uuid>, sim:24GiB, sim:2x24GiB"
@@ -43,11 +43,13 @@ class Device:
     #: Stable name: what CUDA_VISIBLE_DEVICES takes, and what locks are named by.
     uuid: str
     kind: DeviceKind
+    #: Marketing name, for people.
     name: str
+    #: Memory of the device, without what its driver keeps for itself.
     total_bytes: int
     #: Never granted: reserved for contexts, other programs and rounding.
     headroom_bytes: int
-    #: Executors that run (or load) at once.
+    #: How many executors run or load at once.
     max_executors: int
 
     @property
@@ -56,7 +58,7 @@ class Device:
         return self.total_bytes - self.headroom_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain fields, for a message."""
+        """Return the fields as plain values, for a message."""
         return asdict(self)
 
     @classmethod
@@ -119,7 +121,7 @@ def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Devic
 
 
 def cpu(machine: str, name: str, total_bytes: int, cores: int, max_executors: int | None = None) -> Device:
-    """Describe the machine itself; its memory is RAM. On a tiny one the headroom is at most a quarter."""
+    """Describe the machine itself; its memory is RAM, of which the headroom is a quarter at most."""
     return Device(
         id=str(DeviceId("cpu")),
         uuid=f"cpu-{machine}",
@@ -149,6 +151,7 @@ def parse_gpus(text: str) -> GpuRequest:
 
 
 def _headroom(total_bytes: int) -> int:
+    """Return the default headroom in bytes: 2 % of the device, at least 256 MiB."""
     return max(256 * MIB, total_bytes // 50)
 
 
@@ -172,7 +175,8 @@ def _parse_sims(text: str, rest: str) -> tuple[int, ...]:
         nbytes = int(float(match[1]) * _UNITS[(match[2] or "B").lower()])
         if nbytes < MIB or len(count) > 3 or not 1 <= int(count) <= SIM_DEVICES_MAX - len(sims):
             raise ValueError(
-                f"--gpus {text!r}: {part!r} is not 1 to {SIM_DEVICES_MAX} devices of 1MiB up; {ACCEPTED}"
+                f"--gpus {text!r}: {part!r} is not 1 to {SIM_DEVICES_MAX} devices of at least 1MiB; "
+                f"{ACCEPTED}"
             )
         sims += [nbytes] * int(count)
     return tuple(sims)

@@ -22,19 +22,20 @@ from gpu.devices.device import Device, GpuRequest, cpu, nvidia, sim
 from gpu.devices.xid_events import XidEvents
 
 #: The fault of a GPU that was used as a whole and has since been split into MIG instances.
-MIG_SPLIT_FAULT = "lost: the card was split up into instances since the start; a restart finds them"
+MIG_SPLIT_FAULT = "lost: the GPU was split into MIG instances after the start; restart the server to use them"
 
 
 class DeviceError(ValueError):
-    """A requested device is not there; the text says which ones are."""
+    """A requested device does not exist or is hidden; the text lists those that are available."""
 
 
 @dataclass
 class FoundDevices:
-    """The devices to run on: GPUs first, the cpu last."""
+    """The devices to run on, and what the operator should know about the search."""
 
+    #: GPUs first, the cpu last.
     devices: list[Device]
-    #: Plain text for the operator.
+    #: Sentences for the operator, such as why there is no GPU.
     notes: list[str] = field(default_factory=list)
     #: The driver's version; empty where no GPU was looked for.
     driver: str = ""
@@ -58,8 +59,11 @@ class DeviceSample:
 class _Card:
     """A GPU, or a MIG instance of one."""
 
+    #: "GPU-..." or "MIG-...".
     uuid: str
+    #: Marketing name.
     name: str
+    #: Memory without the driver's part; the machine's RAM for a GPU that shares it.
     total_bytes: int
 
 
@@ -73,10 +77,12 @@ def find_devices(
 ) -> FoundDevices:
     """Find the requested devices. The cpu is always one of them.
 
-    GPUs are counted in the order of the PCI bus, inside an inherited CUDA_VISIBLE_DEVICES.
+    GPUs are numbered in the order of the PCI bus, within an inherited CUDA_VISIBLE_DEVICES (in `environ`).
+    `max_executors` and `headroom_bytes` replace the defaults of each device. Without a usable driver there
+    are no GPUs, and the notes say why.
 
     Raises:
-        DeviceError: a named GPU is not there or hidden.
+        DeviceError: a named GPU does not exist or is hidden, or there is no usable driver for it.
     """
     if request.kind == "none":
         found = FoundDevices([], ["GPUs are switched off: jobs run on the CPU"])
@@ -104,9 +110,13 @@ def driver_version(nvml: Any = pynvml) -> str | None:
 
 
 class DeviceSampler:
-    """Reads the devices repeatedly."""
+    """Reads the memory, processes and errors of devices repeatedly.
+
+    NVML is initialised by the first reading of a GPU, and again after the driver was restarted.
+    """
 
     def __init__(self, devices: Sequence[Device], nvml: Any = pynvml, root: Path = Path("/")) -> None:
+        """Sample these devices; `root` is the root of the file system with the control groups."""
         self._devices = devices
         self._nvml = nvml
         self._root = root
@@ -115,9 +125,9 @@ class DeviceSampler:
         self._is_started = False
 
     def read_sample(self) -> DeviceSample:
-        """Read all devices now. An error of one device is recorded as its fault and leaves the others alone.
+        """Read all devices now. An error of one device is recorded as its fault; the others are still read.
 
-        Simulated devices have no reading.
+        Simulated devices have no reading. Blocks for as long as the driver does.
         """
         # First: a lost GPU is unregistered below, and its events with it.
         sample = DeviceSample(xids=self._events.poll())
@@ -133,6 +143,7 @@ class DeviceSampler:
         return sample
 
     def _read_card(self, device: Device, sample: DeviceSample) -> None:
+        """Add the reading of one GPU to the sample. Raises NVMLError; then nothing of it was added."""
         nvml = self._nvml
         if not self._is_started:
             nvml.nvmlInit()
@@ -157,6 +168,7 @@ class DeviceSampler:
         return total, used, total - used
 
     def _fault(self, error: Any) -> str:
+        """Return the fault that an NVML error stands for, and register again what the error invalidated."""
         nvml = self._nvml
         if error.value == nvml.NVML_ERROR_UNINITIALIZED:
             self._is_started = False
@@ -168,12 +180,13 @@ class DeviceSampler:
 
 
 def ram_usage(root: Path = Path("/")) -> tuple[int, int]:
-    """Return (total, used) bytes of RAM: the smaller of the machine's and the control groups'."""
+    """Return (total, used) bytes of RAM: the machine's, reduced to the limits of this process's groups."""
     memory = psutil.virtual_memory()
     return cgroups.limit_memory(memory.total, memory.available, cgroups.memory_groups(root))
 
 
 def _cpu(max_executors: int | None) -> Device:
+    """Describe this machine, with the cores that this process may use."""
     total, _ = ram_usage()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cpu(_machine_id(), processor_name(), total, cores, max_executors)
@@ -199,6 +212,11 @@ def _machine_id() -> str:
 def _find_cards(
     request: GpuRequest, environ: Mapping[str, str], nvml: Any, options: tuple[int | None, int | None]
 ) -> FoundDevices:
+    """Find NVIDIA GPUs; `options` are the executors at once and the headroom in bytes of each.
+
+    Raises:
+        DeviceError: a named GPU does not exist or is hidden, or there is no driver for it.
+    """
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
@@ -236,7 +254,9 @@ def _cards(nvml: Any, notes: list[str]) -> Iterator[_Card]:
             for each in _instances(nvml, handle) or [handle]:
                 memory = _memory(nvml, each)
                 if memory is None:
-                    notes.append(f"GPU {index} does not tell its memory: the machine's RAM is taken for it")
+                    notes.append(
+                        f"GPU {index} does not report its memory: it is taken to be the machine's RAM"
+                    )
                 total = ram_usage()[0] if memory is None else memory[0]
                 yield _Card(nvml.nvmlDeviceGetUUID(each), nvml.nvmlDeviceGetName(each), total)
         except nvml.NVMLError as error:
@@ -286,14 +306,20 @@ def _visible(cards: list[_Card], environ: Mapping[str, str], notes: list[str]) -
         and len({card.name for card in cards}) > 1
     ):
         notes.append(
-            "CUDA_VISIBLE_DEVICES counts places on a machine with different GPUs: they are taken in the "
-            "order of the PCI bus; set CUDA_DEVICE_ORDER=PCI_BUS_ID or name uuids to be sure"
+            "CUDA_VISIBLE_DEVICES has indexes on a machine with different GPUs: they are read in the order "
+            "of the PCI bus. Set CUDA_DEVICE_ORDER=PCI_BUS_ID or use UUIDs to be sure"
         )
     return visible
 
 
 def _select_named(request: GpuRequest, visible: list[_Card], cards: list[_Card]) -> list[int]:
-    """Return positions among the visible GPUs, in the order of the request."""
+    """Return positions among the visible GPUs, in the order of the request.
+
+    A name is a position among them, or the beginning of a UUID that fits exactly one.
+
+    Raises:
+        DeviceError: a name fits no visible GPU, more than one, or one that was named before.
+    """
     places: list[int] = []
     for name in request.names:
         if isinstance(name, int):
@@ -302,13 +328,13 @@ def _select_named(request: GpuRequest, visible: list[_Card], cards: list[_Card])
             fitting = [place for place, card in enumerate(visible) if card.uuid.startswith(name)]
         if len(fitting) > 1:
             raise DeviceError(
-                f"--gpus {_request_text(request)}: {name} fits more than one of {_gpu_list_text(visible)}"
+                f"--gpus {_request_text(request)}: {name} matches more than one of {_gpu_list_text(visible)}"
             )
         if not fitting or fitting[0] in places:
             hidden = len(cards) - len(visible)
             raise DeviceError(
                 f"--gpus {_request_text(request)}: there is no {'other ' if fitting else ''}GPU {name}; "
-                f"there is {_gpu_list_text(visible)}"
+                f"available: {_gpu_list_text(visible)}"
                 + (f"; CUDA_VISIBLE_DEVICES hides {hidden}" if hidden else "")
             )
         places += fitting
@@ -316,6 +342,7 @@ def _select_named(request: GpuRequest, visible: list[_Card], cards: list[_Card])
 
 
 def _request_text(request: GpuRequest) -> str:
+    """Return the names of a request as the operator wrote them."""
     return ",".join(str(name) for name in request.names)
 
 
@@ -326,7 +353,8 @@ def _gpu_list_text(cards: list[_Card]) -> str:
 def _memory(nvml: Any, handle: Any) -> tuple[int, int, int] | None:
     """Return (total, used, free) bytes; None where the device has no memory of its own.
 
-    The newer call separates what the driver keeps for itself; the older one counts it as used.
+    The newer call (nvmlMemory_v2) reports separately what the driver reserves, which is subtracted from the
+    total; the older one counts that as used.
     """
     unsupported = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
     try:
@@ -347,7 +375,7 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int, int] | None:
 def _processes(nvml: Any, handle: Any) -> dict[int, int | None]:
     """Return the bytes by process id, None where the driver does not report them.
 
-    A process that computes and draws is in both lists with the same figure.
+    A process that uses the GPU for compute and for graphics is in both lists with the same figure.
     """
     found: dict[int, int | None] = {}
     for newer, older in (
@@ -361,6 +389,7 @@ def _processes(nvml: Any, handle: Any) -> dict[int, int | None]:
 
 
 def _list_processes(nvml: Any, handle: Any, calls: Sequence[Callable[[Any], list[Any]]]) -> list[Any]:
+    """Return the processes from the first of the calls that this driver supports; none where none is."""
     refusals = (
         nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
         nvml.NVML_ERROR_NOT_SUPPORTED,

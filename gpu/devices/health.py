@@ -30,6 +30,7 @@ class HealthState:
     """The health of one device."""
 
     def __init__(self, now: float) -> None:
+        """Start healthy and without faults."""
         self.state: HealthStatus = "ok"
         #: Why, in plain text; empty while the device is ok.
         self.reason = ""

@@ -18,10 +18,13 @@ XidAction = Literal["ignore", "app", "restart", "drain", "reset", "lost"]
 class XidMeaning(NamedTuple):
     """The meaning of one code."""
 
+    #: What a scheduler does about it.
     action: XidAction
+    #: For people, as the end of a sentence.
     description: str
 
 
+#: The codes of NVIDIA's catalogue that concern data-centre and consumer GPUs.
 _TABLE: dict[int, XidMeaning] = {
     8: XidMeaning("app", "the GPU stopped processing"),
     13: XidMeaning("app", "an exception in a kernel"),
@@ -73,7 +76,7 @@ _TABLE: dict[int, XidMeaning] = {
 
 
 def lookup(code: int) -> XidMeaning:
-    """Return the meaning of a code. An unknown one drains the device."""
+    """Return the meaning of a code. An unknown code drains the device: a check then decides."""
     return _TABLE.get(code, XidMeaning("drain", "an error of no known kind"))
 
 

@@ -10,7 +10,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-#: A faulty GPU may report without end; the remaining events are read by the next poll.
+#: Bound on the events of one poll: a faulty GPU may report endlessly. The next poll reads the others.
 EVENTS_PER_POLL_MAX = 64
 #: NVML's value for an event that concerns no single instance.
 _NO_INSTANCE = 0xFFFFFFFF
@@ -21,9 +21,10 @@ class _Watched:
     """One of our devices, and the physical GPU that it is (a part of)."""
 
     device_id: str
+    #: NVML's handle of the physical GPU, and its UUID.
     card: Any
     card_uuid: str
-    #: None: it is the whole GPU.
+    #: Number of the MIG instance; None: the device is the whole GPU.
     instance: int | None
 
 
@@ -31,13 +32,18 @@ class XidEvents:
     """The errors of the watched devices, in order of arrival."""
 
     def __init__(self, nvml: Any) -> None:
+        """Watch no device yet; `nvml` is pynvml or a module like it, initialised by the caller."""
         self._nvml = nvml
         self._event_set: Any = None
         #: None for a device whose driver has no events.
         self._watched: dict[str, _Watched | None] = {}
 
     def watch(self, device_id: str, handle: Any) -> None:
-        """Watch a device; one that is already watched, or cannot be, is ignored."""
+        """Watch a device by its NVML handle.
+
+        Nothing happens where it is watched already or its driver has no events. After any other error the
+        next call tries again.
+        """
         if device_id in self._watched:
             return
         nvml = self._nvml
@@ -67,7 +73,7 @@ class XidEvents:
         return found
 
     def unregister_all(self) -> None:
-        """Forget all devices, since the driver dropped the registrations: they must be watched again."""
+        """Drop all registrations, which the driver no longer has: devices must be watched again."""
         self._watched.clear()
         events, self._event_set = self._event_set, None
         if events is None:
@@ -107,6 +113,7 @@ class XidEvents:
         return [each for each in watched if each.instance in (None, event.gpuInstanceId)]
 
     def _is_about(self, event: Any, watched: _Watched) -> bool:
+        """Return whether an event comes from the physical GPU of a device."""
         try:
             return bool(self._nvml.nvmlDeviceGetUUID(event.device) == watched.card_uuid)
         except self._nvml.NVMLError:

@@ -131,12 +131,12 @@ class Estimator:
         return max(known.peak_bytes, int(known.oom_minimum_bytes))
 
     def resident_bytes(self, key: Key) -> int | None:
-        """Return what a loaded executor holds on each device."""
+        """Return the bytes that nine of ten loaded executors hold at most on each device; None: unknown."""
         model = self._models.get((key[0], key[2]))
         return int(model.resident_bytes.quantile(0.9)) if model is not None and model.resident_bytes else None
 
     def load_s(self, key: Key) -> float | None:
-        """Return the duration of a load."""
+        """Return the median duration of a load, of the handler's other models where this one has none."""
         for model in (self._models.get((key[0], key[2])), self._handlers.get(key[0])):
             if model is not None and model.load_s:
                 return model.load_s.quantile(0.5)
@@ -196,7 +196,7 @@ class Estimator:
             ValueError: the format is another version's.
         """
         if dumped.get("form") != FORMAT_VERSION:
-            raise ValueError(f"form {dumped.get('form')!r} of what was learned is not known here")
+            raise ValueError(f"stored estimates have the unknown format {dumped.get('form')!r}")
         model, handler = self._touch_model(dumped["handler"], dumped["model"])
         model.whole = Observations.load(dumped["whole"])
         model.sizes = {size: Observations.load(part) for size, part in dumped["sizes"].items()}

@@ -13,20 +13,20 @@ KEYS_MAX = 4096
 
 
 class RequestRates:
-    """A decaying rate for each key, in starts per second."""
+    """A rate for each key in starts per second; it decays exponentially, with `FADE_S` as time constant."""
 
     def __init__(self) -> None:
         self._rates: dict[Key, tuple[float, float]] = {}
 
     def record_starts(self, key: Key, count: int, now: float) -> None:
-        """Record that jobs of a key started."""
+        """Record that `count` jobs of a key started; `now` is in seconds of any clock."""
         rate = self.rate(key, now) + count / FADE_S
         if key not in self._rates and len(self._rates) >= KEYS_MAX:
             self._forget_rarest(now)
         self._rates[key] = rate, now
 
     def rate(self, key: Key, now: float) -> float:
-        """Return the present rate of a key."""
+        """Return the present rate of a key in starts per second; 0 for an unknown key."""
         rate, at = self._rates.get(key, (0.0, now))
         return rate * math.exp((at - now) / FADE_S) if now > at else rate
 

@@ -1,4 +1,8 @@
-"""Pure: the last samples of one figure, newer ones with more weight, and their quantiles."""
+"""Pure: the last samples of one figure, newer ones with more weight, and their quantiles.
+
+Weights fall exponentially with the number of newer samples, not with time: a handler that runs once a day is
+remembered as well as one that runs every second.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ _TOLERANCE = 1e-9
 
 
 class WeightedWindow:
-    """Samples by age and by value. Adding one and querying cost little."""
+    """At most 64 samples, by age and by value. Adding one and querying cost microseconds."""
 
     __slots__ = ("_by_age", "_by_value", "_mean", "_sums", "_weight", "_weights")
 
@@ -63,9 +67,10 @@ class WeightedWindow:
             self._rescale_weights()
 
     def quantile(self, q: float) -> float:
-        """Return the smallest sample such that the share `q` of all weight lies at or below it.
+        """Return the smallest sample such that the share `q` (0 to 1) of all weight lies at or below it.
 
-        Raises IndexError where there are no samples.
+        Raises:
+            IndexError: there are no samples.
         """
         self._compute_sums()
         return self._by_value[self._index_of(q * self._sums[-1])]
@@ -102,5 +107,9 @@ class WeightedWindow:
 
 
 def quantile_uncertainty(count: int) -> float:
-    """Return by what share of itself a quantile of `count` samples may be too low."""
+    """Return by what share of itself a quantile of `count` samples may be too low; `count` is at least 1.
+
+    The rank of a sample quantile has the standard error sqrt(q (1 - q) / n) of a binomial share, which is at
+    most 0.5 / sqrt(n). It is taken as an error of the value itself, which is generous for peaks of memory.
+    """
     return 0.5 / math.sqrt(count)

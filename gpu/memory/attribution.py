@@ -23,7 +23,7 @@ ATTRIBUTION_LEVELS: tuple[AttributionLevel, ...] = ("exact", "processes", "repor
 
 
 def lowest_level(levels: Iterable[AttributionLevel]) -> AttributionLevel:
-    """Return the level of the device that is attributed least precisely."""
+    """Return the least precise of the levels; "exact" where there are none."""
     return max(levels, key=ATTRIBUTION_LEVELS.index, default="exact")
 
 

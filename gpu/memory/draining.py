@@ -71,7 +71,7 @@ class DrainTracker:
         return settled
 
     def settle(self, executor: int) -> None:
-        """Free the executor's bytes."""
+        """Free the executor's bytes and remove its entry. Raises KeyError for an unknown executor."""
         entry = self._entries.pop(executor)
         self._changed.update(entry.devices)
         for account in entry.accounts:
@@ -89,6 +89,7 @@ class DrainTracker:
 
 
 def _is_freed(entry: LedgerEntry) -> bool:
+    """Return whether all devices of an ended executor show its bytes free."""
     return all(account.is_freed(entry, SLACK_BYTES) for account in entry.accounts)
 
 

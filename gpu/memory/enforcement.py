@@ -41,28 +41,29 @@ BACKENDS: Mapping[BackendName, EnforcementBackend] = {
             "fraction",
             caps_allocator=True,
             kills_over_grant=True,
-            promise="torch refuses to go over the grant; what other libraries take is seen and ended",
+            promise="torch allocates no more than the grant; an executor that exceeds it otherwise is killed",
         ),
         EnforcementBackend(
             "watchdog",
             caps_allocator=False,
             kills_over_grant=True,
-            promise="who is over its grant is ended after two looks; until then its neighbours may run out",
+            promise="an executor over its grant is killed after two sweeps; neighbours may run out before",
         ),
         EnforcementBackend(
             "none",
             caps_allocator=False,
             kills_over_grant=False,
-            promise="over-use is shown and counted, and nobody is ended for it",
+            promise="over-use is reported and counted; no executor is killed for it",
         ),
     )
 }
 
 
 def cap_bytes(backend: EnforcementBackend, grant_bytes: int, context_bytes: int | None) -> int | None:
-    """Return what torch may reserve on each device of an executor; None: no cap.
+    """Return the bytes that torch may reserve on each device of an executor; None: no cap.
 
-    The context is not part of what torch counts; until it was measured it is ignored.
+    That is the grant without the CUDA context, which torch does not count, and without a margin of 32 MiB.
+    `context_bytes` is None until a context was measured, and then ignored.
     """
     if not backend.caps_allocator or grant_bytes <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Pure: what other programs use of one device: growth counts at once, a fall only after a delay."""
+"""Pure: the bytes of one device that other programs use: growth counts at once, a fall after a delay."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class ExternalUsage:
     __slots__ = ("_last_at", "_maxima", "_window_s", "last_bytes")
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
+        """Start without readings, as if other programs used nothing."""
         self._window_s = window_s
         #: (when, bytes) of the figures that may still become the largest, in falling order.
         self._maxima: deque[tuple[float, int]] = deque()
@@ -23,7 +24,7 @@ class ExternalUsage:
 
     @property
     def nbytes(self) -> int:
-        """The bytes to keep free for other programs."""
+        """The bytes to keep free for other programs: the maximum of the window, 0 without a reading."""
         largest = self._maxima[0][1] if self._maxima else 0
         return max(largest, self.last_bytes or 0)
 

@@ -30,7 +30,8 @@ class MemoryUsage:
     ) -> None:
         """Record a reading of the whole device.
 
-        `seen` is the use of executors, `named_bytes` the use of all processes that the driver lists.
+        `now` is in seconds of any clock. `seen` maps executors to their bytes on this device. `named_bytes`
+        is the use of all processes that the driver lists; None where it does not report that of each.
         """
         account = self._accounts[device_id]
         self._changed.add(device_id)
@@ -53,7 +54,10 @@ class MemoryUsage:
         account.external_usage.correct(*account.unexplained_bytes())
 
     def record_total(self, executor: int, nbytes: int) -> None:
-        """Record the executor's measured use, the sum over all its devices."""
+        """Record the executor's measured use, the sum over all its devices; each gets an equal share.
+
+        Ignored for an executor without a grant.
+        """
         entry = self._entries.get(executor)
         if entry is not None:
             share = nbytes // len(entry.devices)
@@ -84,7 +88,7 @@ class MemoryUsage:
         return self._entries[executor].observed_bytes
 
     def pop_peak(self, executor: int) -> int | None:
-        """Return the executor's peak on a device since the last call."""
+        """Return the executor's peak in bytes, on the device where it uses most, since the last call."""
         entry = self._entries[executor]
         peak, entry.peak_bytes = entry.peak_bytes, entry.observed_bytes
         return peak

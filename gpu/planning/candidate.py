@@ -15,17 +15,18 @@ AGEING_S = 60.0
 #: Assumed duration of a run that has no limit and of which none was observed.
 UNKNOWN_RUN_S = 3600.0
 
-#: The smallest rank goes first.
+#: The smallest rank goes first: -priority, whether it may still be overtaken, share of the tenant in seconds,
+#: -urgency, job number.
 Rank = tuple[float, bool, float, float, int]
 
 
 class Candidate:
     """The next job of a class that the plan has not started, and how often it may still be overtaken.
 
-    Priority includes ageing. Within one priority the tenant that had least goes first, and of its jobs the
-    one that has waited longest in proportion to its run. Jobs that take more devices count as more urgent,
-    since several devices are rarely free together. Waiting time is unbounded, so urgency is too: no job
-    starves.
+    Priority includes ageing. Within one priority the tenant with the smallest share goes first, and of its
+    jobs the most urgent one. Urgency is the response ratio of HRRN scheduling (Brinch Hansen, 1971),
+    (wait + run) / run, times the square root of the number of devices: several devices are rarely free
+    together. It grows with the wait without bound, so no job starves.
     """
 
     __slots__ = (
@@ -115,7 +116,7 @@ class Candidate:
         return UNKNOWN_RUN_S if self.run_s is None else max(1.0, self.run_s)
 
     def rank_of(self, job_number: int) -> Rank:
-        """Return the rank of a job of the class."""
+        """Return the rank of a waiting job of the class. Raises KeyError where it does not wait."""
         waited_s = max(0.0, self._now - self._backlog.waiting_since(job_number))
         run_s = self.run_s_or_default
         priority = self.job_class.priority
@@ -182,7 +183,7 @@ class Candidate:
         return self._now + load_s + self.run_s * -(-count // self.jobs_per_run)
 
     def peek(self, count: int) -> list[int]:
-        """Return the next `count` jobs of the class."""
+        """Return the next `count` jobs of the class, fewer where fewer wait."""
         return self._backlog.peek(count, self.started_count)
 
     def advance(self, count: int) -> None:

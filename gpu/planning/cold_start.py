@@ -1,4 +1,8 @@
-"""Pure: cold starts: where a new executor fits, and which idle executors to evict where none does."""
+"""Pure: cold starts: where a new executor fits, and which idle executors to evict where none does.
+
+An eviction costs the time to load the victim again, times the probability that it is requested soon
+(`TimeEstimates.reload_cost_s`). The cheapest set of victims on one of a few devices is chosen.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,11 @@ EVICTION_PLANS_MAX = 8
 
 @dataclass(slots=True)
 class EvictionPlan:
-    """Evictions that let a job start: the victims with their bytes, and what is then claimed for it."""
+    """Evictions that let a job start: the victims, and what is then claimed for the job."""
 
+    #: Executor to the bytes that it frees on each of its devices. Empty: enough bytes are being freed.
     victims: dict[int, int]
+    #: The devices on which the job is going to start, and its bytes on each.
     claims: list[tuple[DeviceCapacity, int]]
     #: Expected cost of loading the victims again, in seconds.
     reload_cost_s: float = 0.0
@@ -34,6 +40,7 @@ class ColdStarts:
     """The new executors that a plan starts, and the evictions that make space for them."""
 
     def __init__(self, builder: PlanBuilder, warm_starts: WarmStarts) -> None:
+        """Start without failed searches; `warm_starts` knows the idle executors of each class."""
         self._builder = builder
         self._warm_starts = warm_starts
         #: (whether it is the GPU pool, devices at once) to the smallest need for which no eviction was found.
@@ -41,15 +48,16 @@ class ColdStarts:
         self._failed_needs: dict[tuple[bool, int], int] = {}
 
     def load(self, candidate: Candidate, capacities: list[DeviceCapacity], grant_bytes: int) -> None:
-        """Load a new executor on devices where it fits."""
+        """Load a new executor on devices where it fits, with `grant_bytes` on each of them."""
         count = int(min(candidate.jobs_per_run, self._builder.concurrency.remaining(candidate.job_class)))
         self._builder.load(Move(candidate, candidate.peek(count), capacities, grant_bytes, is_cold=True))
 
     def find_fit(self, candidate: Candidate) -> tuple[list[DeviceCapacity], int] | None:
         """Return the devices where a new executor fits now, and its grant on each of them.
 
-        The best fit is taken: the devices on which the fewest bytes remain. For an unknown need it is the
-        devices with the most free bytes.
+        None where it fits on fewer devices than the candidate takes. Best fit: the devices on which the
+        fewest bytes remain, which keeps large gaps whole. For an unknown need it is the devices with the most
+        free bytes, and the grant is all of them; without a need, those with the most places.
         """
         options: list[tuple[int, int, DeviceCapacity, int]] = []
         for cap_bytes in self._builder.pool(candidate):
@@ -75,12 +83,14 @@ class ColdStarts:
         return [capacity for _, _, capacity, _ in best], min(grant for *_, grant in best)
 
     def _fitting(self, candidate: Candidate, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
+        """Yield the devices of one size where `need` bytes are free, the preferred ones first."""
         index = self._builder.pool(candidate)[cap_bytes]
         if candidate.need_bytes is None:
             return index.largest_first(need)
         return index.most_places() if need == 0 else index.best_fit(need)
 
     def _is_allowed(self, candidate: Candidate, capacity: DeviceCapacity, nbytes: int) -> bool:
+        """Return whether the candidate may run on the device, and no guard objects to a start there."""
         return candidate.may_run_on(capacity) and bool(
             self._builder.allowed_jobs(
                 Move(candidate, [candidate.job_number], [capacity], nbytes, is_cold=True)
@@ -227,6 +237,7 @@ class ColdStarts:
         return [each.executor for each in evictable]
 
     def _reload_cost_s(self, resident: ResidentExecutor) -> float:
+        """Return the expected cost of evicting an executor now, in seconds."""
         return self._builder.state.time_estimates.reload_cost_s(resident, self._builder.now)
 
     def is_known_full(self, candidate: Candidate) -> bool:
@@ -245,6 +256,7 @@ class ColdStarts:
         return failed_need is not None and need_bytes >= failed_need
 
     def _record_failure(self, candidate: Candidate) -> None:
+        """Remember a need for which no eviction was found, unless a restriction of the class caused that."""
         need_bytes = candidate.need_bytes
         if (
             need_bytes is not None

@@ -1,4 +1,8 @@
-"""Pure: why a waiting job waits, in figures."""
+"""Pure: why a job waits, in figures: the reason, the state of each device, and the jobs before it.
+
+The answer comes from the state at one moment, without a plan. So "ready" means that nothing is known to be in
+the job's way: the next plan starts it, or prefers another one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,18 @@ from gpu.scheduling.scheduler_state import SchedulerState
 
 
 def explain(state: SchedulerState, job_class: JobClass, job_number: int) -> dict[str, Any]:
-    """Explain why a job waits: the reason, what each device has free, and about how many jobs go first."""
+    """Explain why a job of this class waits.
+
+    Returns a dict that can be encoded as JSON:
+
+    - `reason`: "paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device", or "ready";
+    - `devices`: a dict for each device of its pool, see `_explain_device`;
+    - `jobs_ahead`: about how many waiting jobs of its pool go first by priority and number; ageing, fair
+      share and the durations of runs may still change the order;
+    - `tenant_lead_s`: how far its tenant is ahead of the waiting tenant served least, in device seconds
+      divided by weight;
+    - `overtaken`: how many jobs have overtaken it.
+    """
     devices = [_explain_device(state, job_class, slot) for slot in state.residency.device_pool(job_class)]
     return {
         "reason": _reason(state, job_class, devices),
@@ -30,7 +45,11 @@ def explain(state: SchedulerState, job_class: JobClass, job_number: int) -> dict
 
 
 def explain_reservation(state: SchedulerState, job_number: int, now: float) -> dict[str, Any] | None:
-    """Describe what is reserved for a waiting job while others start; None where nothing is."""
+    """Describe what is reserved for a waiting job while others start; None where nothing is.
+
+    Makes a plan for the time `now` to find out, and discards it. Returns `devices`, each with the bytes that
+    the job needs there, and `starts_in_s`: seconds until it should start, or None where that is unknown.
+    """
     reservation = find_reservation(state, now, job_number)
     if reservation is None or not reservation.remaining:
         return None
@@ -48,6 +67,11 @@ def explain_reservation(state: SchedulerState, job_number: int, now: float) -> d
 
 
 def _reason(state: SchedulerState, job_class: JobClass, devices: Sequence[dict[str, Any]]) -> str:
+    """Return the reason for the class as a whole.
+
+    A class that takes several devices is ready where that many are; it waits for memory where memory is all
+    that is missing on enough devices.
+    """
     if job_class.queue in state.backlog.paused:
         return "paused"
     if state.limits.is_at_limit(job_class):
@@ -64,6 +88,12 @@ def _reason(state: SchedulerState, job_class: JobClass, devices: Sequence[dict[s
 
 
 def _explain_device(state: SchedulerState, job_class: JobClass, slot: DeviceSlot) -> dict[str, Any]:
+    """Describe one device: what it has free and what the class needs there, in bytes, and a reason.
+
+    The reason is "ready", "too_small" (even when empty), why the device takes no work (such as "drained"),
+    "avoided" (the job failed there), "waiting_for_device" (all places are taken, or an executor runs alone),
+    "not_alone" (the job must run alone and does not yet) or "waiting_for_memory".
+    """
     device_id = slot.device.id
     free_bytes, need_bytes = (
         state.ledger.free_bytes(device_id),

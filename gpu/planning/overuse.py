@@ -24,7 +24,7 @@ OveruseAction = Literal["raise", "kill"]
 
 
 def tolerance_bytes(grant_bytes: int, level: AttributionLevel) -> int:
-    """Return how far an executor may exceed its grant."""
+    """Return the bytes by which an executor may exceed its grant: 5 %, at least 128 MiB; 0 if exact."""
     return 0 if level == "exact" else max(TOLERANCE_BYTES, int(grant_bytes * TOLERANCE_SHARE))
 
 
@@ -37,7 +37,11 @@ class OveruseTracker:
     def record_sweep(
         self, executor: int, used_bytes: int | None, grant_bytes: int, level: AttributionLevel
     ) -> bool:
-        """Record one sweep; return whether the caller must act on the executor."""
+        """Record one sweep; return whether the caller must act on the executor.
+
+        `used_bytes` is its use on the device where it uses most, None where that is unknown; an executor
+        without a grant (0) is never over it.
+        """
         limit = grant_bytes + tolerance_bytes(grant_bytes, level)
         if used_bytes is None or grant_bytes <= 0 or used_bytes <= limit:
             self._sweeps.pop(executor, None)

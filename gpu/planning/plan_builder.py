@@ -21,6 +21,7 @@ from gpu.scheduling.tenant_shares import PlanShares
 class OvertakeGuard(Protocol):
     """Protects what a waiting job is going to get: limits how many others may take it first."""
 
+    #: The protected job.
     candidate: Candidate
 
     def count_overtaking(self, move: Move) -> int:
@@ -32,7 +33,7 @@ class OvertakeGuard(Protocol):
         ...
 
     def apply(self, move: Move) -> None:
-        """Take note of a move that is made."""
+        """Update the guard for a move that is part of the plan now."""
         ...
 
     def device_ids(self) -> tuple[str, ...]:
@@ -65,40 +66,52 @@ class Move:
         is_cold: bool = False,
         saves_load: bool = False,
     ) -> None:
+        """Describe a move that is not part of the plan yet."""
         self.candidate = candidate
+        #: In order of their starts; the builder shortens the list to the jobs that the guards allow.
         self.job_numbers = job_numbers
+        #: Of each device on which the executor runs.
         self.capacities = capacities
-        #: What the executor holds on each device while it runs.
+        #: Bytes that the executor holds on each device while it runs.
         self.nbytes = nbytes
         #: 1 where the executor was not at work before, else 0.
         self.starts_executor = starts_executor
+        #: A new executor loads for it.
         self.is_cold = is_cold
         #: It is made out of order because it saves a load.
         self.saves_load = saves_load
         self._ranks: list[Rank] = []
 
     def ranks(self) -> list[Rank]:
-        """Return the ranks of its jobs."""
+        """Return the ranks of its jobs, computed once."""
         if len(self._ranks) < len(self.job_numbers):
             self._ranks = [self.candidate.rank_of(job_number) for job_number in self.job_numbers]
         return self._ranks[: len(self.job_numbers)]
 
 
 class PlanBuilder:
-    """The actions and capacities of a plan so far."""
+    """The actions of a plan so far, and what they leave of capacities, limits and shares.
+
+    The state is only read: every effect of an action is kept here until the plan is carried out.
+    """
 
     def __init__(self, state: SchedulerState, now: float) -> None:
+        """Start a plan without actions for the time `now`, in seconds of the plan's clock."""
         self.state = state
         self.now = now
+        #: The capacities after the actions so far.
         self.overlay = CapacityOverlay(state.capacity_table)
+        #: In the order in which they must be carried out.
         self.actions: list[PlanAction] = []
+        #: Why jobs of a class wait.
         self.reasons: dict[JobClass, WaitReason] = {}
         #: Guards to consult before a move, by whether it is on the GPU pool.
         self.guards: dict[bool, list[OvertakeGuard]] = {True: [], False: []}
         #: Executors that this plan used: the jobs assigned to each, 0 for an evicted one.
         self.used_executors: dict[int, int] = {}
-        #: When to plan again at the latest.
+        #: When to plan again at the latest; inf: when something happens.
         self.replan_at = math.inf
+        #: What runs of each handler, including what this plan adds.
         self.concurrency = PlannedConcurrency(state.limits)
         #: The tenants' shares, including what this plan charges them.
         self.plan_shares = PlanShares(state.tenant_shares, state.residency)
@@ -114,7 +127,7 @@ class PlanBuilder:
         return [self.overlay.capacity(slots[each]) for each in resident.devices]
 
     def is_gathering_batch(self, candidate: Candidate) -> bool:
-        """Return whether the candidate's next batch waits for more jobs."""
+        """Return whether the candidate's next batch waits for more jobs, and plan again at its deadline."""
         deadline = candidate.batch_deadline
         if deadline <= self.now:
             return False
@@ -134,6 +147,7 @@ class PlanBuilder:
         return job_numbers
 
     def _overtaken(self, move: Move) -> Iterator[tuple[OvertakeGuard, int]]:
+        """Yield the guards of other jobs that the move would delay, with the number of its jobs that do."""
         for guard in self.guards[move.candidate.is_gpu]:
             if guard.candidate.waiting_count and guard.candidate is not move.candidate:
                 count = guard.count_overtaking(move)
@@ -141,6 +155,7 @@ class PlanBuilder:
                     yield guard, count
 
     def _record_overtaking(self, move: Move) -> tuple[OvertakenJob, ...]:
+        """Apply the move to all guards; return the jobs that it overtakes, and devices to keep for them."""
         overtaken: list[OvertakenJob] = []
         for guard, count in self._overtaken(move):
             guard.candidate.overtakes_left -= count
@@ -160,7 +175,7 @@ class PlanBuilder:
     # Moves.
 
     def start(self, move: Move, resident: ResidentExecutor) -> bool:
-        """Assign the move's allowed jobs to a warm executor; False where none is allowed."""
+        """Assign the move's allowed jobs to a warm executor; False, with nothing changed, where none is."""
         move.job_numbers = job_numbers = self.allowed_jobs(move)
         if not job_numbers:
             return False
@@ -180,6 +195,7 @@ class PlanBuilder:
         return True
 
     def _use_capacity(self, move: Move, resident: ResidentExecutor, expected_end: float) -> None:
+        """Subtract from its devices what an idle executor takes when it resumes work."""
         charge = self.state.ledger.charge_bytes(resident.executor)
         extra = self.state.ledger.extra_bytes(resident.executor)
         for capacity in move.capacities:
@@ -196,7 +212,10 @@ class PlanBuilder:
         self.concurrency.add_executor(move.candidate.job_class.handler)
 
     def load(self, move: Move) -> None:
-        """Start a new executor with the first job of the move and the jobs that run together with it."""
+        """Start a new executor with the first job of the move and the jobs that run together with it.
+
+        The caller has checked that the first job is allowed; the others are dropped where they are not.
+        """
         candidate, job_class = move.candidate, move.candidate.job_class
         if len(move.job_numbers) > 1:
             move.job_numbers = self.allowed_jobs(move) or move.job_numbers[:1]
@@ -227,7 +246,7 @@ class PlanBuilder:
         candidate.advance(count)
 
     def evict(self, executor: int, nbytes: int) -> None:
-        """Evict an idle executor."""
+        """Evict an idle executor; its `nbytes` on each of its devices become free once it has left."""
         self.used_executors[executor] = 0
         self.actions.append(EvictAction(executor))
         for each in self.state.executors[executor].devices:
@@ -239,7 +258,7 @@ class PlanBuilder:
             self.overlay.update(capacity)
 
     def claim(self, candidate: Candidate, capacity: DeviceCapacity, nbytes: int) -> None:
-        """Claim bytes that are being freed for a candidate."""
+        """Claim bytes of a device, also ones that are still being freed, for a candidate."""
         editable = self.overlay.editable(capacity.slot)
         editable.claimed_bytes += nbytes
         self.overlay.update(editable)

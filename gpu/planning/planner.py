@@ -14,7 +14,7 @@ nothing, and equal states give equal plans. Of each class only the first jobs ar
    other jobs are backfilled, the shortest of each tenant first, where they do not delay it
    (`gpu.planning.reservation`).
 
-Between tenants the one goes first that had least device time for its weight (`gpu.scheduling.tenant_shares`).
+Of two tenants, the one with less device time for its weight goes first (`gpu.scheduling.tenant_shares`).
 
 A class that takes batches is left out while its next batch is gathering (`gpu.estimates.batch_sizing`).
 
@@ -59,14 +59,21 @@ LEAD_LOADS = 10.0
 
 
 def plan(state: SchedulerState, now: float) -> Plan:
-    """Plan the actions for the time `now`, in seconds of the clock by which the state was updated."""
+    """Plan the actions for the time `now`, in seconds of the clock by which the state was updated.
+
+    The caller carries the actions out in order, by the methods of the state with the same names. The cost
+    grows with the number of waiting classes and changed devices, not with the number of waiting jobs.
+    """
     state.capacity_table.refresh()
     state.tenant_shares.advance(now)
     return _Planner(state, now).plan()
 
 
 def find_reservation(state: SchedulerState, now: float, job_number: int) -> Reservation | None:
-    """Return what is reserved for a waiting job while others start; None where nothing is."""
+    """Return what a plan for `now` reserves for a waiting job; None where it reserves nothing for it.
+
+    The plan itself is discarded.
+    """
     state.capacity_table.refresh()
     planner = _Planner(state, now)
     planner.plan()
@@ -80,6 +87,8 @@ def find_reservation(state: SchedulerState, now: float, job_number: int) -> Rese
 
 
 class _Planner:
+    """One plan; used once."""
+
     def __init__(self, state: SchedulerState, now: float) -> None:
         self.state = state
         self.now = now
@@ -89,6 +98,7 @@ class _Planner:
         self.reasons = self.builder.reasons
 
     def plan(self) -> Plan:
+        """Run the steps of the module's docstring; 1 is `_start_out_of_order`, 4 ends with `_backfill`."""
         candidates = self._candidates()
         if len(candidates) > 1:
             candidates.sort(key=lambda candidate: candidate.rank)
@@ -97,6 +107,7 @@ class _Planner:
         return Plan(self.builder.actions, self.reasons, self.builder.replan_at)
 
     def _candidates(self) -> list[Candidate]:
+        """Return the next job of each class, without paused queues and batches that gather jobs."""
         state = self.state
         top_priority = max((job_class.priority for job_class in state.backlog.by_class), default=0)
         candidates: list[Candidate] = []
@@ -246,6 +257,7 @@ class _Planner:
         return True
 
     def _reason(self, candidate: Candidate) -> WaitReason:
+        """Return whether bytes or whole devices are missing for a candidate that could not start."""
         if candidate.job_class.alone_on_device and all(
             slot.busy_count for slot in self.state.residency.candidate_devices(candidate.job_class)
         ):
@@ -259,5 +271,6 @@ class _Planner:
 
 
 def _backfill_rank(candidate: Candidate) -> tuple[float, float, float, Rank]:
+    """Return the sort key of backfilling: priority, then the tenant's share, then the expected duration."""
     priority, _, share_rank, *_ = candidate.rank
     return priority, share_rank, candidate.run_s_or_default, candidate.rank

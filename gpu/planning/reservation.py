@@ -1,4 +1,8 @@
-"""Pure: what a blocked job gets and when, and how often other jobs may delay it."""
+"""Pure: what a blocked job gets and when, and how often other jobs may delay it.
+
+A reservation is that of EASY backfilling (Lifka, "The ANL/IBM SP scheduling system", 1995): only the first
+blocked job has one, at the earliest time at which running jobs should have freed enough.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from gpu.planning.plan_builder import Move, PlanBuilder
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
-#: An expected end, with the bytes and places that it frees on a device.
+#: The time of an expected end, and the bytes and places that it frees on a device.
 _ExpectedEnd = tuple[float, int, int]
 
 
@@ -28,6 +32,7 @@ class CandidateGuard:
     """Guards one of the first waiting jobs: a job behind it overtakes it by taking what it could have."""
 
     def __init__(self, builder: PlanBuilder, candidate: Candidate) -> None:
+        """Guard this candidate."""
         self.candidate = candidate
         self._builder = builder
 
@@ -41,6 +46,7 @@ class CandidateGuard:
         return sum(rank > candidate.rank for rank in move.ranks())
 
     def _is_harmed(self, move: Move, capacity: DeviceCapacity) -> bool:
+        """Return whether the move takes something of a device that the candidate could use."""
         is_full = capacity.places - move.starts_executor <= 0
         takes_bytes = move.nbytes > 0 and self.candidate.need_bytes != 0
         return (is_full or takes_bytes) and self.candidate.fits_when_empty(capacity.slot)
@@ -66,9 +72,11 @@ class Reservation:
     """
 
     def __init__(self, candidate: Candidate, starts_at: float, remaining: dict[str, Remaining]) -> None:
+        """Reserve the devices in `remaining`; empty where the candidate can't start on enough devices."""
         self.candidate = candidate
         #: When the job is expected to start; inf where that is unknown.
         self.starts_at = starts_at
+        #: What other jobs may use of each reserved device at that time.
         self.remaining = remaining
 
     def count_overtaking(self, move: Move) -> int:
@@ -109,6 +117,7 @@ class Reservation:
         return tuple(self.remaining)
 
     def _is_sure(self, move: Move) -> bool:
+        """Return whether the limits of the move's jobs end them before the reservation begins."""
         return (
             move.candidate.latest_end(len(move.job_numbers), is_cold=move.is_cold)
             <= self.starts_at
@@ -210,6 +219,7 @@ def _earliest_start(
 def _fits(
     candidate: Candidate, capacity: DeviceCapacity, need_bytes: int, nbytes: int, places: int, is_quiet: bool
 ) -> bool:
+    """Return whether the candidate could start with these bytes and places free; `is_quiet`: nothing runs."""
     if candidate.job_class.alone_on_device or (need_bytes > 0 and capacity.exclusive_executor is not None):
         return is_quiet and nbytes >= need_bytes
     return places > 0 and (need_bytes <= 0 or nbytes >= need_bytes)
@@ -247,6 +257,7 @@ def _expected_end(builder: PlanBuilder, resident: ResidentExecutor) -> float:
 
 
 def _freed_bytes(builder: PlanBuilder, resident: ResidentExecutor) -> int:
+    """Return what the end of a run frees, once its executor is evicted: nothing for a pinned one."""
     if resident.is_pinned:
         return 0
     return builder.state.ledger.charge_bytes(resident.executor)

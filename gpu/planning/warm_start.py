@@ -1,4 +1,9 @@
-"""Pure: jobs for executors that have already loaded the right model."""
+"""Pure: jobs for executors that have already loaded the right model.
+
+An idle executor gets jobs at once. A busy one may be assigned more than it runs (staged), which saves short
+jobs the way to the coordinator and back. An executor that was prewarmed and still loads takes the first job
+that comes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from gpu.planning.candidate import Candidate
 from gpu.planning.plan_builder import Move, PlanBuilder
 from gpu.scheduling.resident_executor import ResidentExecutor
 
-#: Going out of order must save a load of at least this share of the run.
+#: Going out of order must save a load of at least this share of the run's duration.
 GAIN_SHARE = 0.1
 #: Earliest time, in seconds, to plan again for a job that waits for a busy executor.
 REPLAN_MIN_S = 0.02
@@ -20,10 +25,11 @@ class WarmStarts:
     """The warm executors of each class during a plan."""
 
     def __init__(self, builder: PlanBuilder) -> None:
+        """Start without knowing any executor; each class is looked up on its first use."""
         self._builder = builder
         #: Idle executors that suit the class, the most recently used at the end.
         self._idle: dict[JobClass, list[ResidentExecutor]] = {}
-        #: Heap of busy executors that may get more jobs, the one with most free places first.
+        #: Heap of (-free places, executor) of busy executors: the one with most free places first.
         self._by_free_places: dict[JobClass, list[tuple[int, int]]] = {}
 
     def saves_load(self, candidate: Candidate) -> bool:
@@ -87,7 +93,10 @@ class WarmStarts:
         )
 
     def start(self, candidate: Candidate, *, saves_load: bool = False) -> bool:
-        """Assign the next jobs of the candidate to a warm executor."""
+        """Assign the next jobs of the candidate to a warm executor; False where none may take any.
+
+        Idle executors come first, then busy ones that may be assigned more, then one that loads for no job.
+        """
         builder, job_class, residency = self._builder, candidate.job_class, self._builder.state.residency
         if job_class.key not in residency.by_key or builder.is_gathering_batch(candidate):
             return False
@@ -103,7 +112,10 @@ class WarmStarts:
         return job_class.key in residency.prewarmed and self._join_loading(candidate)
 
     def idle_executors(self, job_class: JobClass) -> list[ResidentExecutor]:
-        """Return idle executors whose grant is enough for the class and that this plan has not used."""
+        """Return idle executors whose grant is enough for the class, the most recently used one last.
+
+        The last one is not used by this plan; others may be.
+        """
         builder, known = self._builder, self._idle.get(job_class)
         if known is None:
             state = builder.state
@@ -119,7 +131,7 @@ class WarmStarts:
         return known
 
     def _stage_depth(self, candidate: Candidate) -> int:
-        """Return how many attempts, or batches, an executor may hold."""
+        """Return how many attempts, or batches, an executor may hold, running ones included: at least 1."""
         job_class = candidate.job_class
         if candidate.need_bytes is None or job_class.alone_on_device or job_class.alone_in_executor:
             return 1
@@ -131,7 +143,10 @@ class WarmStarts:
         )
 
     def _free_places(self, candidate: Candidate, resident: ResidentExecutor, depth: int) -> int:
-        """Return how many jobs of the candidate an executor may be assigned now."""
+        """Return how many jobs of the candidate an executor may be assigned now; 0 or less: none.
+
+        With batches that is one batch while fewer than `depth` are assigned.
+        """
         planned_count = self._builder.used_executors.get(resident.executor, 0)
         if not candidate.batch_max:
             return resident.free_places(depth) - planned_count
@@ -148,7 +163,10 @@ class WarmStarts:
         return min(candidate.batch_max, places)
 
     def _use_idle(self, candidate: Candidate, depth: int, saves_load: bool) -> bool:
-        """Assign jobs to an idle executor, the most recently used first; short jobs are spread evenly."""
+        """Assign jobs to an idle executor, the most recently used first; False where none can take any.
+
+        Where several idle, each gets an equal share of the waiting jobs.
+        """
         builder = self._builder
         idle = self.idle_executors(candidate.job_class)
         for resident in reversed(idle):
@@ -203,19 +221,26 @@ class WarmStarts:
         return False
 
     def _relist(self, candidate: Candidate, resident: ResidentExecutor, depth: int) -> None:
+        """List an executor that was idle among the busy ones that may get more jobs."""
         heap = self._by_free_places.get(candidate.job_class)
         if heap is not None:
             heappush(heap, self._heap_entry(candidate, resident, depth))
 
     def _limit_left(self, candidate: Candidate) -> float:
-        """Return how many more jobs the handler's limit lets run at once; staged jobs are not limited."""
+        """Return how many more jobs the handler's limit allows to run at once; inf for staged jobs.
+
+        Staged jobs do not run yet. With batches or slots, all jobs of an executor run.
+        """
         is_spread = (
             candidate.batch_max or self._builder.state.batch_sizing.slot_count(candidate.job_class) > 1
         )
         return self._builder.concurrency.remaining(candidate.job_class) if is_spread else math.inf
 
     def _stage(self, candidate: Candidate, depth: int) -> bool:
-        """Assign more jobs to a busy executor, the one with most free places first."""
+        """Assign more jobs to a busy executor, the one with most free places first; False where none can.
+
+        Heap entries become outdated as executors get jobs: each is checked, and corrected, when it comes up.
+        """
         builder, state, job_class = self._builder, self._builder.state, candidate.job_class
         heap = self._by_free_places.get(job_class)
         if heap is None:
@@ -245,6 +270,7 @@ class WarmStarts:
         return is_handed
 
     def _assign_more(self, candidate: Candidate, resident: ResidentExecutor, count: int) -> bool:
+        """Assign up to `count` more jobs to a busy executor; False where it must not get any."""
         count = int(min(count, self._limit_left(candidate)))
         if count < 1 or candidate.waiting_count < candidate.batch_max:
             # Only full batches are staged: more jobs may have arrived by the time it runs.
@@ -267,6 +293,7 @@ class WarmStarts:
 
 
 def _runs_alone(resident: ResidentExecutor) -> bool:
+    """Return whether the executor runs a job with which no other one may run."""
     return any(
         job_class.alone_on_device or job_class.alone_in_executor for job_class in resident.assigned.values()
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from gpu.scheduling.capacity import NO_CAPACITY, DeviceCapacity
 
+#: (value, order of the device), ascending.
 _Sorted = list[tuple[int, int]]
 
 
@@ -25,6 +26,7 @@ class CapacityIndex:
     )
 
     def __init__(self, cap_bytes: int) -> None:
+        """Start without devices; all that are added can grant `cap_bytes` in total."""
         self.cap_bytes = cap_bytes
         self.capacities: dict[int, DeviceCapacity] = {}
         #: On how many devices one more executor may be at work, provided that its bytes are free.
@@ -94,6 +96,7 @@ class CapacityIndex:
         return self._at_least(self._free_soon, nbytes)
 
     def _at_least(self, order: _Sorted, nbytes: int) -> Iterator[DeviceCapacity]:
+        """Yield the devices with at least that many bytes in one of the orders, the fewest bytes first."""
         for at in range(bisect_left(order, (nbytes, -1)), len(order)):
             yield self.capacities[order[at][1]]
 

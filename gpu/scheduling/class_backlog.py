@@ -17,6 +17,7 @@ class ClassBacklog:
     __slots__ = ("_order", "_removed", "_waiting_since")
 
     def __init__(self) -> None:
+        """Start without jobs."""
         # Numbers removed from the middle stay in `_order` until they reach its front or outnumber the rest.
         self._order: deque[int] = deque()
         #: When each job began to wait, in seconds.
@@ -88,5 +89,6 @@ class ClassBacklog:
         return min(bisect_left(self._order, job_number), len(self._waiting_since))
 
     def _compact(self) -> None:
+        """Drop the numbers that were removed from the middle."""
         self._order = deque(job_number for job_number in self._order if job_number in self._waiting_since)
         self._removed.clear()

@@ -1,10 +1,11 @@
-"""Pure: how much device time each tenant has had, so that the one with least for its weight goes first.
+"""Pure: the device time that each tenant has had, so that the one with least for its weight goes first.
 
-Start-time fair queueing over device seconds. Each tenant has a clock that advances by what its jobs took,
-divided by its weight; the smallest clock goes first. A job is charged the time that it is expected to take
-when it starts, else one tenant would get all places that are free at one moment. A job that takes longer is
-charged further as it runs, and its end corrects the clock. A tenant that returns starts at the smallest clock
-of those that wait: nobody saves up credit. With a single tenant nothing is counted.
+Start-time fair queueing (Goyal, Vin and Cheng, 1996) over device seconds. Each tenant has a clock that
+advances by what its jobs took, divided by its weight; the smallest clock goes first. A job is charged the
+time that it is expected to take when it starts, else one tenant would get all places that are free at one
+moment. A job that takes longer is charged further as it runs, and its end corrects the clock. A tenant that
+returns starts at the smallest clock of those that wait: no tenant accumulates credit while it is away. With
+a single tenant nothing is counted.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class FairShareClock:
         self.has_many_tenants = False
 
     def weight(self, tenant: str) -> float:
-        """Return the tenant's weight beside the others."""
+        """Return the tenant's weight in relation to the others; 1 where none was set."""
         return self._weights.get(tenant, 1.0)
 
     @property
@@ -77,12 +78,12 @@ class FairShareClock:
         return bool(self._runs)
 
     def rank(self, tenant: str) -> float:
-        """Return the tenant's clock; the smaller goes first."""
+        """Return the tenant's clock, in device seconds divided by weight; the smaller goes first."""
         account = self._accounts.get(tenant)
         return self._minimum if account is None else self._clock(account)
 
     def lead_s(self, tenant: str) -> float:
-        """Return how far the tenant's clock is ahead of the smallest clock of a waiting tenant."""
+        """Return how far the tenant's clock is ahead of the smallest clock of a waiting tenant: 0 or more."""
         lowest = min(map(self._clock, self._waiting.values()), default=math.inf)
         return max(0.0, self.rank(tenant) - lowest)
 
@@ -165,6 +166,7 @@ class FairShareClock:
             self._due.clear()
 
     def _clock(self, account: _TenantClock) -> float:
+        """Return the clock now: what has ended, what is promised, and what late jobs have taken so far."""
         late = account.late_devices * self._now - account.late_starts
         return account.settled + (account.promised + late) / account.weight
 

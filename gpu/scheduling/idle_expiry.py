@@ -21,6 +21,11 @@ class IdleExpiry:
         wanted: Container[Key],
         is_kept_loaded: Callable[[ResidentExecutor, Container[int]], bool],
     ) -> None:
+        """Watch these executors; `wanted` are the keys of which a job waits.
+
+        `is_kept_loaded` decides for an executor whether it outlasts its keep-alive time, given the executors
+        that are about to leave.
+        """
         self._executors = executors
         self._wanted = wanted
         self._is_kept_loaded = is_kept_loaded
@@ -69,4 +74,5 @@ class IdleExpiry:
 
 
 def _due_at(resident: ResidentExecutor) -> float:
+    """Return when an idle executor expires: at once where it is worn out."""
     return resident.idle_since if resident.is_worn_out else resident.idle_since + resident.keep_alive_s

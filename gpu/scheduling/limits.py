@@ -1,6 +1,6 @@
-"""Pure: counts of what runs of each handler, and the limits that these counts must not exceed.
+"""Pure: how much of each handler runs, and how much may run.
 
-A count belongs to a key, which today is always a handler's name.
+Counts are kept by key, which today is always a handler's name.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from gpu.memory.ledger import Ledger
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
-#: A job whose need is unknown must find a device's bytes divided by this free.
+#: A job whose need is unknown starts where the bytes of a device divided by this are free.
 UNKNOWN_NEED_DIVISOR = 4
 
 

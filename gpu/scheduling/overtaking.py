@@ -1,4 +1,4 @@
-"""Pure: counts how often each waiting job was overtaken, to bound it.
+"""Pure: the number of times that each waiting job was overtaken, and a bound on it.
 
 A job that cannot start does not block others that can, until a fixed number of later or lower ones has taken
 capacity that it waits for; then devices are kept for it. Only the first job of each class is counted.
@@ -18,7 +18,7 @@ class OvertakeCounter:
         self.kept_devices: dict[int, tuple[str, ...]] = {}
 
     def remaining(self, job_number: int) -> int:
-        """Return how often the job may still be overtaken."""
+        """Return how many times the job may still be overtaken; 0 or less: not again."""
         return self.limit - self.counts.get(job_number, 0)
 
     def record(self, job_number: int, count: int, device_ids: tuple[str, ...]) -> None:
@@ -28,7 +28,7 @@ class OvertakeCounter:
             self.kept_devices.setdefault(job_number, device_ids)
 
     def exhaust(self, job_number: int) -> None:
-        """Treat the job as overtaken as often as it may be."""
+        """Let no more jobs overtake this one: it is next among its tenant's."""
         self.counts[job_number] = max(self.limit, self.counts.get(job_number, 0))
 
     def forget(self, job_numbers: Iterable[int]) -> None:

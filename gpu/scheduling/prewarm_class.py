@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu.job_class import JobClass
 
-#: Below all jobs; an operator's request goes before a preload, which needs free capacity.
+#: Below the priorities of all jobs; an operator's request goes before a preload.
 REQUESTED_PRIORITY, PRELOAD_PRIORITY = -1, -2
 
 
@@ -20,7 +20,8 @@ def prewarm_class(
 ) -> JobClass:
     """Return the class in whose backlog a prewarm request waits.
 
-    A requested prewarm evicts idle executors as a job would; a preload waits for free capacity.
+    A requested prewarm evicts idle executors as a job would; a preload waits for free capacity. With a
+    `device_id` the executor loads on that device only. `need_bytes` and `gpus` are as in `JobClass`.
     """
     return JobClass(
         queue="",

@@ -212,6 +212,7 @@ class Residency:
         return list(found)
 
     def _set_busy(self, resident: ResidentExecutor, busy: bool) -> None:
+        """Count an executor as one that loads or runs, or no longer does."""
         delta = 1 if busy else -1
         resident.is_busy = busy
         self._running.add(resident.key[0], executors=delta)
@@ -234,6 +235,7 @@ class Residency:
 
 
 def _remove_from_index(index: dict[Key, dict[int, ResidentExecutor]], resident: ResidentExecutor) -> None:
+    """Remove an executor that is in the index, and its key with the last one."""
     of_key = index[resident.key]
     del of_key[resident.executor]
     if not of_key:

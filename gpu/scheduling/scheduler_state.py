@@ -41,6 +41,11 @@ class SchedulerState:
         bypass_limit: int = 8,
         weights: Mapping[str, float] | None = None,
     ) -> None:
+        """Start with these devices, open for work, and nothing else.
+
+        `estimator` keeps what earlier servers learned; `bypass_limit` is how many times a waiting job may be
+        overtaken; `weights` are the shares of tenants, 1 for one that is not listed.
+        """
         self.ledger = Ledger()
         self.estimator = Estimator() if estimator is None else estimator
         self.overtakes = OvertakeCounter(bypass_limit)
@@ -112,7 +117,7 @@ class SchedulerState:
         resident = self.executors[executor]
         if resident.state == "idle":
             if not self.ledger.mark_running(executor):
-                raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
+                raise ValueError(f"executor {executor} can't start: its bytes are granted to others")
             self.residency.set_running(resident)
             if job_class.alone_on_device:
                 self.residency.make_exclusive(resident)

@@ -21,7 +21,7 @@ _TenantPool = tuple[str, bool]
 
 
 class StarvationGuard:
-    """Counts starts only: the cost does not depend on how many jobs wait."""
+    """The oldest job of each tenant and pool. The cost of a start does not depend on how many jobs wait."""
 
     def __init__(
         self, backlogs: Mapping[JobClass, ClassBacklog], paused: Set[str], overtakes: OvertakeCounter
@@ -33,7 +33,7 @@ class StarvationGuard:
         self._younger_counts: dict[_TenantPool, int] = {}
 
     def on_requeued(self, job_class: JobClass, job_number: int) -> None:
-        """Take note of a requeued job, which may be older than the others."""
+        """Check whether a requeued job is older than the one known as the oldest of its tenant."""
         tenant_pool = _tenant_pool(job_class)
         oldest = self._oldest.get(tenant_pool)
         if oldest is not None and job_number < oldest[1]:

@@ -45,7 +45,10 @@ class TenantShares:
         return self._gpu if self._residency.is_on_gpu(job_class) else self._cpu
 
     def expected_s(self, job_class: JobClass, count: int, *, is_cold: bool) -> float:
-        """Return how long `count` jobs of the class should occupy each of their devices."""
+        """Return how many seconds `count` jobs of the class should occupy each of their devices.
+
+        With batches or slots, jobs share the time of a run; `is_cold` adds a load, if its duration is known.
+        """
         load_s = self._load_s(job_class.key) if is_cold else None
         run_s = self.clock_of(job_class).expected_s(self._run_s(job_class))
         return run_s * count / self._jobs_per_run(job_class) + (load_s or 0.0)

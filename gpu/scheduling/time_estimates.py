@@ -53,7 +53,7 @@ class TimeEstimates:
         return self._estimator.load_s(key)
 
     def remaining_s(self, resident: ResidentExecutor, now: float, run_s: float) -> float:
-        """Return how much longer a busy executor should take.
+        """Return how many seconds longer a busy executor should take, if one of its runs takes `run_s`.
 
         An executor that is late needs a share of a run more; one that has run longer than any of its class is
         expected to need as long again.
@@ -67,7 +67,8 @@ class TimeEstimates:
     def reload_cost_s(self, resident: ResidentExecutor, now: float) -> float:
         """Return the expected cost of evicting an idle executor.
 
-        It is the time to load it again, times the probability that it is requested soon.
+        In seconds: the time to load it again, times the probability that it is requested within the horizon,
+        1 - exp(-rate * horizon) for Poisson arrivals. The rate of a key is shared by its executors.
         """
         load_s = self.load_s(resident.key)
         if load_s is None:

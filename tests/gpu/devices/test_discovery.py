@@ -97,7 +97,7 @@ def test_places_on_different_cards_without_an_order_are_told_to_be_doubtful() ->
         ("2", None, ["no GPU 2", "0 (GPU-a1111, Fake GPU)", "1 (GPU-b1111, Fake GPU)"]),
         ("GPU-x", None, ["no GPU GPU-x"]),
         ("GPU-b", "0", ["no GPU GPU-b", "CUDA_VISIBLE_DEVICES hides 1"]),
-        ("0", "", ["there is none", "hides 2"]),
+        ("0", "", ["available: none", "hides 2"]),
         ("GPU-", None, ["is neither"]),
         ("GPU-a,0", None, ["no other GPU 0"]),
     ],
@@ -153,7 +153,7 @@ def test_a_part_without_memory_of_its_own_is_taken_with_the_machines() -> None:
     unified = Card("GPU-u", errors={MEMORY: FUNCTION_NOT_FOUND, OLD_MEMORY: NOT_SUPPORTED})
     there = found("all", unified)
     assert there.devices[0].total_bytes == ram_usage()[0]
-    assert "does not tell its memory" in there.notes[0]
+    assert "does not report its memory" in there.notes[0]
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [("none", []), ("sim:2x1GiB", ["sim0=SIM-0", "sim1=SIM-1"])])

@@ -314,7 +314,7 @@ def test_what_is_known_survives_in_plain_values() -> None:
 
 
 def test_another_form_is_not_taken_for_ours() -> None:
-    with pytest.raises(ValueError, match="form 99"):
+    with pytest.raises(ValueError, match="unknown format 99"):
         Estimator().load({"form": 99})
 
 

@@ -182,7 +182,7 @@ def test_actions_that_no_plan_gave_are_refused() -> None:
     with pytest.raises(ValueError, match="not free"):
         harness.state.load(7, B, 3, ("sim0",), 25 * G)
     harness.state.load(7, B, 3, ("sim0",), 24 * G)
-    with pytest.raises(ValueError, match="promised to others"):
+    with pytest.raises(ValueError, match="granted to others"):
         harness.state.start(1, A, (2,))
     with pytest.raises(ValueError, match="loading"):
         harness.state.start(7, A, (2,))
