@@ -39,7 +39,7 @@ class WarmStarts:
         """
         state = self._builder.state
         load_s = state.time_estimates.load_s(candidate.job_class.key)
-        if load_s is None or self._stage_depth(candidate) > 1:
+        if load_s is None or _stage_depth(self._builder, candidate) > 1:
             return True
         run_s = state.time_estimates.run_mean_s(candidate.job_class)
         return load_s > 0 and (run_s is None or load_s >= GAIN_SHARE * run_s)
@@ -49,7 +49,7 @@ class WarmStarts:
         residency, key = self._builder.state.residency, candidate.job_class.key
         if key in residency.idle_by_key or key in residency.prewarmed:
             return True
-        return self._stage_depth(candidate) > 1 and key in residency.by_key
+        return _stage_depth(self._builder, candidate) > 1 and key in residency.by_key
 
     def is_sooner(self, candidate: Candidate, wait_factor: float, reload_cost_s: float) -> bool:
         """Return whether the last waiting job of the class should get a warm executor sooner than a new one.
@@ -100,7 +100,7 @@ class WarmStarts:
         builder, job_class, residency = self._builder, candidate.job_class, self._builder.state.residency
         if job_class.key not in residency.by_key or builder.is_gathering_batch(candidate):
             return False
-        depth = self._stage_depth(candidate)
+        depth = _stage_depth(builder, candidate)
         if (
             job_class.key in residency.idle_by_key
             and not builder.concurrency.is_at_limit(job_class)
@@ -130,38 +130,6 @@ class WarmStarts:
             known.pop()
         return known
 
-    def _stage_depth(self, candidate: Candidate) -> int:
-        """Return how many attempts, or batches, an executor may hold, running ones included: at least 1."""
-        job_class = candidate.job_class
-        if candidate.need_bytes is None or job_class.alone_on_device or job_class.alone_in_executor:
-            return 1
-        slots = self._builder.state.batch_sizing.slot_count(job_class)
-        return (
-            slots
-            if slots > 1
-            else self._builder.state.limits.stage_depths.get((job_class.handler, job_class.version), 1)
-        )
-
-    def _free_places(self, candidate: Candidate, resident: ResidentExecutor, depth: int) -> int:
-        """Return how many jobs of the candidate an executor may be assigned now; 0 or less: none.
-
-        With batches that is one batch while fewer than `depth` are assigned.
-        """
-        planned_count = self._builder.used_executors.get(resident.executor, 0)
-        if not candidate.batch_max:
-            return resident.free_places(depth) - planned_count
-        assigned_count = len(resident.assigned) + planned_count
-        if assigned_count and (
-            resident.long_job_number is not None or -(-assigned_count // candidate.batch_max) >= depth
-        ):
-            return 0
-        places = (
-            candidate.batch_max
-            if resident.max_jobs is None
-            else resident.max_jobs - resident.jobs_done - assigned_count
-        )
-        return min(candidate.batch_max, places)
-
     def _use_idle(self, candidate: Candidate, depth: int, saves_load: bool) -> bool:
         """Assign jobs to an idle executor, the most recently used first; False where none can take any.
 
@@ -187,7 +155,7 @@ class WarmStarts:
                 candidate.waiting_count if candidate.batch_max else -(-candidate.waiting_count // len(idle))
             )
             count = int(
-                min(self._free_places(candidate, resident, depth), share, self._limit_left(candidate))
+                min(_free_places(builder, candidate, resident, depth), share, _limit_left(builder, candidate))
             )
             move = Move(
                 candidate, candidate.peek(count), capacities, resident.grant_bytes, saves_load=saves_load
@@ -207,7 +175,7 @@ class WarmStarts:
                 or candidate.job_class.alone_on_device
             ):
                 continue
-            job_numbers = candidate.peek(int(min(candidate.jobs_per_run, self._limit_left(candidate))))
+            job_numbers = candidate.peek(int(min(candidate.jobs_per_run, _limit_left(builder, candidate))))
             move = Move(
                 candidate,
                 job_numbers,
@@ -225,16 +193,6 @@ class WarmStarts:
         heap = self._by_free_places.get(candidate.job_class)
         if heap is not None:
             heappush(heap, self._heap_entry(candidate, resident, depth))
-
-    def _limit_left(self, candidate: Candidate) -> float:
-        """Return how many more jobs the handler's limit allows to run at once; inf for staged jobs.
-
-        Staged jobs do not run yet. With batches or slots, all jobs of an executor run.
-        """
-        is_spread = (
-            candidate.batch_max or self._builder.state.batch_sizing.slot_count(candidate.job_class) > 1
-        )
-        return self._builder.concurrency.remaining(candidate.job_class) if is_spread else math.inf
 
     def _stage(self, candidate: Candidate, depth: int) -> bool:
         """Assign more jobs to a busy executor, the one with most free places first; False where none can.
@@ -271,7 +229,7 @@ class WarmStarts:
 
     def _assign_more(self, candidate: Candidate, resident: ResidentExecutor, count: int) -> bool:
         """Assign up to `count` more jobs to a busy executor; False where it must not get any."""
-        count = int(min(count, self._limit_left(candidate)))
+        count = int(min(count, _limit_left(self._builder, candidate)))
         if count < 1 or candidate.waiting_count < candidate.batch_max:
             # Only full batches are staged: more jobs may have arrived by the time it runs.
             return False
@@ -289,7 +247,7 @@ class WarmStarts:
         return self._builder.start(move, resident)
 
     def _heap_entry(self, candidate: Candidate, resident: ResidentExecutor, depth: int) -> tuple[int, int]:
-        return -self._free_places(candidate, resident, depth), resident.executor
+        return -_free_places(self._builder, candidate, resident, depth), resident.executor
 
 
 def _runs_alone(resident: ResidentExecutor) -> bool:
@@ -297,3 +255,46 @@ def _runs_alone(resident: ResidentExecutor) -> bool:
     return any(
         job_class.alone_on_device or job_class.alone_in_executor for job_class in resident.assigned.values()
     )
+
+
+def _stage_depth(builder: PlanBuilder, candidate: Candidate) -> int:
+    """Return how many attempts, or batches, an executor may hold, running ones included: at least 1."""
+    job_class = candidate.job_class
+    if candidate.need_bytes is None or job_class.alone_on_device or job_class.alone_in_executor:
+        return 1
+    slots = builder.state.batch_sizing.slot_count(job_class)
+    return (
+        slots
+        if slots > 1
+        else builder.state.limits.stage_depths.get((job_class.handler, job_class.version), 1)
+    )
+
+
+def _free_places(builder: PlanBuilder, candidate: Candidate, resident: ResidentExecutor, depth: int) -> int:
+    """Return how many jobs of the candidate an executor may be assigned now; 0 or less: none.
+
+    With batches that is one batch while fewer than `depth` are assigned.
+    """
+    planned_count = builder.used_executors.get(resident.executor, 0)
+    if not candidate.batch_max:
+        return resident.free_places(depth) - planned_count
+    assigned_count = len(resident.assigned) + planned_count
+    if assigned_count and (
+        resident.long_job_number is not None or -(-assigned_count // candidate.batch_max) >= depth
+    ):
+        return 0
+    places = (
+        candidate.batch_max
+        if resident.max_jobs is None
+        else resident.max_jobs - resident.jobs_done - assigned_count
+    )
+    return min(candidate.batch_max, places)
+
+
+def _limit_left(builder: PlanBuilder, candidate: Candidate) -> float:
+    """Return how many more jobs the handler's limit allows to run at once; inf for staged jobs.
+
+    Staged jobs do not run yet. With batches or slots, all jobs of an executor run.
+    """
+    is_spread = candidate.batch_max or builder.state.batch_sizing.slot_count(candidate.job_class) > 1
+    return builder.concurrency.remaining(candidate.job_class) if is_spread else math.inf
