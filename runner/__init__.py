@@ -1,4 +1,4 @@
-"""Pure: the public names of runner, each imported at first use: `import runner` itself is cheap."""
+"""Pure: the public names of runner, each imported at its first use, so that `import runner` is cheap."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
+    """Import a public name at its first use; raises AttributeError for any other name."""
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'runner' has no attribute {name!r}")
@@ -57,4 +58,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
+    """Return the public names, also those that have not been imported yet."""
     return sorted({*globals(), *__all__})

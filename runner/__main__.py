@@ -1,4 +1,4 @@
-"""Effect: the entry point of all processes: makes `gpu` and `api` importable, then runs the role."""
+"""Effect: entry point of all processes: makes `gpu` and `api` importable, then runs the process's role."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-#: Role -> module, by name so that this module imports nothing of a higher level.
+#: Role -> module; imported by name, because this module must not import higher levels.
 ROLES = {
     "front": "api.server",
     "worker": "runner.worker",
@@ -17,7 +17,7 @@ ROLES = {
 
 
 def main() -> None:
-    """Run `runner` or `python -m runner`."""
+    """Run `runner` or `python -m runner [ROLE]`; without a role the command line."""
     here = Path(__file__).resolve().parent
     site = here / "_site"
     sys.path.insert(0, str(site if site.is_dir() else here.parent))

@@ -42,10 +42,11 @@ KNOWN_LISTED = 20
 
 
 class RunnerError(Exception):
-    """Root of the tree.
+    """Root of the tree; the message says what is wrong, with which id, and what to do.
 
     `status` is the HTTP status, `code` the stable word for programs, `exit_code` the exit code of the
-    command line. `detail` holds machine-readable JSON values, such as figures or pointers.
+    command line. `detail` holds machine-readable JSON values, such as figures or pointers; over HTTP they
+    become members of the problem document.
     """
 
     status: ClassVar[int] = 500
@@ -64,12 +65,14 @@ class BadRequest(RunnerError):
 
 
 class ValidationFailed(BadRequest):
-    """`detail["errors"]` is a list of `{pointer, message}`."""
+    """`detail["errors"]` is a list of `{pointer, message}`, with JSON pointers into the request."""
 
     status, code, title = 422, "validation_error", "The request is not valid"
 
 
 class Unsatisfiable(ValidationFailed):
+    """`detail` has the figures: bytes needed, and what each device could offer at most."""
+
     code, title = "unsatisfiable", "No device could ever fit this job"
 
 
@@ -94,6 +97,8 @@ class NotFound(RunnerError):
 
 
 class UnknownHandler(NotFound):
+    """No handler has the name in the request."""
+
     code, title = "unknown_handler", "Unknown handler"
 
 
@@ -109,6 +114,8 @@ class Conflict(RunnerError):
 
 
 class AlreadyFinished(Conflict):
+    """The job has ended, so it can't be cancelled or changed."""
+
     code, title = "already_finished", "The job has already ended"
 
 
@@ -117,6 +124,8 @@ class JobNotFinished(Conflict):
 
 
 class ReloadRefused(Conflict):
+    """The sources are invalid; the handlers of before stay active."""
+
     code, title = "reload_refused", "The handlers were not reloaded"
 
 
@@ -139,7 +148,7 @@ class WrongHost(RunnerError):
 
 
 class TooManyRequests(RunnerError):
-    """`detail["retry_after_s"]` is the time to wait."""
+    """`detail["retry_after_s"]` is the time to wait before the next request."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
 
@@ -149,6 +158,8 @@ class QueueFull(TooManyRequests):
 
 
 class Unavailable(RunnerError):
+    """The request may succeed later; `detail["retry_after_s"]` suggests when."""
+
     status, code, title = 503, "unavailable", "Not available now"
 
 
@@ -157,24 +168,32 @@ class ShuttingDown(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
+    """The store accepts no writes now, such as on a full disk."""
+
     code, title = "store_unavailable", "The store does not take writes now"
 
 
 class StoreCorrupt(StoreUnavailable):
+    """The store's file can't be used; restore a backup or choose another file."""
+
     code, title, exit_code = "store_corrupt", "The store's file is damaged", 2
 
 
 class Fenced(StoreUnavailable):
-    """A newer coordinator owns the store; this one must stop at once."""
+    """A newer coordinator owns the store; this one must exit at once."""
 
     code, title, exit_code = "fenced", "Another coordinator took over", 3
 
 
 class RefusedStart(RunnerError):
+    """The server cannot or must not start; the message names the setting to change."""
+
     code, title, exit_code = "refused_start", "The server did not start", 2
 
 
 class NoServer(RunnerError):
+    """No server answers at the client's address."""
+
     code, title, exit_code = "no_server", "No server answers", 4
 
 
@@ -190,6 +209,8 @@ class JobEnded(RunnerError):
 
 
 class JobFailed(JobEnded):
+    """The job failed, after all retries that it had."""
+
     code = "job_failed"
 
 

@@ -1,4 +1,7 @@
-"""Pure: the strict codec for values of handlers: JSON values and pydantic models, nothing else."""
+"""Pure: the strict codec for values of handlers: JSON values and pydantic models, nothing else.
+
+Strict, because a lenient codec would change values silently: NaN to null, a large integer to a float.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-#: Bound on nesting: readers of a value recurse as deep.
+#: Largest nesting depth: readers of a value recurse as deep.
 DEPTH_MAX = 256
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _ATOMS = frozenset({str, bool, type(None)})
@@ -16,7 +19,7 @@ decode = msgspec.json.Decoder().decode
 
 
 class NotSerialisable(ValueError):
-    """A value that is not JSON; the text says where and why."""
+    """A value that is not JSON; the text says what is wrong and where, as a JSON pointer."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -29,11 +32,13 @@ class NotSerialisable(ValueError):
 
 
 def encode(value: Any) -> bytes:
-    """Return the JSON text of a JSON value or pydantic model.
+    """Return the JSON text (UTF-8) of a JSON value or pydantic model.
+
+    Dataclasses and models inside lists and dicts are converted as well; tuples become lists.
 
     Raises:
-        NotSerialisable: NaN, infinity, an integer beyond 64 bits, a lone surrogate, a key that is not
-            text, a foreign object, or too much nesting (which a cycle is too).
+        NotSerialisable: NaN, infinity, an integer beyond 64 bits, a lone surrogate, a key that is not text,
+            an object of another type, or nesting beyond DEPTH_MAX (so also a cycle).
     """
     try:
         return _dump(value if value is None else _plain(value, 0))
@@ -42,7 +47,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_text(value: str) -> bytes:
-    """Return the JSON text of a string; lone surrogates become question marks."""
+    """Return the JSON text of a string; lone surrogates become question marks, so this never fails."""
     try:
         return _dump(value)
     except UnicodeEncodeError:
@@ -50,12 +55,12 @@ def encode_text(value: str) -> bytes:
 
 
 def replace_surrogates(value: str) -> str:
-    """Return the string without lone surrogates."""
+    """Return the string with lone surrogates replaced by question marks."""
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """Return the value itself if it is plain JSON already, else a plain copy."""
+    """Return the value itself if it is plain JSON, otherwise a plain copy."""
     kind = type(value)
     if kind in _ATOMS:
         return value
@@ -68,7 +73,7 @@ def _plain(value: Any, depth: int) -> Any:
             raise NotSerialisable("an integer beyond 64 bits")
         return value
     if depth >= DEPTH_MAX:
-        raise NotSerialisable(f"nested deeper than {DEPTH_MAX}, or a circle")
+        raise NotSerialisable(f"nested deeper than {DEPTH_MAX}, or a cycle")
     if kind is dict:
         return _plain_dict(value, depth + 1)
     if kind is list or kind is tuple:
@@ -97,11 +102,11 @@ def _key(key: Any) -> str:
         return str.__str__(key)
     if isinstance(key, int) and not isinstance(key, bool):
         return str(int(key))
-    raise NotSerialisable(f"a key of type {type(key).__name__}; keys are text")
+    raise NotSerialisable(f"a key of type {type(key).__name__}; keys must be strings")
 
 
 def _plain_list(value: list[Any] | tuple[Any, ...], depth: int) -> Any:
-    # A million numbers are checked at the speed of C: collect the types, then one pass for each.
+    # Fast for a million numbers: collect the types in C, then make one pass per type.
     kinds = set(map(type, value))
     if kinds <= _ATOMS or (kinds == {float} and all(map(isfinite, value))):
         return value
@@ -137,8 +142,8 @@ def _plain_foreign(value: Any, kind: type, depth: int) -> Any:
 
 
 def _dumped(value: Any, kind: Any) -> Any:
-    """Return a pydantic model or dataclass as plain values, under its fields' own names."""
+    """Return a pydantic model or dataclass as plain values, by its fields' own names."""
     try:
         return kind.__pydantic_serializer__.to_python(value, mode="json", by_alias=False)
     except ValueError as error:
-        raise NotSerialisable(f"{kind.__qualname__} can't be dumped: {error}") from error
+        raise NotSerialisable(f"cannot serialise {kind.__qualname__}: {error}") from error

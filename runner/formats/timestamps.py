@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from functools import lru_cache
 
-#: Epoch seconds of the last second in a year of four digits.
+#: UTC epoch seconds of the last second of the year 9999.
 _LAST_SECOND = 253_402_300_799
 
 
@@ -17,10 +17,10 @@ def _format_second(whole: int) -> str:
 def format_rfc3339(at: float) -> str:
     """Return `2026-01-31T09:05:00.250Z` for UTC epoch seconds; milliseconds are truncated, not rounded.
 
-    It never fails: times come from files and other processes, and an invalid one would fail the whole list
-    that contains it. A time outside the years 1970 to 9999 gives their first or last second.
+    Never fails: times come from files and other processes, and one invalid time must not fail the whole list
+    that contains it. A time outside the years 1970 to 9999 gives their first or last second, NaN the first.
     """
-    # In this order NaN becomes 0.
+    # The order of the arguments matters: it turns NaN into 0.
     at = min(max(0.0, at), _LAST_SECOND)
     whole = int(at)
     return f"{_format_second(whole)}.{int((at - whole) * 1000):03d}Z"

@@ -7,7 +7,7 @@ import re
 
 from runner.jobs.retry import Backoff
 
-#: Compiled at first use: an executor starts without it.
+#: Compiled at the first use, so that an executor that parses nothing does not import `re`.
 _NUMBER_AND_UNIT = r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*"
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -24,12 +24,12 @@ _BYTES = {
 }
 _BACKOFF_FIELDS = {"kind", "base_s", "max_s", "jitter"}
 _BACKOFF_KINDS = ("fixed", "linear", "exponential")
-#: Ten years. A longer duration is a mistake in its unit, and may end beyond the last day of a calendar.
+#: Ten years. A longer duration is a mistake in its unit, and its end may exceed the calendar of datetime.
 SECONDS_MAX = 10 * 366 * 86400.0
 
 
 def parse_seconds(value: float | str) -> float:
-    """Return the seconds of a duration: a number, or text such as "500ms", "30s", "5m", "2h".
+    """Return the seconds of a duration: a number, or text such as "500ms", "30s", "5m", "2h", "1d".
 
     Raises:
         ValueError: not a duration, negative, not finite or longer than ten years.
@@ -38,32 +38,32 @@ def parse_seconds(value: float | str) -> float:
         parts = re.fullmatch(_NUMBER_AND_UNIT, value)
         scale = _SECONDS.get(parts[2].lower()) if parts else None
         if parts is None or scale is None:
-            raise ValueError(f'{value!r} is not a duration; write seconds or "500ms", "30s", "5m", "2h"')
+            raise ValueError(f'{value!r} is not a duration; use seconds or "500ms", "30s", "5m", "2h"')
         value = float(parts[1]) * scale
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f'{value!r} is not a duration; write seconds or text such as "30s"')
+        raise ValueError(f'{value!r} is not a duration; use seconds or text such as "30s"')
     elif not 0 <= value < math.inf:
         raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
-    # Compared before conversion: an integer may be larger than any float.
+    # Compare before converting: an integer may be larger than any float.
     if value > SECONDS_MAX:
         raise ValueError("a duration is at most ten years")
     return float(value)
 
 
 def parse_bytes(value: int | str) -> int:
-    """Return the bytes of a size: a number, or text such as "512MiB", "6GiB", "1.5GB".
+    """Return the bytes of a size: a number, or text such as "512MiB", "6GiB", "1.5GB" (decimal).
 
     Raises:
-        ValueError: not a size, negative, or a fraction of a byte.
+        ValueError: not a size, negative, or not a whole number of bytes.
     """
     if isinstance(value, str):
         found = re.fullmatch(_NUMBER_AND_UNIT, value)
         scale = _BYTES.get(found[2].lower()) if found else None
         if found is None or scale is None:
-            raise ValueError(f'{value!r} is not a size; write bytes or "512MiB", "6GiB"')
+            raise ValueError(f'{value!r} is not a size; use bytes or "512MiB", "6GiB"')
         return int(found[1]) * scale if found[1].isdigit() else int(float(found[1]) * scale)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f'{value!r} is not a size; write a number of bytes or text such as "6GiB"')
+        raise ValueError(f'{value!r} is not a size; use a number of bytes or text such as "6GiB"')
     return value
 
 
@@ -79,7 +79,7 @@ def format_bytes(count: float) -> str:
 
 
 def parse_backoff(value: object) -> Backoff:
-    """Return a retry curve.
+    """Return a retry curve, see `Backoff` for its formulas.
 
     The value is seconds (the same each time), a list of seconds (the last one repeats), or
     `{kind: fixed|linear|exponential, base_s, max_s, jitter}`.
@@ -101,21 +101,21 @@ def parse_backoff(value: object) -> Backoff:
         return Backoff(kind="list", steps_s=steps, max_s=max(*steps, 600.0), jitter=0.0)
     if isinstance(value, dict):
         return _parse_backoff_table(value)
-    raise ValueError(f"{value!r} is not a backoff; write seconds, a list of seconds or {{kind, base_s, ...}}")
+    raise ValueError(f"{value!r} is not a backoff; use seconds, a list of seconds or {{kind, base_s, ...}}")
 
 
 def _parse_backoff_table(fields: dict[str, object]) -> Backoff:
     unknown = sorted(set(fields) - _BACKOFF_FIELDS)
     if unknown:
         raise ValueError(
-            f"a backoff has no {', '.join(map(str, unknown))}; it has kind, base_s, max_s, jitter"
+            f"a backoff has no {', '.join(map(str, unknown))}; its fields are kind, base_s, max_s, jitter"
         )
     kind = fields.get("kind", "exponential")
     if kind not in _BACKOFF_KINDS:
-        raise ValueError(f"a backoff's kind is one of {', '.join(_BACKOFF_KINDS)}, not {kind!r}")
+        raise ValueError(f"kind of a backoff must be one of {', '.join(_BACKOFF_KINDS)}, not {kind!r}")
     jitter = fields.get("jitter", 0.2)
     if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:
-        raise ValueError(f"a backoff's jitter is a number from 0 to 1, not {jitter!r}")
+        raise ValueError(f"jitter of a backoff must be a number from 0 to 1, not {jitter!r}")
     base_s = parse_seconds(fields.get("base_s", 1.0))  # type: ignore[arg-type]
     max_s = parse_seconds(fields.get("max_s", max(base_s, 600.0)))  # type: ignore[arg-type]
     return Backoff(kind=kind, base_s=base_s, max_s=max_s, jitter=float(jitter))  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""Pure: reads a handler's annotations of its input and output."""
+"""Pure: reads the annotations of a handler's input and output, without pydantic where possible.
+
+Importing pydantic takes longer than most executors need to start, so plain types are checked without it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from typing import Any, NamedTuple
 
 
 class PlainType(NamedTuple):
-    """An annotation that needs no pydantic."""
+    """An annotation that can be checked without pydantic."""
 
+    #: Types that a JSON value may have; bool does not count as int.
     types: tuple[type, ...]
+    #: JSON Schema of the values, as JSON text.
     schema: bytes
+    #: The type's name in errors: "an object".
     label: str
+    #: Conversion of a value before the handler gets it.
     convert: Callable[[Any], Any] | None = None
 
 
@@ -39,16 +46,16 @@ class UnresolvedAnnotation(TypeError):
 
 
 def is_anything(annotation: Any) -> bool:
-    """Return whether any JSON value matches."""
+    """Return whether the annotation accepts any JSON value."""
     return any(annotation is one for one in _ANYTHING)
 
 
 def find_plain(annotation: Any) -> PlainType | None:
-    """Return how to check an annotation without pydantic, if that is possible."""
+    """Return how to check the annotation without pydantic; None if that is not possible."""
     try:
         return _PLAIN_TYPES.get(annotation)
     except TypeError:
-        # Not hashable, such as Annotated with a list in it.
+        # An annotation that can't be hashed, such as Annotated with a list in it.
         return None
 
 
@@ -78,20 +85,24 @@ def item_annotation(wanted: Any) -> Any:
     """Return the type of one input of a batch, from the annotation of the list.
 
     Raises:
-        TypeError: it is not annotated as a list.
+        TypeError: the annotation is not a list.
     """
     if is_anything(wanted) or wanted is list:
         return Any
     if typing.get_origin(wanted) in (list, Sequence):
         return typing.get_args(wanted)[0]
-    raise TypeError(f"a batch's input is a list, but it is annotated as {wanted!r}; write list[...]")
+    raise TypeError(
+        f"a batched handler gets a list of inputs, but the annotation is {wanted!r}; write list[...]"
+    )
 
 
 def output_item_annotation(given: Any) -> Any:
-    """Return the type of one output of a batch; exceptions stand for failed items and are no output.
+    """Return the type of one output of a batch.
+
+    Exception types in a union are dropped: exceptions mark failed items and are not outputs.
 
     Raises:
-        TypeError: it is not annotated as a list.
+        TypeError: the annotation is not a list.
     """
     item = item_annotation(given)
     if typing.get_origin(item) not in (typing.Union, UnionType):
@@ -106,7 +117,7 @@ def _resolve(function: Callable[..., Any], what: str, found: Any) -> Any:
     bare = inspect.unwrap(function)
     namespace = getattr(bare, "__globals__", {})
     try:
-        # Resolve only the annotation needed: others may use names that exist for type checkers alone.
+        # Resolve only this annotation: others may use names that exist for type checkers only.
         hints = typing.get_type_hints(
             SimpleNamespace(__annotations__={"it": found}), globalns=namespace, include_extras=True
         )

@@ -1,4 +1,4 @@
-"""Pure: the option `batch` of authors and operators, checked, with units resolved."""
+"""Pure: parses and checks the option `batch` of authors and operators."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from runner.formats import units
 from runner.handlers.spec import BatchOptions
 from runner.jobs.traits import PATH
 
-#: Bound on batches and slots: each slot has its entry in a page of memory.
+#: Upper bound of batch sizes and slots: each slot has its own entry in the executor's shared page.
 ATTEMPTS_MAX = 1000
 FIELDS_MAX = 8
 _FIELDS = ("max", "wait", "by")
 
 
 class Batch:
-    """Ask for inputs in lists: `@handler("embed", batch=Batch(max=8, wait="20ms"))`.
+    """Let a handler get inputs in lists: `@handler("embed", batch=Batch(max=8, wait="20ms"))`.
 
-    `run` gets a list of at most `max` inputs and returns a list with one outcome for each. An incomplete
-    batch starts once its oldest job has waited for `wait`. A batch has only jobs with equal values in the
-    fields of the input that `by` names.
+    `run` gets a list of at most `max` inputs (1 to 1000) and returns a list with one outcome for each. An
+    incomplete batch starts once its oldest job has waited for `wait` (seconds or text such as "20ms"). All
+    jobs of a batch have equal values in the input fields that `by` names.
 
     Raises:
-        ValueError: a value can't be read; the text names it.
+        ValueError: a value can't be parsed; the text names the field.
     """
 
     __slots__ = ("batching",)
@@ -35,10 +35,10 @@ class Batch:
 
 
 def read_batch(value: object) -> BatchOptions | None:
-    """Return the decorator's `batch` value, parsed.
+    """Return the decorator's `batch` value, parsed; None without one.
 
     Raises:
-        ValueError: neither a `Batch` nor a mapping of its fields, or a value that can't be read.
+        ValueError: neither a `Batch` nor a mapping of its fields, or a value that can't be parsed.
     """
     if value is None or isinstance(value, Batch):
         return None if value is None else value.batching
@@ -46,10 +46,10 @@ def read_batch(value: object) -> BatchOptions | None:
 
 
 def override_batch(own: BatchOptions, table: object) -> BatchOptions:
-    """Return a handler's own options with an operator's fields over them.
+    """Return a handler's own batch options with an operator's fields over them.
 
     Raises:
-        ValueError: a field does not exist, or a value can't be read.
+        ValueError: a field does not exist, or a value can't be parsed.
     """
     given = _fields(table)
     own_fields: dict[str, Any] = {"max": own.max, "wait": own.wait_s, "by": own.by}
@@ -75,5 +75,5 @@ def _read_by(value: object) -> tuple[str, ...]:
         or len(named) > FIELDS_MAX
         or not all(isinstance(name, str) and len(name) <= 200 and PATH.fullmatch(name) for name in named)
     ):
-        raise ValueError(f'by must be the name of a field of the input ("a" or "a.b") or some, not {value!r}')
+        raise ValueError(f'by must be a field of the input ("a" or "a.b") or a list of fields, not {value!r}')
     return tuple(named)

@@ -1,4 +1,4 @@
-"""Pure: the exceptions by which a handler decides how its attempt ends."""
+"""Pure: the exceptions with which a handler decides how its attempt ends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class Retry(Exception):
-    """Raise it to have the job retried later, within its `retries`.
+    """Raise this to have the job retried later, within its `retries`.
 
-    `after` is a delay (seconds or text such as "60s"), `at` a time with a time zone; with neither the
-    handler's backoff decides. Neither may be more than ten years ahead.
+    `after` is a delay (seconds or text such as "60s"), `at` a time with a time zone; without either the
+    handler's backoff decides. Both are limited to ten years ahead.
 
     Raises:
-        ValueError: both are given, or one can't be read.
+        ValueError: both are given, or one can't be parsed.
     """
 
     def __init__(
@@ -51,8 +51,11 @@ class Retry(Exception):
 
 
 class PermanentError(Exception):
-    """Raise it if a retry can't help: the job fails at once."""
+    """Raise this if a retry can't help: the job fails at once."""
 
 
 class JobCancelled(BaseException):
-    """Raised in a handler that is being cancelled; clean up and let it propagate."""
+    """Raised in a handler whose job is being cancelled; clean up and let it propagate.
+
+    A BaseException, so that `except Exception` in a handler does not swallow it.
+    """

@@ -1,4 +1,7 @@
-"""Pure: the options of a handler and the parsing of their values."""
+"""Pure: the options of a handler and the parsing of their values.
+
+`OPTIONS` is the single table of options: the decorator, the override tables and the docs follow it.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from runner.handlers.spec import BatchOptions, HandlerOptions
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import NAME_CHARS_MAX, PATH
 
-#: Bound on the fields in `size_by`.
+#: Upper bound of the number of fields in `size_by`.
 FIELDS_MAX = 8
-#: Bound on the models in `preload`.
+#: Upper bound of the number of models in `preload`.
 MODELS_MAX = 1000
 
 
 class _OptionReader:
-    """Reads single values; every error names the handler and the option."""
+    """Parses single values. Every error is a ValueError that names the handler and the option."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -30,7 +33,7 @@ class _OptionReader:
 
     def queue(self, option: str, value: Any) -> str:
         if not is_name(value):
-            raise self.fail(option, f"{value!r} is not a queue's name: {NAME_RULE}")
+            raise self.fail(option, f"{value!r} is not a valid queue name: {NAME_RULE}")
         return value
 
     def duration(self, option: str, value: Any) -> float:
@@ -60,12 +63,12 @@ class _OptionReader:
 
     def version(self, option: str, value: Any) -> str | None:
         if value is not None and not (isinstance(value, str) and 0 < len(value) <= 100):
-            raise self.fail(option, f"a text of 1 to 100 characters, not {value!r}")
+            raise self.fail(option, f"must be a string of 1 to 100 characters, not {value!r}")
         return value
 
     def integer(self, option: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
-            raise self.fail(option, f"{value!r} is not a whole number of at most 32 bits")
+            raise self.fail(option, f"must be an integer of at most 32 bits, not {value!r}")
         return value
 
     def priority(self, option: str, value: Any) -> int:
@@ -86,13 +89,13 @@ class _OptionReader:
 
     def path(self, option: str, value: Any) -> str:
         if not isinstance(value, str) or len(value) > 200 or not PATH.fullmatch(value):
-            raise self.fail(option, f'{value!r} is not the name of a field of the input, as "a" or "a.b"')
+            raise self.fail(option, f'must be a field of the input, such as "a" or "a.b", not {value!r}')
         return value
 
     def paths(self, option: str, value: Any) -> tuple[str, ...]:
         named = [value] if isinstance(value, str) else value
         if not isinstance(named, list | tuple) or len(named) > FIELDS_MAX:
-            raise self.fail(option, f"must be up to {FIELDS_MAX} names of fields of the input, not {value!r}")
+            raise self.fail(option, f"must be at most {FIELDS_MAX} fields of the input, not {value!r}")
         return tuple(self.path(option, name) for name in named)
 
     def models(self, option: str, value: Any) -> tuple[str, ...]:
@@ -100,11 +103,11 @@ class _OptionReader:
             return ("",) if value else ()
         if not isinstance(value, list | tuple) or len(value) > MODELS_MAX:
             raise self.fail(
-                option, f"must be true, false or up to {MODELS_MAX} names of models, not {value!r}"
+                option, f"must be true, false or at most {MODELS_MAX} names of models, not {value!r}"
             )
         for name in value:
             if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX:
-                raise self.fail(option, f"{name!r} is not the name of a model")
+                raise self.fail(option, f"{name!r} is not a valid name of a model")
         return tuple(dict.fromkeys(value))
 
     def boolean(self, option: str, value: Any) -> bool:
@@ -132,7 +135,7 @@ class _OptionReader:
             raise self.fail(option, error) from None
 
 
-#: Option -> field of HandlerOptions, and how its value is read.
+#: Option -> field of HandlerOptions, and the function that parses its value.
 OPTIONS: dict[str, tuple[str, Callable[[_OptionReader, str, Any], Any]]] = {
     "queue": ("queue", _OptionReader.queue),
     "vram": ("vram_bytes", _OptionReader.size),
@@ -158,10 +161,12 @@ OPTIONS: dict[str, tuple[str, Callable[[_OptionReader, str, Any], Any]]] = {
 
 
 def read_options(name: str, given: Mapping[str, Any]) -> HandlerOptions:
-    """Return the options given to the decorator of handler `name`; it resolves `gpus` itself.
+    """Return the parsed options of handler `name`; options that are not given keep their defaults.
+
+    `gpus=None` is not resolved here: the decorator knows whether the handler is a class.
 
     Raises:
-        ValueError: a value can't be read; the text names the handler and the option.
+        ValueError: a value can't be parsed; the text names the handler and the option.
     """
     reader = _OptionReader(name)
     if given["gpus"] is not None:
@@ -173,12 +178,12 @@ def read_options(name: str, given: Mapping[str, Any]) -> HandlerOptions:
 
 
 def check_combinations(options: HandlerOptions) -> None:
-    """Check options against each other.
+    """Check options that depend on each other.
 
     Raises:
         ValueError: two options contradict each other.
     """
     if options.preload and options.model_by is not None and "" in options.preload:
-        raise ValueError('option preload: with model_by it names the models: preload=["a", "b"]')
+        raise ValueError('option preload: a handler with model_by must list the models: preload=["a", "b"]')
     if options.preload and options.model_by is None and options.preload != ("",):
-        raise ValueError("option preload: it names models, and without model_by there are none: preload=True")
+        raise ValueError("option preload: a handler without model_by has no models to list: preload=True")

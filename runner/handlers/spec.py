@@ -1,4 +1,4 @@
-"""Pure: the description of a handler without its code: its source, options and schemas."""
+"""Pure: the description of a handler without its code: source, options and schemas."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from runner.jobs.retry import Backoff
 class Source(msgspec.Struct, frozen=True, array_like=True):
     """Where a process that runs user code finds a handler."""
 
-    #: "file": `target` is an absolute path of a .py file; "module": a module's dotted name.
+    #: "file": `target` is the absolute path of a .py file; "module": a module's dotted name.
     kind: Literal["file", "module"]
     target: str
     #: The attribute path of the decorated object inside the module.
     attr: str
-    #: Folders that are put first on sys.path of describe and executor, in this order.
+    #: Folders to put first on sys.path of describing processes and executors, in this order.
     path: tuple[str, ...] = ()
 
 
 class BatchOptions(msgspec.Struct, frozen=True, array_like=True):
-    """How jobs are gathered for a handler that takes lists."""
+    """How jobs are combined for a handler that takes lists of inputs."""
 
+    #: Largest number of jobs in a batch.
     max: int = 8
     #: An incomplete batch starts once its oldest job has waited this long.
     wait_s: float = 0.02
@@ -32,34 +33,37 @@ class BatchOptions(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HandlerOptions(msgspec.Struct, frozen=True, array_like=True):
-    """A handler's options after parsing: seconds and bytes as numbers. None means "not set"."""
+    """A handler's options after parsing, in seconds and bytes; None means "not set"."""
 
     queue: str = "default"
-    #: 0 needs no GPU, 1 one GPU. The describe step resolves the decorator's None.
+    #: Number of GPUs of one executor; 0: none, it runs on the CPU.
     gpus: int = 0
     #: Peak device memory of one executor, weights included. None: learn it.
     vram_bytes: int | None = None
-    #: Host memory of one executor: a cap everywhere, on the cpu device its grant.
+    #: Host memory of one executor: a cap everywhere, on the cpu device also its grant.
     ram_bytes: int | None = None
+    #: Limits on one run, on one load (import included), on the wait before the first start, and on the time
+    #: without any call of `ctx`. None: no limit.
     timeout_s: float | None = 600.0
     load_timeout_s: float | None = 600.0
     queue_timeout_s: float | None = None
     stall_timeout_s: float | None = None
+    #: Time to clean up after a cancel or a shutdown.
     grace_s: float = 0.5
     retries: int = 0
     backoff: Backoff = Backoff()
     priority: int = 50
     #: How long an idle executor stays loaded; 0 unloads at once, -1 never.
     keep_alive_s: float = 300.0
-    #: Attempts running at once, over all executors. None: no limit.
+    #: Limit on running attempts over all executors. None: no limit.
     concurrency: int | None = None
-    #: Attempts after which an executor is replaced. None: never.
+    #: Number of attempts after which an executor is replaced. None: never.
     max_jobs: int | None = None
     #: Field of the input that names the model: an executor is one (handler, version, model).
     model_by: str | None = None
-    #: Fields of the input by which jobs are expected to need alike.
+    #: Input fields by which memory and run times are learned separately.
     size_by: tuple[str, ...] = ()
-    #: Models for which an executor is kept ready while memory allows; ("",) without `model_by`.
+    #: Models to keep loaded while memory allows; ("",) without `model_by`.
     preload: tuple[str, ...] = ()
     #: Never grant more than `vram_bytes`, whatever was learned.
     strict: bool = False
@@ -73,9 +77,10 @@ HandlerKind = Literal["function", "coroutine", "generator", "async_generator"]
 
 
 class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
-    """A described handler, or a broken one (`state` says which)."""
+    """A described handler, or a broken one (see `state`)."""
 
     name: str
+    #: Identifies the code: executors and learned figures of another version are not used.
     version: str
     state: Literal["ok", "describing", "broken"]
     source: Source
@@ -85,17 +90,17 @@ class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
     #: JSON Schema documents as JSON text; `true` accepts anything.
     input_schema: bytes = b"true"
     output_schema: bytes = b"true"
-    #: A traceback where state is "broken".
+    #: The traceback if `state` is "broken".
     error: str = ""
 
 
 class SourceDescription(msgspec.Struct, frozen=True, array_like=True):
-    """Result of importing a source."""
+    """The result of importing a source."""
 
     specs: list[HandlerSpec] = []
-    #: Why it could not be imported; there are no specs then.
+    #: Why the import failed; `specs` is empty then.
     error: str = ""
-    #: Its own files that were read, by path: the digest of the content, "" if that was not certain.
+    #: Digests of the source's own imported files by path; "" if a file may have changed during the import.
     files: dict[str, str] = {}
 
     @property

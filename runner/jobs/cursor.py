@@ -1,20 +1,20 @@
-"""Pure: the opaque text by which a list continues where its last page ended."""
+"""Pure: the opaque text with which a list continues where its last page ended."""
 
 from __future__ import annotations
 
 import base64
 
-#: A number of 64 bits takes 28 characters.
+#: Longest cursor that is decoded; a number of 64 bits takes 28 characters.
 CHARS_MAX = 64
 
 
 def encode(number: int) -> str:
-    """Return the text for "continue after the job of this order number"."""
+    """Return the cursor "continue after the job with this order number"."""
     return base64.urlsafe_b64encode(b"n%d" % number).decode().rstrip("=")
 
 
 def decode(text: str) -> int:
-    """Return the order number in a text that `encode` made.
+    """Return the order number in a cursor made by `encode`.
 
     Raises:
         ValueError: the text is not a cursor.
@@ -29,4 +29,4 @@ def decode(text: str) -> int:
     raise ValueError(_FOREIGN)
 
 
-_FOREIGN = "is not a cursor of this server; take next_cursor of the page before"
+_FOREIGN = "is not a cursor of this server; use next_cursor of the previous page"

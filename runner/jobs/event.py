@@ -17,7 +17,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     its type), encoded once for all readers.
     """
 
-    #: 1, 2, 3, ... within the job, over all its attempts; it never changes its meaning.
+    #: 1, 2, 3, ... within the job, across all its attempts; a number is never reused.
     seq: int
     type: EventType
     data: bytes

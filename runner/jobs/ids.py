@@ -1,4 +1,4 @@
-"""Effect: ids that sort by their creation time (UUIDv7, RFC 9562), from clock and kernel."""
+"""Effect: ids that sort by their creation time (UUIDv7, RFC 9562), from clock and kernel randomness."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import time
 #: 12 bits `rand_a` and 62 bits `rand_b`: the bits beside time, version and variant.
 _RANDOM_BITS = 74
 _LOW_62 = (1 << 62) - 1
-#: Ids served by one system call: a call for each would cost more than the rest of creating it.
+#: Ids per system call for randomness: one call per id would cost more than the rest of making it.
 _IDS_PER_REFILL = 512
 _BYTES_PER_ID = 10
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> str:
-    """Return the UUIDv7 text of a time: 36 characters, lower case.
+    """Return the UUIDv7 of a time as text: 36 characters, lower case.
 
-    `now_ms` is UTC epoch milliseconds (48 bits), `random_bytes` at least 10 bytes of which 74 bits are used.
+    `now_ms` is UTC epoch milliseconds (48 bits); of `random_bytes` (at least 10) 74 bits are used.
     """
     return _text(now_ms, int.from_bytes(random_bytes[:_BYTES_PER_ID], "big") >> 6)
 
 
 class IdSource:
-    """Makes ids each greater than the one before, even if the clock stands still or steps back.
+    """Makes ids, each greater than the one before, even if the clock stands still or steps back.
 
     Safe to share between threads.
     """
@@ -41,10 +41,10 @@ class IdSource:
             bits = self._draw_bits()
             if now_ms > self._last_ms:
                 self._last_ms = now_ms
-                # The top bit stays free, so that steps within one millisecond do not overflow.
+                # Leave the top bit free, so that steps within one millisecond do not overflow.
                 self._random = bits >> 1
             else:
-                # A random step of up to 2**32 keeps neighbours unguessable and still in order.
+                # A random step of up to 2**32 keeps the next id unguessable and the order strict.
                 self._random += 1 + (bits & 0xFFFFFFFF)
                 if self._random >> _RANDOM_BITS:
                     self._last_ms += 1
@@ -60,7 +60,7 @@ class IdSource:
         return int.from_bytes(self._pool[at : at + _BYTES_PER_ID], "big") >> 6
 
     def reset_after_fork(self) -> None:
-        """Drop randomness drawn ahead: a forked child must not return its parent's next ids."""
+        """Drop prefetched randomness: a forked child must not return its parent's next ids."""
         self._lock = threading.Lock()
         self._pool = b""
         self._pool_offset = 0
@@ -71,7 +71,7 @@ os.register_at_fork(after_in_child=_source.reset_after_fork)
 
 
 def new_id() -> str:
-    """Return a UUIDv7 of now, greater than all earlier ones of this process."""
+    """Return a UUIDv7 of the current time, greater than all earlier ones of this process."""
     return _source.new(time.time_ns() // 1_000_000)
 
 

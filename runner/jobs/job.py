@@ -1,4 +1,7 @@
-"""Pure: a job, its attempts and the names of its states."""
+"""Pure: a job, its attempts and the names of its states.
+
+These structs are stored as arrays (`array_like`): new fields go to the end and need a default.
+"""
 
 from __future__ import annotations
 
@@ -43,29 +46,30 @@ ErrorCode = Literal[
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
-#: Key in the detail of an error after which the process could not use its GPU any more.
+#: Key in the detail of an error after which the process could no longer use its GPU.
 CONTEXT_LOST = "context_lost"
 #: Key in the detail of `memory_exceeded`: the exceeded limit, "grant" or "ram".
 EXCEEDED_LIMIT = "limit"
-#: Key in the detail of an error with several possible causes: whether the job must run alone from then on.
+#: Key in the detail of an error with several possible culprits: whether the job must then run alone.
 MUST_RUN_ALONE = "alone"
 
 
 class JobError(msgspec.Struct, array_like=True):
+    #: One of ErrorCode.
     code: str
     message: str
     retryable: bool = False
-    #: JSON value for machines: pointers, signal names, a traceback.
+    #: Machine-readable JSON value: pointers, signal names, a traceback.
     detail: Any = None
 
     @property
     def is_context_lost(self) -> bool:
-        """Return whether the attempt's process could not use its GPU any more."""
+        """Return whether the attempt's process could no longer use its GPU."""
         return isinstance(self.detail, dict) and bool(self.detail.get(CONTEXT_LOST))
 
     @property
     def must_run_alone(self) -> bool:
-        """Return whether the job may have broken others beside it, and must run alone until that is clear."""
+        """Return whether this job must run alone, because it may have broken others next to it."""
         return isinstance(self.detail, dict) and self.detail.get(MUST_RUN_ALONE) is True
 
 
@@ -81,8 +85,9 @@ class FileRecord(msgspec.Struct, array_like=True):
 
 
 class AttemptUsage(msgspec.Struct, array_like=True):
-    """Device usage: a busy executor counts on each of its devices; an idle one does not."""
+    """Device usage of an attempt: a busy executor counts on each of its devices, an idle one does not."""
 
+    #: Seconds of device time, summed over the devices.
     device_s: float = 0.0
     #: Granted bytes times seconds.
     byte_s: float = 0.0
@@ -94,23 +99,26 @@ class AttemptRecord(msgspec.Struct, array_like=True):
     attempt: int
     worker: str
     devices: list[str]
+    #: UTC epoch seconds.
     started_at: float
     ended_at: float | None = None
     #: Seconds spent loading for this attempt; None if the executor was warm.
     load_s: float | None = None
+    #: Seconds from the start of the handler's code to its end.
     run_s: float | None = None
+    #: Peak device memory of the executor during the attempt; None if it was not measured.
     vram_peak_bytes: int | None = None
     error: JobError | None = None
-    #: Grant of its executor on each of the devices.
+    #: Grant of its executor, on each of the devices.
     granted_bytes: int = 0
-    #: None if it occupied no device.
+    #: None if the attempt occupied no device.
     spent: AttemptUsage | None = None
     #: No other executor was busy on its devices when it started.
     alone: bool = False
 
 
 class Submission(msgspec.Struct, array_like=True):
-    """A client's request, checked and with units resolved; None means "the handler's"."""
+    """A client's request, validated and with units resolved; None means "the handler's"."""
 
     #: UUIDv7 text, made by the front.
     id: str
@@ -127,20 +135,21 @@ class Submission(msgspec.Struct, array_like=True):
     retries: int | None = None
     backoff: Backoff | None = None
     vram_bytes: int | None = None
+    #: Tags and metadata are stored and can be filtered by; runner does not interpret them.
     tags: list[str] | None = None
     #: JSON object text.
     metadata: bytes | None = None
     tenant: str = ""
-    #: Traits of the input, see `traits.InputTraits`: read by the front, which has decoded it anyway.
+    #: Traits of the input, see `traits.InputTraits`; read by the front, which has decoded the input anyway.
     model: str = ""
     size: str = ""
     group: str = ""
 
 
 class JobTerms(msgspec.Struct, frozen=True, array_like=True):
-    """The part of a job that never changes after submit, options resolved against the handler's.
+    """The part of a job that never changes after the submit; options are resolved against the handler's.
 
-    It is packed into one column; equal terms of several jobs are one object in memory.
+    Stored in one packed column; equal terms of several jobs are one object in memory.
     """
 
     timeout_s: float | None = None
@@ -160,10 +169,11 @@ class JobTerms(msgspec.Struct, frozen=True, array_like=True):
 class Job(msgspec.Struct, array_like=True):
     """A job as the coordinator holds it and the store keeps it. Times are UTC epoch seconds.
 
-    The input is kept apart (`WriteBatch.inserts`, `Store.load_payload`): it may be large and is seldom read.
+    The input is stored apart (`WriteBatch.inserts`, `Store.load_payload`): it may be large and is seldom
+    read.
     """
 
-    #: Order of acceptance, unique in a store, never reused; the key of the events.
+    #: Order of acceptance: unique in a store and never reused. Events are stored under it.
     number: int
     id: str
     handler: str
@@ -176,6 +186,7 @@ class Job(msgspec.Struct, array_like=True):
     #: Only reasons that the store must keep: "scheduled" or "retry_backoff" of a queued job, the
     #: error's code of an ended one. Other reasons are derived from memory.
     reason: str | None = None
+    #: When it became ready to start, or will.
     ready_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
@@ -183,15 +194,15 @@ class Job(msgspec.Struct, array_like=True):
     attempt: int = 0
     #: Failures counted against `retries`.
     failures: int = 0
-    #: Attempts whose executor died while it ran them.
+    #: Attempts during which the executor died.
     deaths: int = 0
     #: Last message number of the current attempt that was applied (see `worker_protocol.AttemptEnded.seq`).
     applied_seq: int = 0
     #: Sequence number of the job's last event.
     last_seq: int = 0
-    #: Sequence number of the first event that retention has kept.
+    #: Sequence number of the first event that retention has not removed.
     first_seq: int = 1
-    #: JSON text of the last progress, `{done, total, fraction, message, details}`.
+    #: JSON text of the latest progress, `{done, total, fraction, message, details}`.
     progress: bytes | None = None
     error: JobError | None = None
     output_bytes: int | None = None
@@ -201,13 +212,16 @@ class Job(msgspec.Struct, array_like=True):
     cancel_reason: str | None = None
     #: Total usage of all ended attempts; None: none of them occupied a device.
     spent: AttemptUsage | None = None
-    #: Its rung since it ran out of device memory, see gpu.planning.oom_escalation.
+    #: Step of the OOM escalation since the job ran out of device memory, see gpu.planning.oom_escalation.
     rung: int = 0
-    #: Grants with which it ran out of memory, in order; these failures used up none of `retries`.
+    #: Grants with which it ran out of memory, in order; such failures do not count against `retries`.
     ran_out: tuple[int, ...] = ()
 
     @property
     def start_by(self) -> float | None:
-        """Return the time by which it must start: `queue_timeout_s` counts up to the first start."""
+        """Return the time by which the job must start (UTC epoch seconds); None without a queue timeout.
+
+        `queue_timeout_s` covers only the wait for the first start.
+        """
         limit = self.terms.queue_timeout_s
         return None if limit is None or self.started_at is not None else self.ready_at + limit

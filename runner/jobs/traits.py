@@ -1,4 +1,7 @@
-"""Pure: traits of a job: facts in its input and timeout that matter to the planner, as one short text."""
+"""Pure: traits of a job: facts from its input and timeout that matter to the planner, as one short text.
+
+Jobs with equal traits are interchangeable for the planner, which handles them as one class.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-#: Bound on the name of a model or group; a longer text of a size counts by its length.
+#: Longest name of a model or group; a longer text counts by its length when it is part of a size.
 NAME_CHARS_MAX = 200
 SIZE_CHARS_MAX = 40
-#: A timeout of this length, over a thousand years, bounds nothing.
+#: Timeouts of this length, over a thousand years, count as no limit.
 FOREVER_S = 2.0**35
 #: The text of a job without traits.
 NEUTRAL = "[null]"
-#: Path of a field of the input: "a", or "a.b" for a field of a field.
+#: Path of a field of the input: "a", or "a.b" for a nested field.
 PATH = re.compile(r"[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*")
 #: A character that neither a name nor a tag contains.
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
@@ -27,21 +30,21 @@ _decode = msgspec.json.Decoder().decode
 
 
 class JobTraits(NamedTuple):
-    """Traits that distinguish jobs of one handler for the planner; neutral by default."""
+    """Traits that distinguish jobs of one handler for the planner; the defaults are neutral."""
 
     tenant: str = ""
     #: Value of the field that `model_by` names: an executor is loaded for one model.
     model: str = ""
-    #: Values of `size_by`, numbers rounded up to powers of two: jobs of one size are expected to need alike.
+    #: Values of `size_by`, numbers rounded up to powers of two: jobs of one size should need the same.
     size: str = ""
     #: A batch has jobs of one group only.
     group: str = ""
-    #: Bound on an attempt's run, in seconds: the timeout, rounded up to a power of the square root of two.
+    #: Bound on an attempt's run, in seconds: the timeout, rounded up to a power of sqrt(2).
     limit_s: float = math.inf
 
 
 class InputTraits(NamedTuple):
-    """Traits that an input gives."""
+    """Traits that come from the input."""
 
     model: str
     size: str
@@ -58,7 +61,10 @@ class TraitError(NamedTuple):
 
 @lru_cache(maxsize=8192)
 def encode_traits(tenant: str, model: str, size: str, group: str, timeout_s: float | None) -> str:
-    """Return the traits as text, equal for equal traits: a JSON list without neutral values at its end."""
+    """Return the traits as text: a JSON list without neutral values at its end, equal for equal traits.
+
+    `timeout_s` None means no limit.
+    """
     fields: list[Any] = [_limit_step(timeout_s), tenant, model, size, group]
     while len(fields) > 1 and fields[-1] == "":
         fields.pop()
@@ -67,14 +73,14 @@ def encode_traits(tenant: str, model: str, size: str, group: str, timeout_s: flo
 
 @lru_cache(maxsize=8192)
 def decode_traits(text: str) -> JobTraits:
-    """Return the traits that a text of `encode_traits` contains."""
+    """Return the traits in a text made by `encode_traits`."""
     step, *names = _decode(text)
     tenant, model, size, group = (*names, "", "", "", "")[:4]
     return JobTraits(tenant, model, size, group, math.inf if step is None else _limit_s(step))
 
 
 class TraitReader:
-    """Reads traits from inputs of a handler by paths of fields, "a.b" for a field of a field."""
+    """Reads the traits of inputs from the fields that a handler's options name ("a.b" for a nested field)."""
 
     def __init__(
         self,
@@ -89,22 +95,22 @@ class TraitReader:
         self._group = tuple(_InputField(path, schema) for path in group_by)
 
     def read(self, value: Any) -> InputTraits | TraitError:
-        """Return the input's traits, or why they can't be read."""
+        """Return the traits of a decoded input, or the first field that can't be used."""
         names = []
         for field in (self._model, *self._group):
             named = "" if field is None else _name_text(field.read(value))
             if named is None:
                 assert field is not None
-                what = f"must be a number, true, false or a text of at most {NAME_CHARS_MAX} characters"
+                what = f"must be a number, true, false or a string of at most {NAME_CHARS_MAX} characters"
                 return TraitError(field.pointer, f"{what} without control characters")
             names.append(named)
         size = ",".join(_size_text(field.read(value)) for field in self._size)
-        # No name contains the separator.
+        # Names have no control characters, so none contains the separator.
         return InputTraits(names[0], size, "\x1f".join(names[1:]))
 
 
 class _InputField:
-    """A path into an input."""
+    """A field of an input, by its path; missing values get the schema's default."""
 
     __slots__ = ("_default", "_parts", "pointer")
 
@@ -114,7 +120,7 @@ class _InputField:
         self.pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in self._parts)
 
     def read(self, value: Any) -> Any:
-        """Return the value at the path; None if there is none."""
+        """Return the value at the path, or the schema's default (None without one)."""
         for part in self._parts:
             value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
         return self._default if value is _MISSING else value
@@ -131,7 +137,7 @@ def _default(schema: Any, parts: list[str]) -> Any:
 
 
 def _name_text(value: Any) -> str | None:
-    """Return a scalar as text; None if it is no name."""
+    """Return a scalar as text; None if it can't be a name."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -140,7 +146,10 @@ def _name_text(value: Any) -> str | None:
 
 
 def _size_text(value: Any) -> str:
-    """Return the text of a size, one of few values: lists and objects count by their length."""
+    """Return the text of a size: numbers are rounded, lists and objects count by length.
+
+    The aim is few distinct sizes, so that each collects enough observations.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -159,11 +168,11 @@ def _size_text(value: Any) -> str:
 
 
 def _limit_step(timeout_s: float | None) -> int | None:
-    """Return the least k with sqrt(2)**k >= the timeout; None without a timeout."""
+    """Return the least k with sqrt(2)**k >= timeout_s; None without a timeout."""
     if timeout_s is None or timeout_s >= FOREVER_S:
         return None
     step = math.ceil(2 * math.log2(timeout_s))
-    # The logarithm is slightly inexact: one step less or more may be right.
+    # The logarithm is slightly inexact: correct the result by one step if necessary.
     while _limit_s(step) < timeout_s:
         step += 1
     while _limit_s(step - 1) >= timeout_s:

@@ -1,4 +1,4 @@
-"""Pure: every setting in force as people write it, with the flag, variable, key or default behind it."""
+"""Pure: the effective settings as people write them, each with its origin: flag, variable, key or default."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from runner.settings.settings import SHORT_NAMES, SHOWN_NAMES, TOKENS, SettingLa
 STARS = "********"
 DEFAULT = "default"
 _FLAGS = {"grace_s": "--grace", "allow_hosts": "--allow-host", "allow_origins": "--allow-origin"}
-#: Variables for handler code whose values are kept secret.
+#: Variables for handler code whose values are hidden.
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
 class SettingValue(NamedTuple):
-    """One setting: a JSON value, and its origin."""
+    """One setting: its dotted name, its JSON value, and its origin as text."""
 
     name: str
     value: Any
@@ -27,7 +27,10 @@ class SettingValue(NamedTuple):
 
 
 def list_settings(settings: Settings, read: SettingLayers, environ: Mapping[str, str]) -> list[SettingValue]:
-    """Return all settings in the documented order; nested names have dots, secrets are stars."""
+    """Return all settings in the documented order; names of nested ones have dots, secrets are asterisks.
+
+    `read` must be the layers from which `settings` was merged; `environ` is the process's environment.
+    """
     return [
         SettingValue(_name(path), _value(path, value), _origin(path, read, environ))
         for path, value in _leaves(settings)
@@ -43,7 +46,7 @@ def _leaves(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
 def _flatten(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
-    # A table as the value of an option (a backoff) is one value.
+        # A table as the value of an option (a backoff) is one value.
     if isinstance(value, Mapping) and (value or path == ("overrides",)) and len(path) < 3:
         for name, inner in value.items():
             yield from _flatten((*path, name), inner)

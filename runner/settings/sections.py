@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 def _split_list(value: object) -> object:
-    """Split `a,b`, the form of a list where only text can be written."""
+    """Split `a,b`: the form of a list in variables, which hold only text."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -22,19 +22,19 @@ def _absolute(value: object) -> object:
     return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
 
 
-#: Enforcement methods that this version does not support, and what they would need.
+#: Enforcement methods that this version does not support, and what they would require.
 UNSUPPORTED_ENFORCEMENT = {
-    "mps": "it needs NVIDIA's MPS daemon with a limit for each client, and there a fatal fault of one client "
-    "ends all clients of that GPU",
-    "cgroup": "it needs limits of device memory in control groups (kernel 6.14, or a driver with its own) "
-    "and the right to make groups",
+    "mps": "it requires NVIDIA's MPS daemon with a limit for each client, where a fatal fault of one client "
+    "terminates all clients of that GPU",
+    "cgroup": "it requires device memory limits in control groups (kernel 6.14, or a driver with its own) "
+    "and the permission to create groups",
 }
 
 
 def _supported_enforcement(value: object) -> object:
     if value in UNSUPPORTED_ENFORCEMENT:
         raise ValueError(
-            f"{value} is not there: {UNSUPPORTED_ENFORCEMENT[str(value)]}; use fraction, watchdog or none"
+            f"{value} is not supported: {UNSUPPORTED_ENFORCEMENT[str(value)]}; use fraction, watchdog or none"
         )
     return value
 
@@ -53,25 +53,28 @@ class _Section(BaseModel):
 class LimitSettings(_Section):
     """`[limits]`: bounds of one request, one attempt and the whole store."""
 
+    #: Largest request body.
     body_bytes: Bytes = 16 * MIB
+    #: Largest body of POST /v1/jobs/bulk.
     bulk_bytes: Bytes = 64 * MIB
-    #: Nesting depth of a request's JSON.
+    #: Largest nesting depth of a request's JSON.
     depth: int = Field(default=64, gt=0)
+    #: Largest output of a job; a larger one fails as `result_too_large`.
     output_bytes: Bytes = 16 * MIB
-    #: Text of `log` events, per attempt.
+    #: Text of `log` events per attempt; the rest is dropped.
     log_bytes: Bytes = MIB
     #: Events of one attempt.
     events: int = Field(default=100_000, gt=0)
-    #: Events kept of one job.
+    #: Events kept of one job, the oldest dropped first.
     events_kept: int = Field(default=100_000, gt=0)
-    #: Jobs that may be queued at once.
+    #: Jobs that may be queued at once; further submits get 429 `queue_full`.
     queued: int = Field(default=2_000_000, gt=0)
 
 
 class ExecutorSettings(_Section):
-    """`[executors]`: the environment that handler code sees, besides the server's own without `RUNNER_*`."""
+    """`[executors]`: the environment of handler code, based on the server's own without `RUNNER_*`."""
 
-    #: Variables to remove; a trailing `*` matches any ending.
+    #: Variables to remove; a trailing `*` matches any suffix.
     env_deny: Names = []
     #: Variables to add.
     env: dict[str, str] = {}
@@ -80,11 +83,11 @@ class ExecutorSettings(_Section):
 
 
 class DeviceSettings(_Section):
-    """`[devices]`: settings of every device."""
+    """`[devices]`: settings that apply to every device."""
 
     #: Concurrent executors on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
     max_executors: int | None = Field(default=None, gt=0)
-    #: How executors on GPUs are held to their grants: fraction, watchdog or none.
+    #: How executors on GPUs are held to their grants: "fraction" (torch's limit), "watchdog" or "none".
     enforcement: Enforcement = "fraction"
     #: Bytes of each GPU that are never granted. None: 2 %, at least 256 MiB.
     headroom: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)] | None = None
@@ -93,5 +96,5 @@ class DeviceSettings(_Section):
 class TenantSettings(_Section):
     """`[tenants.NAME]`: settings of one tenant's jobs."""
 
-    #: Weight of its share of the devices among waiting tenants; 1 by default.
+    #: Weight of the tenant's share of the devices among tenants with waiting jobs.
     weight: float = Field(default=1.0, ge=0.001, le=1000.0, allow_inf_nan=False)

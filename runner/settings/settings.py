@@ -1,9 +1,9 @@
-"""Effect: reads the server's settings, flag > `RUNNER_*` > config file > default, and refuses bad ones.
+"""Effect: reads the server's settings, flag > `RUNNER_*` > config file > default, and refuses invalid ones.
 
-Nested ones are reached by `__` in the environment (`RUNNER_LIMITS__BODY_BYTES=32MiB`) and by tables in the
-file: the one named by `--config`, else `runner.toml`, else `[tool.runner]` of `pyproject.toml`, both of the
-current folder. Paths in a file count from its folder. In a file `handlers` is the list of sources, or, as
-`[handlers.NAME]` tables, what the operator overrides of a handler's options; `sources` is the list then.
+Nested settings are written with `__` in the environment (`RUNNER_LIMITS__BODY_BYTES=32MiB`) and as tables in
+the file: the one named by `--config`, else `runner.toml`, else `[tool.runner]` of `pyproject.toml`, both in
+the current folder. Paths in a file are relative to its folder. In a file `handlers` is either the list of
+sources or, as `[handlers.NAME]` tables, overrides of handlers' options; the list is then `sources`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from runner.settings.sections import (
     TenantSettings,
 )
 
-#: Flag names that users will also try as keys -> fields.
+#: Names of flags that are accepted as keys too -> fields.
 SHORT_NAMES = {
     "grace": "grace_s",
     "allow_host": "allow_hosts",
@@ -47,7 +47,7 @@ SHORT_NAMES = {
     "sources": "handlers",
 }
 
-#: Fields that users know by another name.
+#: Fields that users know by another name -> that name.
 SHOWN_NAMES = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
 
 #: The two ways to set a token.
@@ -55,7 +55,7 @@ TOKENS = ("token", "token_file")
 
 
 class Settings(BaseSettings):
-    """All settings of `runner serve`. Only `load_settings` reads the environment and the config file."""
+    """All settings of `runner serve`; only `load_settings` reads the environment and the config file."""
 
     model_config = SettingsConfigDict(
         env_prefix="RUNNER_",
@@ -66,30 +66,36 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    #: "all", "none", indices or uuids separated by commas, or simulated devices such as "sim:2x24GiB".
     gpus: str = "all"
-    #: `module[:name]`, a .py file or a folder.
+    #: Sources of handlers: `module[:name]`, a .py file or a folder.
     handlers: Names = []
-    #: Handler name -> option -> value; overrides the handler's own options.
+    #: Handler name -> option -> value; overrides the options in the handler's code.
     overrides: dict[str, dict[str, Any]] = {}
-    #: Also take handlers of installed packages (entry points of group `runner.handlers`).
+    #: Also use handlers of installed packages (entry points of group `runner.handlers`).
     entry_points: bool = True
     #: For development: reload handlers when their files change.
     reload: bool = False
     host: str = "127.0.0.1"
     #: 0: any free port.
     port: int = Field(default=8484, ge=0, le=65535)
+    #: Number of HTTP processes.
     fronts: int = Field(default=1, ge=1, le=64)
     #: `sqlite:///PATH` or `memory:`. None: `runner.db` in the data folder.
     store: str | None = Field(default=None, pattern=r"^(sqlite:///.+|memory:)$")
     data_dir: AbsolutePath = Field(default=Path("~/.local/share/runner"), validate_default=True)
-    #: The file that was read, if any.
+    #: The config file that was read, if any.
     config: AbsolutePath | None = None
-    #: How long running jobs may continue after the first TERM or Ctrl-C.
+    #: How long running jobs may continue after the first SIGTERM or Ctrl-C, in seconds.
     grace_s: Seconds = 30.0
+    #: Names accepted in the Host header besides loopback.
     allow_hosts: Names = []
+    #: Origins of web pages that may call the API (CORS).
     allow_origins: Names = []
+    #: File with the token, or the token itself; the other one is None.
     token_file: AbsolutePath | None = None
     token: SecretStr | None = None
+    #: "auto" is "human" on a terminal and "json" elsewhere.
     log_format: Literal["auto", "json", "human"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: LimitSettings = LimitSettings()
@@ -106,7 +112,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use the constructor's arguments only: `load_settings` has merged the layers."""
+        """Use only the constructor's arguments: `load_settings` has merged the layers already."""
         return (init_settings,)
 
     @property
@@ -116,41 +122,51 @@ class Settings(BaseSettings):
 
     @property
     def exposure(self) -> str:
-        """Return a description of who can reach the server."""
+        """Return a description of who can reach the server, for the banner."""
         where = "this machine only" if is_loopback(self.host) else "other machines too"
         return f"{where}, {'token needed' if self.token else 'no token'}"
 
 
 class SettingLayers(NamedTuple):
-    """Values by source, highest precedence first; `merge_layers` makes settings of them."""
+    """The values by origin, highest precedence first; `merge_layers` combines them."""
 
+    #: Values of the flags and of `RUNNER_*` variables, by field.
     flags: dict[str, Any]
     environment: dict[str, Any]
     #: The config file, if there is one, and its values by field.
     file: Path | None
     table: dict[str, Any]
-    #: Fields that the file has under another name.
+    #: Fields that the file has under another name -> that name.
     written_as: dict[str, str]
 
     @property
     def token_layer(self) -> dict[str, Any]:
-        """Return the token setting of the highest layer; within one layer the token itself wins."""
+        """Return the highest layer that sets a token.
+
+        Within one layer the token itself beats the token file.
+        """
         layers = (self.flags, self.environment, self.table)
         return next((layer for layer in layers if any(layer.get(name) for name in TOKENS)), {})
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Settings:
-    """Return the settings in force: `flags` (None means not given) over the other sources.
+    """Return the effective settings: `flags` (None: not given) over environment, file and defaults.
 
-    Raises RefusedStart with one sentence that names the setting and where it came from, also for a
-    server that would be open to other machines without a token, and on a platform that is not supported.
+    `folder` is where the config file is searched; None: the current folder.
+
+    Raises:
+        RefusedStart: one sentence that names the invalid setting and its origin. Also for a server that
+            would be open to other machines without a token, and on an unsupported platform.
     """
     require_platform(sys.platform, platform.machine())
     return merge_layers(read_layers(flags, folder=folder))
 
 
 def read_layers(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> SettingLayers:
-    """Return the values of the flags, environment and config file. Raises RefusedStart for the file."""
+    """Return the values of the flags, the environment and the config file.
+
+    Raises RefusedStart if the file can't be read or parsed, or has unknown settings.
+    """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     environment = _read_environment()
     chosen = given.get("config") or environment.get("config")
@@ -160,7 +176,7 @@ def read_layers(flags: Mapping[str, Any] | None = None, *, folder: Path | None =
 
 
 def merge_layers(read: SettingLayers) -> Settings:
-    """Return the merged settings. Raises RefusedStart as `load_settings`."""
+    """Return the merged and validated settings. Raises RefusedStart as `load_settings`."""
     layers = {"the command line": read.flags, "the environment": read.environment, str(read.file): read.table}
     merged: dict[str, Any] = {}
     for layer in reversed(layers.values()):
@@ -181,7 +197,7 @@ def merge_layers(read: SettingLayers) -> Settings:
 
 
 def reload_overrides(settings: Settings) -> dict[str, Any]:
-    """Return the current `[handlers.NAME]` tables of the config file, under those of the environment.
+    """Return the current `[handlers.NAME]` tables: the environment's over those of the config file.
 
     Raises RefusedStart as `load_settings`.
     """
@@ -196,24 +212,27 @@ def reload_overrides(settings: Settings) -> dict[str, Any]:
 
 
 def require_platform(system: str, machine: str) -> None:
-    """Raise RefusedStart unless processes can be pinned to devices and killed on this system."""
+    """Raise RefusedStart unless runner can pin processes to devices and kill them on this system.
+
+    `system` as in `sys.platform`, `machine` as in `platform.machine()`.
+    """
     if system == "linux" and machine in ("x86_64", "aarch64", "arm64"):
         return
     hint = "; on Windows, use WSL2" if system.startswith(("win", "cygwin")) else ""
-    raise RefusedStart(f"runner serves on Linux (x86-64, arm64), not on {system} {machine}{hint}.")
+    raise RefusedStart(f"the server needs Linux (x86-64 or arm64); this is {system} {machine}{hint}.")
 
 
 def refuse_open_bind(settings: Settings) -> None:
-    """Raise RefusedStart for an address beyond loopback without a token."""
+    """Raise RefusedStart for an address beyond loopback if no token is set."""
     if not is_loopback(settings.host) and settings.token is None:
         raise RefusedStart(
             f"--host {settings.host} is open to other machines: set a token by --token-file FILE "
-            "or RUNNER_TOKEN, or stay on 127.0.0.1."
+            "or RUNNER_TOKEN, or use 127.0.0.1."
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if only this machine can reach a server bound to `host`."""
+    """Return whether only this machine can reach a server bound to `host` (a name or an address)."""
     if host == "localhost":
         return True
     try:
@@ -226,15 +245,15 @@ def _read_environment() -> dict[str, Any]:
     try:
         values = dict(EnvSettingsSource(Settings)())
     except SettingsError as error:
-        # The value may be a misplaced secret: do not repeat it.
+        # Do not repeat the value: it may be a misplaced secret.
         raise RefusedStart(
-            f"{error} (in the environment); give a table's keys as RUNNER_TABLE__KEY."
+            f"{error} (in the environment); set the keys of a table as RUNNER_TABLE__KEY."
         ) from None
     for short, field in SHORT_NAMES.items():
         text = os.environ.get(f"RUNNER_{short.upper()}")
         if text:
             values.setdefault(field, text)
-    # Variable names keep their case here; the source above folds it.
+    # Names of variables for handlers keep their case; the source above folds it.
     marker = "RUNNER_EXECUTORS__ENV__"
     executor_env = {
         name.removeprefix(marker): text for name, text in os.environ.items() if name.startswith(marker)
@@ -257,7 +276,7 @@ def _read_file(chosen: Path | None, folder: Path) -> tuple[Path | None, dict[str
 
 
 def _read_table(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the file's values by field, and the fields that it names differently."""
+    """Return the file's values by field, and the fields that the file names differently."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -297,7 +316,7 @@ def _resolve_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _check_overrides(layer: Mapping[str, Any], name: str) -> None:
-    """Refuse invalid tables while their origin is known."""
+    """Refuse invalid tables now, while it is known where they came from."""
     tables = layer.get("overrides")
     if isinstance(tables, Mapping):
         Overrides(tables, f"in {name}" if name.startswith("the ") else name)
@@ -317,13 +336,14 @@ def _read_token(path: Path) -> str:
     except OSError as error:
         raise RefusedStart(f"cannot read the token file {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise RefusedStart(f"the token file {path} holds more than plain ASCII text.") from None
+        raise RefusedStart(f"the token file {path} must hold plain ASCII text only.") from None
     if not token or not token.isprintable() or " " in token:
         raise RefusedStart(f"the token file {path} must hold one token: one line without spaces.")
     return token
 
 
 def _error_sentence(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one sentence for the first invalid setting, with its origin."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     location = [str(part) for part in first["loc"] if part != "[key]"]
     origin = next((name for name, layer in layers.items() if _contains(layer, location)), "the settings")

@@ -57,7 +57,7 @@ def test_what_the_handler_names_is_read_from_the_input() -> None:
     assert (asked.model, asked.size) == ("small", "8,")
     assert named.accept_input(asked, {"model": "x", "width": "8"}, "/input")[0]["pointer"] == "/input/width"
     (fault,) = named.accept_input(asked, {"model": {"name": "x"}}, "/jobs/3/input")
-    assert fault["pointer"] == "/jobs/3/input/model" and "text" in fault["message"]
+    assert fault["pointer"] == "/jobs/3/input/model" and "string" in fault["message"]
     assert entry(True).accept_input(asked, {"model": {}}, "/input") == [] and asked.model == "small"
 
 

@@ -63,8 +63,8 @@ def test_json_values_survive(value: Any) -> None:
         ({1, 2}, "builtins.set"),
         (b"bytes", "builtins.bytes"),
         (datetime(2026, 1, 1, tzinfo=UTC), "datetime"),
-        ({None: 1}, "keys are text"),
-        ({(1, 2): 1}, "keys are text"),
+        ({None: 1}, "keys must be strings"),
+        ({(1, 2): 1}, "keys must be strings"),
         (1j, "complex"),
     ],
 )

@@ -75,10 +75,10 @@ def test_the_fields_of_a_batch_are_laid_over_each_for_itself() -> None:
 @pytest.mark.parametrize(
     ("spec", "table", "said"),
     [
-        (SPEC, {"batch": {"max": 2}}, "batch: the handler's code has no option batch"),
-        (BATCHED, {"batch": "none"}, "batch: the handler's code is written for batches"),
+        (SPEC, {"batch": {"max": 2}}, "batch: the handler's code does not take batches"),
+        (BATCHED, {"batch": "none"}, "batch: the handler's code takes batches"),
         (BATCHED, {"slots": 2}, "options batch and slots"),
-        (msgspec.structs.replace(SPEC, kind="function"), {"slots": 2}, "slots: only coroutines"),
+        (msgspec.structs.replace(SPEC, kind="function"), {"slots": 2}, "slots: only coroutine functions"),
     ],
 )
 def test_what_the_code_can_not_do_breaks_that_handler_alone(
@@ -109,12 +109,12 @@ def test_what_the_decorator_would_work_out_is_left_alone() -> None:
     [
         ({"vram": "much"}, r"runner\.toml: \[handlers\.paint\] vram: 'much' is not a size"),
         ({"timeout": 0}, r"\[handlers\.paint\] timeout: must be more than 0"),
-        ({"retries": "2"}, r"\[handlers\.paint\] retries: '2' is not a whole number"),
+        ({"retries": "2"}, r"\[handlers\.paint\] retries: must be an integer"),
         ({"grace": "none"}, r"\[handlers\.paint\] grace: 'none' is not a duration"),
         ({"keep_alive": "11000d"}, r"\[handlers\.paint\] keep_alive: a duration is at most ten years"),
         ({"backoff": 1e18}, r"\[handlers\.paint\] backoff: a duration is at most ten years"),
         ({"batch": {"wait": 1e18}}, r"\[handlers\.paint\] batch: a duration is at most ten years"),
-        ({"backoff": {"kind": "odd"}}, r"\[handlers\.paint\] backoff: a backoff's kind is one of"),
+        ({"backoff": {"kind": "odd"}}, r"\[handlers\.paint\] backoff: kind of a backoff must be one of"),
         ({"vramm": 1}, r"\[handlers\.paint\] there is no option 'vramm'"),
         ({"version": "2"}, r"\[handlers\.paint\] version: can't be overridden"),
         ({"batch": {"maxx": 1}}, r"\[handlers\.paint\] batch: must be Batch"),

@@ -136,5 +136,5 @@ def test_a_group_may_be_named_by_several_fields() -> None:
     assert reading.read({"a": "x", "b": 1}) == InputTraits("", "", "x\x1f1")
     assert reading.read({"a": "x\x1f1"}) == TraitError(
         "/a",
-        "must be a number, true, false or a text of at most 200 characters without control characters",
+        "must be a number, true, false or a string of at most 200 characters without control characters",
     )

@@ -159,8 +159,8 @@ def test_other_platforms_are_refused_in_one_sentence(system: str, machine: str, 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mps", "devices.enforcement: mps is not there: it needs NVIDIA's MPS daemon"),
-        ("cgroup", "devices.enforcement: cgroup is not there: it needs limits of device memory"),
+        ("mps", "devices.enforcement: mps is not supported: it requires NVIDIA's MPS daemon"),
+        ("cgroup", "devices.enforcement: cgroup is not supported: it requires device memory limits"),
         ("hope", "devices.enforcement: must be 'fraction', 'watchdog' or 'none'"),
     ],
 )
