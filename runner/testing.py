@@ -27,16 +27,16 @@ from runner.settings.settings import SHORT_NAMES, Settings
 
 __all__ = ["ServedClient", "Server", "allocate", "running", "serving"]
 
-#: Variable that names the descriptor on which the server reports, in one JSON line, that it is ready.
+#: Variable with the number of the descriptor on which the server reports that it is ready, as a line of JSON.
 READY_FD = "JOB_RUNNER_READY_FD"
 
 
 class Server:
-    """One `runner serve` process on a data folder; it may be killed and started again on the same folder.
+    """One `runner serve` process on a data folder; it can be killed and started again on the same folder.
 
-    Settings are fields of `runner.settings.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...);
-    they are passed through its environment, and `env` overrides them. None of the caller's `RUNNER_*`
-    variables and no config file of the current folder is used.
+    Settings are fields of `runner.settings.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...).
+    They are passed as environment variables, which `env` overrides. The caller's own `RUNNER_*` variables and
+    config files in the current folder have no effect. Without `data_dir` a temporary folder is used.
     """
 
     def __init__(
@@ -58,21 +58,21 @@ class Server:
         self.settings: dict[str, object] = {"port": 0, "entry_points": False, "gpus": gpus, **settings}
         self.env = dict(env or {})
         self.start_timeout_s = start_timeout_s
-        # One file may define several of them; it is named once.
+        # One file may define several of the handlers: pass it once.
         self._handlers = list(dict.fromkeys(source_of(handler) for handler in handlers))
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """Return the server's process, of the last start."""
+        """Return the server's process, of the latest start; raises RunnerError before the first."""
         if self._process is None:
             raise RunnerError("the server was not started")
         return self._process
 
     @property
     def log(self) -> str:
-        """Return the server's output so far."""
+        """Return the server's log output so far."""
         return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
 
     def client(self) -> ServedClient:
@@ -80,10 +80,10 @@ class Server:
         return ServedClient(self)
 
     def start(self) -> Self:
-        """Start the process and wait until it is ready.
+        """Start the process and wait until it is ready, `start_timeout_s` at most.
 
         Raises:
-            RefusedStart: it ended, or was not ready in time; with the end of its log.
+            RefusedStart: the server exited or was not ready in time; the text ends with the tail of its log.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         ours, theirs = os.pipe()
@@ -103,7 +103,7 @@ class Server:
         return self
 
     def stop(self, timeout_s: float = 15.0) -> int:
-        """Ask the server to end, and kill it if it does not; return its exit status."""
+        """Stop the server by SIGTERM, or by SIGKILL after `timeout_s`; return its exit status."""
         if self.process.poll() is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -112,14 +112,14 @@ class Server:
         return self.process.wait()
 
     def kill(self) -> None:
-        """SIGKILL the server as a power cut would end it; it is gone on return."""
+        """Kill the server by SIGKILL, as a crash would; it is gone on return."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
     def close(self) -> None:
-        """Kill the server if it runs, and remove a data folder that this object created."""
+        """Kill the server if it is running, and remove the data folder if this object created it."""
         self.kill()
         if self._temporary_dir is not None:
             shutil.rmtree(self._temporary_dir, ignore_errors=True)
@@ -134,11 +134,12 @@ class Server:
             early = self.process.poll()
             status = self.stop()
             if error is None and (early is not None or status != 0):
-                raise RunnerError(f"the server ended with {status}\n{self._log_tail()}")
+                raise RunnerError(f"the server exited with {status}\n{self._log_tail()}")
         finally:
             self.close()
 
     def _spawn(self, ready_fd: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the server process in the data folder, with its output in the log file."""
         command = [sys.executable, "-P", "-m", "runner", "serve", "--data-dir", str(self.data_dir)]
         for source in self._handlers:
             command += ["--handlers", source]
@@ -148,42 +149,46 @@ class Server:
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=(ready_fd,),
-            # A folder without config files, so that the caller's own are not read.
+            # A folder without config files: the caller's own must not be read.
             cwd=self.data_dir,
             env=self._environment(ready_fd),
         )
 
     def _environment(self, ready_fd: int) -> dict[str, str]:
+        """Return the server's environment: the caller's without `RUNNER_*`, then the settings, then `env`."""
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("RUNNER_")}
-        # The package itself and the tests' own modules, wherever they were imported from.
+        # Make runner itself and the tests' own modules importable, from where they were imported here.
         inherited["PYTHONPATH"] = os.pathsep.join(_extra_sys_path())
         return inherited | _as_environment(self.settings) | {READY_FD: str(ready_fd)} | self.env
 
     def _wait_until_ready(self, fd: int) -> dict[str, Any]:
+        """Return the document that the server reports when it is ready; raise RefusedStart if it does not."""
         deadline = time.monotonic() + self.start_timeout_s
         text = b""
         while not text.endswith(b"\n"):
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0 or not select.select([fd], [], [], remaining_s)[0]:
                 raise RefusedStart(
-                    f"the server was not ready in {self.start_timeout_s:g} s\n{self._log_tail()}"
+                    f"the server was not ready within {self.start_timeout_s:g} s\n{self._log_tail()}"
                 )
             chunk = os.read(fd, 4096)
             if not chunk:
                 status = self.process.wait()
-                raise RefusedStart(f"the server ended with {status} before it was ready\n{self._log_tail()}")
+                raise RefusedStart(f"the server exited with {status} before it was ready\n{self._log_tail()}")
             text += chunk
         document: dict[str, Any] = json.loads(text)
         return document
 
     def _log_tail(self) -> str:
+        """Return the end of the server's log, for errors."""
         return "\n".join(self.log.splitlines()[-40:])
 
 
 class ServedClient(Client):
-    """A client together with its server."""
+    """A client together with its server, which `client.server` controls."""
 
     def __init__(self, server: Server) -> None:
+        """Create a client of a started server."""
         token = server.settings.get("token")
         super().__init__(server.url, str(token) if token else None)
         self.server = server
@@ -202,21 +207,24 @@ def running(
 ) -> Iterator[ServedClient]:
     """Yield a client of a real server on a free port, and stop the server at the end.
 
-    `handlers` are named as for `--handlers` (paths count from the current folder), or are decorated
-    classes and functions of a module or file that can be imported again.
+    Args:
+        handlers: sources as for `--handlers` (paths are relative to the current folder), or decorated classes
+            and functions of a module or file that can be imported again.
+        gpus: as `--gpus`; "none" runs everything on the CPU, "sim:1x24GiB" simulates a GPU.
+        settings: as for `Server`.
 
     Raises:
-        RunnerError: the server did not start, or ended by itself; with the end of its log.
+        RunnerError: the server did not start, or exited by itself; the text ends with the tail of its log.
     """
     with Server(handlers, gpus=gpus, **settings) as server, server.client() as client:
         yield client
 
 
 def source_of(handler: object) -> str:
-    """Return the `--handlers` argument for a handler: a source as it is, an object by its file and name.
+    """Return the `--handlers` argument for a handler: a source unchanged, an object by its module or file.
 
     Raises:
-        TypeError: an object not decorated by `@handler`, or that another process can't import.
+        TypeError: an object that is not decorated by `@handler`, or that another process can't import.
     """
     if isinstance(handler, (str, Path)):
         text = str(handler)
@@ -224,16 +232,16 @@ def source_of(handler: object) -> str:
     definition = definition_of(handler)
     name = getattr(handler, "__qualname__", repr(handler))
     if definition is None:
-        raise TypeError(f"{name} is no handler: decorate it with @handler")
+        raise TypeError(f"{name} is not a handler: decorate it with @handler")
     if "<locals>" in name:
-        raise TypeError(f"{name} is made inside a function: another process cannot import it")
+        raise TypeError(f"{name} is defined inside a function: another process cannot import it")
     file = Path(inspect.getfile(handler)).absolute()  # type: ignore[arg-type]
     module = str(getattr(handler, "__module__", "__main__"))
     return f"{module}:{name}" if _is_importable_as(module, file) else str(file)
 
 
 def _is_importable_as(module: str, file: Path) -> bool:
-    """Return True if another process that imports `module` gets this file."""
+    """Return whether another process that imports `module` gets this file."""
     if module == "__main__":
         return False
     try:
@@ -253,7 +261,7 @@ def _extra_sys_path() -> list[str]:
 
 
 def _as_environment(settings: Mapping[str, object], prefix: str = "RUNNER_") -> dict[str, str]:
-    """Return the settings as `RUNNER_*` variables; nested ones have two underscores."""
+    """Return the settings as `RUNNER_*` variables; names of nested ones are joined by two underscores."""
     found: dict[str, str] = {}
     for name, value in settings.items():
         key = prefix + (name if prefix.endswith("ENV__") else name.upper())

@@ -1,8 +1,8 @@
 """Effect: a process that imports one source of handlers, describes its contents and exits.
 
 Started as `python -P -m runner.discovery.describe REQUEST FD`: REQUEST is a JSON object; the reply (msgpack
-of a `SourceDescription`) goes to the descriptor. User code may do anything here: it affects only its own
-source.
+of a `SourceDescription`) is written to the descriptor. User code may do anything here: it affects only its
+own source.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ from runner.handlers.options import check_combinations
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
 DESCRIPTION_MAX = 4000
-#: Resolution of file times: the kernel's tick.
+#: Resolution of file modification times, in seconds: the kernel's tick.
 TICK_S = 0.01
-#: Folders with code that is not the handlers' own: interpreter, runner, installed packages.
+#: Folders with code that is not the handlers' own: the interpreter, runner, installed packages.
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 class DescribeRequest(msgspec.Struct):
-    """The source to import; `name` is its listed name if that fails."""
+    """The source to import; `name` is its name in lists if the import fails."""
 
     name: str
+    #: The fields of `discovery.sources.SourceRef` of the same names.
     kind: str
     target: str
     attr: str | None
@@ -49,7 +50,7 @@ class DescribeRequest(msgspec.Struct):
 
 
 def describe(request: DescribeRequest) -> SourceDescription:
-    """Return all handlers of a source, or why it can't be imported."""
+    """Return all handlers of a source, or the error of its import, whatever the user's code raised."""
     source = Source(request.kind, request.target, request.attr or "", request.path)  # type: ignore[arg-type]
     started_at = time.time()
     try:
@@ -64,12 +65,12 @@ def describe(request: DescribeRequest) -> SourceDescription:
 
 
 def broken_spec(name: str, source: Source, error: str) -> HandlerSpec:
-    """Return the placeholder for a source that can't be used."""
+    """Return the placeholder that lists a source that can't be used, with the reason."""
     return HandlerSpec(name, "", "broken", source, error=strict_json.replace_surrogates(error))
 
 
 def main() -> None:
-    """Reply and exit at once, whatever threads the module has started."""
+    """Describe the source, reply and exit at once, even if the module has started threads."""
     bootstrap.bind_to_parent()
     faulthandler.enable()
     request = msgspec.json.decode(sys.argv[1], type=DescribeRequest)
@@ -81,12 +82,12 @@ def main() -> None:
 
 
 def _source_files(request: DescribeRequest, started_at: float) -> dict[str, str]:
-    """Return the source's own imported files: its file, those beside it, and its own package."""
+    """Return the digests of the source's own files by path: its file, files next to it, and its package."""
     found = {request.target} if request.kind == "file" else set()
     package = request.target.partition(".")[0] if request.kind == "module" else None
     folders = tuple(os.path.join(folder, "") for folder in request.path)
     for name, module in list(sys.modules.items()):
-        # Not by getattr: an attribute may be lazy and import something when it is read.
+        # Not getattr: a module with a lazy __getattr__ might import something when it is asked.
         file = getattr(module, "__dict__", {}).get("__file__")
         if not isinstance(file, str) or not file.endswith(".py"):
             continue
@@ -100,7 +101,7 @@ def _source_files(request: DescribeRequest, started_at: float) -> dict[str, str]
 
 
 def _digest_if_unchanged(path: str, started_at: float) -> str:
-    """Return the digest of the imported content; "" if the file may have changed since."""
+    """Return the digest of a file's content; "" if the file may have changed after it was imported."""
     try:
         if started_at - TICK_S <= os.stat(path).st_mtime <= time.time():
             return ""
@@ -110,10 +111,11 @@ def _digest_if_unchanged(path: str, started_at: float) -> str:
 
 
 def _find_definitions(module: ModuleType, request: DescribeRequest) -> list[tuple[str, Definition]]:
+    """Return the (attribute path, definition) pairs that the request asks for; raises LookupError if none."""
     if request.attr is None:
         found = list(_module_definitions(module))
         if not found and request.must_have_handlers:
-            raise LookupError(f"{request.target} has no handlers: nothing in it is decorated with @handler")
+            raise LookupError(f"{request.target} has no handlers: nothing is decorated with @handler")
         return found
     named = [(attr, one) for attr, one in _module_definitions(module) if one.name == request.attr]
     try:
@@ -130,7 +132,7 @@ def _find_definitions(module: ModuleType, request: DescribeRequest) -> list[tupl
 
 
 def _module_definitions(module: ModuleType) -> Iterator[tuple[str, Definition]]:
-    """Yield the module's own handlers, each once; imported ones belong to another source."""
+    """Yield the module's own handlers, each once; an imported handler belongs to its own source."""
     seen: set[int] = set()
     for attr, value in list(vars(module).items()):
         definition = definition_of(value)
@@ -140,6 +142,7 @@ def _module_definitions(module: ModuleType) -> Iterator[tuple[str, Definition]]:
 
 
 def _is_foreign(target: Any, module: ModuleType) -> bool:
+    """Return whether a decorated object was imported from another module."""
     module_name = str(getattr(target, "__module__", module.__name__))
     if module_name == module.__name__ or module_name.startswith(f"{module.__name__}."):
         return False
@@ -148,6 +151,7 @@ def _is_foreign(target: Any, module: ModuleType) -> bool:
 
 
 def _spec(definition: Definition, source: Source) -> HandlerSpec:
+    """Return the description of one handler: its schemas, options and version."""
     try:
         check_combinations(definition.options)
         function = function_of(definition.target)
@@ -169,9 +173,10 @@ def _spec(definition: Definition, source: Source) -> HandlerSpec:
 
 
 def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
+    """Return the JSON Schema of the input as JSON text; raises TypeError for an annotation without one."""
     if not count_positional(function):
         if is_batched:
-            raise TypeError("a handler with the option batch needs a parameter for its list of inputs")
+            raise TypeError("a handler with the option batch needs a parameter for the list of inputs")
         return b"true"
     wanted = handler_annotations.input_annotation(function)
     if is_batched:
@@ -188,13 +193,13 @@ def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
         return msgspec.json.encode(TypeAdapter(wanted).json_schema(mode="validation"))
     except PydanticUserError as error:
         raise TypeError(
-            f"the input is annotated as {wanted!r}, which has no JSON form; "
-            f"use a pydantic model, a plain type or nothing ({error.message})"
+            f"the annotation of the input, {wanted!r}, has no JSON Schema; "
+            f"use a pydantic model, a plain type or no annotation ({error.message})"
         ) from None
 
 
 def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
-    """Return `true` if the annotation says nothing about JSON: the result itself is always checked."""
+    """Return the JSON Schema of the output; `true` if the annotation has none: results are checked anyway."""
     try:
         given = handler_annotations.output_annotation(function)
         if is_batched:
@@ -216,6 +221,7 @@ def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
 
 
 def _version(target: Any, source: Source) -> str:
+    """Return the handler's version: a digest of the file that defines it."""
     module = sys.modules.get(str(getattr(target, "__module__", "")))
     file = source.target if source.kind == "file" else getattr(module, "__file__", None)
     if file is None:
@@ -225,6 +231,7 @@ def _version(target: Any, source: Source) -> str:
 
 
 def _description(target: Any) -> str:
+    """Return the handler's docstring, cleaned and cut to DESCRIPTION_MAX characters; "" without one."""
     text = getattr(target, "__doc__", None)
     return (
         strict_json.replace_surrogates(inspect.cleandoc(text))[:DESCRIPTION_MAX]

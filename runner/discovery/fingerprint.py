@@ -1,4 +1,4 @@
-"""Effect: digests of source files, and removal of bytecode that may be of an earlier version."""
+"""Effect: digests of source files, and removal of bytecode that may belong to an earlier version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import cache_from_source
 
 
 def file_digest(path: str) -> str:
-    """Return a digest of the content; "" if the file can't be read."""
+    """Return a hexadecimal digest of the file's content; "" if it can't be read."""
     try:
         with open(path, "rb") as file:
             return sha256(file.read()).hexdigest()
@@ -17,14 +17,14 @@ def file_digest(path: str) -> str:
 
 
 def is_unchanged(path: str, known: str) -> bool:
-    """Return whether the content has this digest; False for "", an unknown content."""
+    """Return whether the file's content has the digest `known`; False for "", which stands for unknown."""
     return known != "" and file_digest(path) == known
 
 
 def drop_bytecode(path: str) -> None:
-    """Remove the bytecode of a changed file if Python might take it for that of the new content.
+    """Remove a changed file's bytecode if Python might use it for the new content.
 
-    Python compares no more than the size and the second of the change.
+    Python compares only the size and the modification time in whole seconds.
     """
     try:
         compiled = cache_from_source(path)
@@ -35,5 +35,5 @@ def drop_bytecode(path: str) -> None:
         if (second, size) == (int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size & 0xFFFFFFFF):
             os.unlink(compiled)
     except (OSError, NotImplementedError):
-        # There is none, or it belongs to another user and can't be removed.
+        # There is no bytecode, or it belongs to another user and can't be removed.
         return

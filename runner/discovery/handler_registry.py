@@ -1,4 +1,7 @@
-"""Effect: describes all sources of handlers concurrently in child processes, and caches the descriptions."""
+"""Effect: describes all sources of handlers concurrently in child processes, and caches the descriptions.
+
+A cached description is used as long as the source's files, the interpreter and runner itself are unchanged.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
 #: Longest time to import and describe a source.
 DESCRIBE_S = 120.0  # guard: describe-limit
+#: Longest description of a source; a longer one is treated as a failure.
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
 
@@ -34,34 +38,39 @@ SourceId = tuple[str, str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class DescribedSource:
-    """A source, its description and its handlers."""
+    """A source with its description and its handlers."""
 
     ref: SourceRef
     description: SourceDescription
+    #: The description's handlers; after a failed import, broken placeholders for the known ones.
     specs: list[HandlerSpec]
-    #: Cache key of its last complete description.
+    #: Cache key of its last complete description; None if it can't be cached.
     key: str | None
 
     @property
     def handler_names(self) -> set[str]:
-        """Return the names of its handlers, whether they are usable or not."""
+        """Return the names of its handlers, usable or not."""
         return {spec.name for spec in self.specs}
 
     def is_current(self, ref: SourceRef) -> bool:
-        """Return whether describing `ref` would give the same; a broken source may be fixed from outside."""
+        """Return whether describing `ref` again would give the same result.
+
+        False for a broken source: it may be fixed without a change to its own files.
+        """
         files = self.description.files
         if ref != self.ref or not self.description.is_complete:
             return False
         if not files:
-            # Not by its source files: it is identified by a single file.
+            # Without recorded source files only the cache key can tell.
             return self.key is not None and ref.cache_key() == self.key
         return all(fingerprint.is_unchanged(path, digest) for path, digest in files.items())
 
 
 class HandlerRegistry:
-    """All handlers by name. `on_change` is called whenever the start has added to `specs`.
+    """All handlers by name, described at the start and again by `reload`.
 
-    `reload` replaces `specs` at once.
+    `on_change` is called on the event loop whenever the start has added handlers to `specs`; `reload`
+    replaces `specs` in one step instead. `describe_s` bounds the import of one source, in seconds.
     """
 
     def __init__(
@@ -75,11 +84,11 @@ class HandlerRegistry:
         on_change: Callable[[], None],
         describe_s: float = DESCRIBE_S,
     ) -> None:
-        #: Some sources are not described yet.
+        #: Some sources have not been described yet.
         self.describing = True
-        #: Descriptions made by the start or the last reload, for the `cache` of the next start.
+        #: New descriptions of the start or the last reload, to pass as `cache` to the next start.
         self.cache_entries: dict[str, bytes] = {}
-        #: Keys of a `cache` or an earlier reload that no later start will use.
+        #: Keys of `cache` or an earlier reload that no later start will use.
         self.outdated_keys: set[str] = set()
         self._requests = requests
         self._entry_points = entry_points
@@ -101,7 +110,7 @@ class HandlerRegistry:
         return self._table.specs
 
     def load_cache(self) -> None:
-        """Find the sources and take the cached descriptions; `describe_all` makes the others.
+        """Find the sources and use cached descriptions where they are valid; `describe_all` makes the others.
 
         Raises:
             RefusedStart: a file does not exist, or two handlers have the same name.
@@ -111,7 +120,7 @@ class HandlerRegistry:
         self._notify()
 
     async def describe_all(self) -> None:
-        """Describe everything; return when all handlers are known.
+        """Describe all sources that are not cached; return when all handlers are known.
 
         Raises:
             RefusedStart: as `load_cache`.
@@ -125,7 +134,7 @@ class HandlerRegistry:
             self._notify()
 
     async def wait_for_handler(self, name: str) -> HandlerSpec | None:
-        """Return the handler of this name once it is described; None if no source has it."""
+        """Return the handler of this name as soon as it is described; None if no source has it."""
         while name not in self.specs and self.describing:
             await self._changed.wait()
         return self.specs.get(name)
@@ -136,13 +145,13 @@ class HandlerRegistry:
             await self._changed.wait()
 
     async def reload(self) -> set[str]:
-        """Find the sources again and describe those whose files have changed; one call at a time.
+        """Find the sources again and describe those whose files have changed; not reentrant.
 
         Returns:
-            The names of handlers that are new, gone or possibly changed.
+            The names of handlers that are new, removed or possibly changed.
 
         Raises:
-            RefusedStart: as `load_cache`; nothing is changed.
+            RefusedStart: as `load_cache`; nothing has changed then.
         """
         await self.wait_until_described()
         refs, stale = await asyncio.to_thread(self._find_changed)
@@ -160,7 +169,7 @@ class HandlerRegistry:
         return self._record_changes(before, described)
 
     def watched_folders(self) -> set[str]:
-        """Return the folders in which a change may change handlers."""
+        """Return the folders in which a change may affect handlers, as absolute paths."""
         found: set[str] = set()
         for known in self._described.values():
             found.update(known.ref.path)
@@ -173,7 +182,10 @@ class HandlerRegistry:
         )
 
     def _find_changed(self) -> tuple[list[SourceRef], list[SourceRef]]:
-        """Return all sources as they are now, and those to describe. Reads files: not for the event loop."""
+        """Return all sources as they are now, and those to describe again.
+
+        Reads files, so it must not run on the event loop.
+        """
         importlib.invalidate_caches()
         refs = self._find_sources()
         stale = [
@@ -187,7 +199,7 @@ class HandlerRegistry:
     def _record_changes(
         self, before: Mapping[SourceId, DescribedSource], described: Mapping[SourceId, DescribedSource]
     ) -> set[str]:
-        """Record the changes of a reload: the names, and the cache entries to write and to drop."""
+        """Record the result of a reload: the cache entries to write and to drop. Return the changed names."""
         self.cache_entries, self.outdated_keys, names = {}, set(), set()
         for known in described.values():
             self._cache_description(known)
@@ -203,6 +215,7 @@ class HandlerRegistry:
         return names
 
     def _load_cached(self, ref: SourceRef) -> bool:
+        """Use the cached description of a source; return False if there is none or it is outdated."""
         key = ref.cache_key()
         found = None if key is None else self._cache.get(key)
         if found is None:
@@ -210,11 +223,11 @@ class HandlerRegistry:
         try:
             description = _decoder.decode(found)
         except msgspec.DecodeError:
-            # Written by another version: treated as not cached.
+            # Written by another version of runner: treat it as not cached.
             return False
         known = DescribedSource(ref, description, description.specs, key)
         if not known.is_current(ref):
-            # A file that it imports has changed.
+            # A file that the source imports has changed.
             _drop_bytecode(description)
             return False
         self._add(known)
@@ -227,8 +240,8 @@ class HandlerRegistry:
         self._notify()
 
     async def _describe(self, ref: SourceRef, before: DescribedSource | None = None) -> DescribedSource:
-        """Describe it in a child. If a source can't be imported any more, all its handlers are broken."""
-        # Taken before: a file that changes while it is read must not be cached under its new content.
+        """Describe a source in a child; if the import fails, all its known handlers are broken."""
+        # Compute the key first: a file that changes during the import must not be cached as changed.
         key = ref.cache_key()
         async with self._child_slots:
             description = await _describe_in_child(ref, self._env, self._cwd, self._describe_s)
@@ -243,7 +256,7 @@ class HandlerRegistry:
         return DescribedSource(ref, description, specs, kept)
 
     def _cache_description(self, known: DescribedSource) -> None:
-        # A broken source may be fixed without a change to its own file.
+        # Never cache a broken source: it may be fixed without a change to its own file.
         if known.key is not None and known.description.is_complete:
             self.cache_entries[known.key] = msgspec.msgpack.encode(known.description)
 
@@ -258,14 +271,14 @@ class HandlerRegistry:
 
 
 def _drop_bytecode(description: SourceDescription) -> None:
-    """Remove bytecode compiled before the change, so that it is not imported again."""
+    """Remove bytecode from before the change: the next import must not use it."""
     for path, digest in description.files.items():
         if not fingerprint.is_unchanged(path, digest):
             fingerprint.drop_bytecode(path)
 
 
 async def _run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run them concurrently; if one fails, cancel the others."""
+    """Run the coroutines concurrently; if one fails, cancel the others and raise its error."""
     tasks = [asyncio.ensure_future(work) for work in coroutines]
     try:
         for task in asyncio.as_completed(tasks):
@@ -279,27 +292,28 @@ async def _run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
 async def _describe_in_child(
     ref: SourceRef, env: dict[str, str], cwd: Path, within_s: float
 ) -> SourceDescription:
-    """Return the child's description, or one that says why there is none."""
+    """Return the child's description, or one with the error if the child crashed or timed out."""
     request = DescribeRequest(ref.name, ref.kind, ref.target, ref.attr, ref.path, ref.must_have_handlers)
     try:
         child = _DescribingChild(request, env, cwd)
     except OSError as error:
-        return SourceDescription(error=f"no process could be started to import {ref.target}: {error}")
+        return SourceDescription(error=f"cannot start a process to import {ref.target}: {error}")
     try:
         await asyncio.wait_for(child.exited, within_s)
-        why = f"the process that imported {ref.target} ended with {_exit_text(child.kill())}"
+        why = f"the process importing {ref.target} exited with {_exit_text(child.kill())}"
     except TimeoutError:
-        why = f"importing {ref.target} took longer than {within_s:g} s"
+        why = f"importing {ref.target} timed out after {within_s:g} s"
     finally:
         child.kill()
     try:
         return _decoder.decode(child.answer)
     except msgspec.DecodeError:
         tail = child.stderr_tail.decode("utf-8", "replace")
-        return SourceDescription(error=f"{why}, before it had answered\n{tail}".rstrip())
+        return SourceDescription(error=f"{why} before it had replied\n{tail}".rstrip())
 
 
 def _exit_text(status: int) -> str:
+    """Return the exit status as text: an exit code or a signal's name."""
     if status >= 0:
         return f"exit code {status}"
     with contextlib.suppress(ValueError):
@@ -308,7 +322,10 @@ def _exit_text(status: int) -> str:
 
 
 class _DescribingChild:
-    """A describing process. Its group is always killed: an import may have started other processes."""
+    """A describing process.
+
+    Its process group is always killed: an import may have started other processes.
+    """
 
     def __init__(self, request: DescribeRequest, env: dict[str, str], cwd: Path) -> None:
         answer_in, answer_out = os.pipe()
@@ -354,10 +371,10 @@ class _DescribingChild:
             self._loop.add_reader(fd, read)
 
     def kill(self) -> int:
-        """Kill what is left of its group, read the rest of its output, and return its exit status."""
+        """Kill the rest of the process group, read the remaining output, and return the exit status."""
         if self._status is not None:
             return self._status
-        # Until the leader is reaped its pid can't belong to another process.
+        # Safe until the leader is reaped: before that, no other process can get its pid.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._status = self._process.wait()
@@ -379,7 +396,7 @@ class _DescribingChild:
         while chunk := self._read(self._answer_fd):
             self.answer += chunk
             if len(self.answer) > ANSWER_MAX_BYTES:
-                # Not a valid description; a truncated one does not decode.
+                # Too long for a description: stop reading, since a truncated one does not decode.
                 self._loop.remove_reader(self._answer_fd)
                 return
 

@@ -11,17 +11,19 @@ from runner.handlers.spec import HandlerSpec
 
 
 class HandlerTable:
-    """`specs` holds what was added so far."""
+    """The handlers of all sources by name; `specs` holds those added so far."""
 
     def __init__(self) -> None:
         self.specs: dict[str, HandlerSpec] = {}
         self._titles: dict[str, str] = {}
 
     def add(self, title: str, specs: Iterable[HandlerSpec]) -> None:
-        """Add the handlers of a source; an operator knows the source by `title`.
+        """Add the handlers of a source; `title` is the operator's name for it, used in errors.
+
+        A broken placeholder never conflicts: it gives way to a usable handler of the same name.
 
         Raises:
-            RefusedStart: another handler has one of the names.
+            RefusedStart: two usable handlers have the same name; the text names both sources.
         """
         for spec in specs:
             other = self.specs.get(spec.name)
@@ -38,7 +40,7 @@ class HandlerTable:
                 self._add_duplicate(spec, other, title)
 
     def _add_duplicate(self, spec: HandlerSpec, other: HandlerSpec, title: str) -> None:
-        """Give the name to the usable one of two; a broken source is listed under a free name."""
+        """Give the name to the usable one of two handlers; list the broken one as `NAME-2` or so."""
         good, bad = (spec, other) if spec.state == "ok" else (other, spec)
         self.specs[spec.name] = good
         number = 2
@@ -52,10 +54,11 @@ class HandlerTable:
 
 
 def _is_same(one: HandlerSpec, other: HandlerSpec) -> bool:
-    """Return whether both are the same object, reached in two ways."""
+    """Return whether both are the same object, found through two sources."""
     a, b = one.source, other.source
     return (a.kind, a.target, a.attr) == (b.kind, b.target, b.attr)
 
 
 def _location(spec: HandlerSpec) -> str:
+    """Return the source file or module and the attribute of a handler."""
     return f"{spec.source.target}:{spec.source.attr}"

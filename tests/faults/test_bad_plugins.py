@@ -11,8 +11,8 @@ from tests.faults.server_fixture import Document, LiveServer, ServerFixture, unt
 
 #: Entry point -> its module's text, and what must be told of it.
 PLUGINS: dict[str, tuple[str, str]] = {
-    "sleeper": ("import time\ntime.sleep(600)\n", "took longer than 2 s"),
-    "leaver": ("import os\nos._exit(0)\n", "ended with exit code 0"),
+    "sleeper": ("import time\ntime.sleep(600)\n", "timed out after 2 s"),
+    "leaver": ("import os\nos._exit(0)\n", "exited with exit code 0"),
     "crasher": ("import ctypes\nctypes.string_at(0)\n", "SIGSEGV"),
     "importer": ("import no_such_module_anywhere\n", "no_such_module_anywhere"),
     "empty": ("", "nothing_here"),

@@ -104,7 +104,7 @@ def test_a_waiting_client_outlives_a_killed_server_on_the_same_port_and_data(tmp
 
 
 def test_a_server_that_ends_by_itself_fails_the_test() -> None:
-    with pytest.raises(RunnerError, match="ended with -9"), Server([echo]) as server:
+    with pytest.raises(RunnerError, match="exited with -9"), Server([echo]) as server:
         server.process.kill()
         server.process.wait()
 
