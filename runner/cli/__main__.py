@@ -1,4 +1,7 @@
-"""Effect: entry point of the command line: selects the command, turns errors into a line and an exit code."""
+"""Effect: entry point of the command line: selects the command and maps errors to one line and an exit code.
+
+Results go to stdout, progress and errors to stderr, so that stdout can be piped.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ TIMEOUT, INTERRUPTED, USAGE = 6, 130, 2
 
 
 def build_app() -> typer.Typer:
-    """Return the app with all commands; each imports what it needs when it runs."""
+    """Return the typer app with all commands.
+
+    Modules of commands are imported lazily by the commands themselves: building the app must stay cheap,
+    because every call of `runner` pays for it.
+    """
     app = typer.Typer(
         name="runner",
         epilog="Exit codes: 0 ok, 1 job failed, 2 usage or refused start, 3 not found, or another server "
@@ -60,20 +67,24 @@ def _version(wanted: bool) -> None:
         try:
             print(metadata.version("gpu-job-runner"))
         except metadata.PackageNotFoundError:
-            print("a checkout that is not installed")
+            print("unknown (runner is not installed as a package)")
         raise typer.Exit
 
 
 def root(
     version: bool = typer.Option(
-        False, "--version", help="Print the version and leave.", is_eager=True, callback=_version
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_version
     ),
 ) -> None:
-    """Run jobs on this machine's GPUs, by bytes of memory, live and durably."""
+    """Run jobs on this machine's GPUs, scheduled by memory, streamed live and stored durably."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit code."""
+    """Run one command; return the exit code.
+
+    `arguments` are those after the program's name; None takes them from `sys.argv`. No error propagates:
+    a `RunnerError` gives its own exit code, a usage error `USAGE`, a timeout `TIMEOUT`, Ctrl-C `INTERRUPTED`.
+    """
     try:
         code = get_command(build_app()).main(args=arguments, prog_name="runner", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -97,19 +108,21 @@ def main(arguments: list[str] | None = None) -> int:
         _print_error(error.message)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of the output is gone; nothing more may be flushed to it.
+        # The reader of the pipe (such as `head`) has exited: a flush at exit would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
 
 
 def _print_error(text: str) -> None:
+    """Print one line on stderr; texts of the server may hold control characters, which are removed."""
     from runner.formats.printable import printable
 
     print(f"runner: {printable(text)}", file=sys.stderr)
 
 
 def _print_usage_error(error: typer.TyperException) -> None:
+    """Print a usage error with the command whose help to read; without any command, print the help itself."""
     if error.message.startswith("Usage:"):
         # No command was given: print the help.
         print(error.message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Effect: shared parts of commands: common options, the client, JSON on stdout."""
+"""Effect: what commands share: common options, opening the client, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="The server; else RUNNER_URL, else port 8484 here."),
+    typer.Option(
+        "--url", metavar="URL", help="URL of the server.  [default: RUNNER_URL, else http://127.0.0.1:8484]"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
@@ -25,7 +27,10 @@ PIPE_WIDTH = 240
 
 
 def open_client(url: str | None) -> Client:
-    """Return a client of the server that the command addresses."""
+    """Return a client of the server that the command addresses: `url`, else RUNNER_URL, else this machine.
+
+    Opening sends nothing. Raises CommandUsageError if the URL is invalid.
+    """
     from runner.cli.arguments import CommandUsageError
     from runner.client import Client
     from runner.errors import BadRequest
@@ -38,7 +43,10 @@ def open_client(url: str | None) -> Client:
 
 
 def print_json(value: Any, *, compact: bool = False) -> None:
-    """Write one JSON value to stdout: indented, or with `compact` on one line."""
+    """Write one JSON value to stdout: indented, or on one line if `compact`.
+
+    Characters that the terminal's encoding lacks are written as JSON escapes.
+    """
     from runner.cli.formatting import format_json
 
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if compact else format_json(value)
@@ -48,7 +56,10 @@ def print_json(value: Any, *, compact: bool = False) -> None:
 
 
 def open_console() -> Console:
-    """Return the console for tables."""
+    """Return the console for tables.
+
+    As wide as the terminal; `PIPE_WIDTH` columns for a file or a pipe, where nothing needs to be cut.
+    """
     from rich.console import Console
 
     return Console(

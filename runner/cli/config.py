@@ -1,4 +1,4 @@
-"""Effect: `runner config show`: the settings in force, with their origins."""
+"""Effect: `runner config show`: the effective settings with their origins."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from runner.settings.origins import SettingValue
 
-config = typer.Typer(no_args_is_help=True, help="Look at the settings.", rich_markup_mode=None)
+config = typer.Typer(no_args_is_help=True, help="Show the settings.", rich_markup_mode=None)
 
-Origin = Annotated[bool, typer.Option("--origin", help="Also say where each comes from.")]
+Origin = Annotated[bool, typer.Option("--origin", help="Also show where each value comes from.")]
 
 
 @config.command()
 @with_serve_flags()
 def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
-    """Show every setting that would be in force.
+    """Show every setting that `runner serve` would use.
 
-    The flags are those of `runner serve`; secrets are stars.
+    Takes the flags of `runner serve`. Secrets are shown as asterisks.
     """
     from runner.settings.origins import list_settings
     from runner.settings.settings import merge_layers, read_layers
@@ -44,6 +44,7 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
 
 
 def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -> Table:
+    """Return the table of settings: name, value and, if asked for, origin."""
     from rich.table import Table
 
     from runner.cli.formatting import one_line
@@ -60,7 +61,10 @@ def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -
 
 
 def format_value(name: str, value: Any) -> str:
-    """Return a value as the config file would have it, with units for quantities."""
+    """Return the text of a setting as the config file would have it, with units for quantities.
+
+    `value` is a JSON value. Durations become `30s` or `5m`, sizes `16MiB`; lists and tables become JSON.
+    """
     match value:
         case None:
             return "-"
@@ -80,7 +84,7 @@ def format_value(name: str, value: Any) -> str:
 
 
 def _exact_bytes(count: int) -> str:
-    """Return a size as a config file may have it: exact, in the largest unit without a remainder."""
+    """Return a size as a config file has it: exact, in the largest binary unit that divides it."""
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count and count % scale == 0:
             return f"{count // scale}{unit}"

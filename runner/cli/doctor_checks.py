@@ -1,4 +1,7 @@
-"""Effect: takes the figures that `runner doctor` judges, one subject after another."""
+"""Effect: collects the facts that `runner doctor` judges, one subject after another.
+
+The judgements are pure functions of `doctor_findings`; this module only measures.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from runner.stores.sqlite.migrations import APPLICATION_ID
 if TYPE_CHECKING:
     from runner.settings.settings import Settings
 
-#: A driver that has not replied by then hangs.
+#: Longest wait for the NVIDIA driver: one that has not answered by then hangs.
 SURVEY_TIMEOUT_S = 15.0
 SYNCS = 7
 SYNC_BYTES = 4096
@@ -31,13 +34,17 @@ _MAGIC = b"SQLite format 3\0"
 
 
 def check_machine() -> Iterator[CheckResult]:
-    """Check the machine, independent of the settings."""
+    """Yield the results for the machine itself, independent of the settings: platform and Python."""
     yield doctor_findings.judge_platform(platform.system(), platform.machine(), platform.release())
     yield doctor_findings.judge_python(sys.version_info[:3], sys.executable)
 
 
 def check_server(settings: Settings, url: str | None) -> Iterator[CheckResult]:
-    """Check what a server with these settings would find, and a server that may already run."""
+    """Yield the results for a server with these settings, and for one that may already be running.
+
+    `url` is the server given on the command line, if any; otherwise the one that holds the data folder is
+    asked. The driver is queried in a child process, since a hung one never answers.
+    """
     from runner.coordinator.storage.data_lock import read_holder
 
     wall, mono = time.time(), time.monotonic()
@@ -61,7 +68,11 @@ def check_server(settings: Settings, url: str | None) -> Iterator[CheckResult]:
 
 
 def survey_gpus(gpus: str, within_s: float = SURVEY_TIMEOUT_S) -> GpuSurvey | str:
-    """Return what a child has learned about the GPUs, or why it did not reply."""
+    """Return what a child process found about the GPUs, or the reason why it did not reply.
+
+    A child, because a hung driver can't be interrupted. `gpus` is the value of `--gpus`; the child is killed
+    after `within_s` seconds.
+    """
     import msgspec
 
     from runner.processes import child as child_processes
@@ -73,14 +84,14 @@ def survey_gpus(gpus: str, within_s: float = SURVEY_TIMEOUT_S) -> GpuSurvey | st
         )
     except OSError as error:
         os.close(ours)
-        return f"no process could be started to look at the GPUs: {error.strerror}"
+        return f"cannot start the process that lists the GPUs: {error.strerror}"
     finally:
         os.close(theirs)
     try:
         answer = _read_all(ours, time.monotonic() + within_s)
     finally:
         child.signal(signal.SIGKILL)
-        # Wait briefly: a process that is stuck in a driver may not even die.
+        # Wait briefly: a process that is stuck in a driver may survive even SIGKILL.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(1.0)
         child.close()
@@ -90,11 +101,11 @@ def survey_gpus(gpus: str, within_s: float = SURVEY_TIMEOUT_S) -> GpuSurvey | st
     try:
         return msgspec.json.decode(answer, type=GpuSurvey)
     except msgspec.MsgspecError:
-        return "the process that looks at the GPUs ended without an answer"
+        return "the process that lists the GPUs exited without a reply"
 
 
 def _read_all(fd: int, deadline_mono: float) -> bytes | None:
-    """Return everything read up to the end; None if the deadline comes first."""
+    """Return everything read up to the end of the stream; None if the deadline (monotonic) comes first."""
     text = b""
     while True:
         remaining_s = deadline_mono - time.monotonic()
@@ -107,14 +118,14 @@ def _read_all(fd: int, deadline_mono: float) -> bytes | None:
 
 
 def bind_problem(host: str, port: int) -> str | None:
-    """Return why the server could not listen there, or None."""
+    """Return the system's error if a server could not listen on this address, else None."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         with socket.socket(family, socket.SOCK_STREAM) as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-            # If another program listens there, only this call fails.
+            # With SO_REUSEADDR set, only this call fails if another program listens there.
             listening.listen(1)
     except OSError as error:
         return error.strerror or str(error)
@@ -122,18 +133,19 @@ def bind_problem(host: str, port: int) -> str | None:
 
 
 def _check_storage(settings: Settings, holder: RunningServer | None) -> Iterator[CheckResult]:
+    """Check the data folder and its disk: permissions, free space, file system and the time of an fsync."""
     data, problem = settings.data_dir, None
     existing = nearest_existing(data)
     if not existing.is_dir():
         problem = f"{existing} is not a folder"
     elif not os.access(existing, os.W_OK | os.X_OK):
-        problem = f"{existing} can't be written to"
+        problem = f"no permission to write to {existing}"
     taken: list[float] = []
     if problem is None:
         try:
             taken = measure_syncs(existing)
         except OSError as error:
-            problem = f"a file in {existing} can't be written: {error.strerror}"
+            problem = f"cannot write a file in {existing}: {error.strerror}"
     disk = os.statvfs(existing)
     yield doctor_findings.judge_folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(existing))
     yield doctor_findings.judge_sync(taken)
@@ -144,22 +156,26 @@ def _check_storage(settings: Settings, holder: RunningServer | None) -> Iterator
 
 
 def _check_store(path: Path | None, holder: RunningServer | None) -> CheckResult:
+    """Check the store's file by its header; a file in use by a server is not opened."""
     try:
         seen = read_header(path) if path is not None and holder is None else None
     except OSError as error:
         return CheckResult(
-            "store", "fail", f"{path} can't be read: {error.strerror}", "mend its rights, or give another"
+            "store",
+            "fail",
+            f"cannot read {path}: {error.strerror}",
+            "fix its permissions, or choose another --store",
         )
     return doctor_findings.judge_store(None if path is None else str(path), seen, holder)
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return the path itself, or the first existing one above it."""
+    """Return the path itself, or its nearest parent that exists."""
     return next(each for each in (path, *path.parents) if os.path.exists(each))
 
 
 def filesystem(path: Path) -> str:
-    """Return the type of the file system that holds a path; "" if unknown."""
+    """Return the type of the file system that holds a path, such as `ext4` or `nfs4`; "" if unknown."""
     import psutil
 
     real = path.resolve()
@@ -168,7 +184,10 @@ def filesystem(path: Path) -> str:
 
 
 def measure_syncs(folder: Path) -> list[float]:
-    """Return the seconds of some small durable writes, as the store makes them; no file is left."""
+    """Return the durations, in seconds, of some small durable writes made as the store makes them.
+
+    The file is removed again. Raises OSError if the folder can't be written to.
+    """
     taken: list[float] = []
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(SYNCS):
@@ -181,7 +200,10 @@ def measure_syncs(folder: Path) -> list[float]:
 
 
 def read_header(path: Path) -> StoreHeader | None:
-    """Return the file's first bytes, decoded; SQLite would create files beside it even for reads."""
+    """Return the decoded header of a store's file; None if the file does not exist.
+
+    SQLite itself is not used: it would create files next to the store even for a read. Raises OSError.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(100)
@@ -189,13 +211,14 @@ def read_header(path: Path) -> StoreHeader | None:
         return None
     is_sqlite = not head or head.startswith(_MAGIC)
     owner = int.from_bytes(head[68:72])
-    # A store killed in its first moments has its id only in the log beside the file.
+    # If the first server was killed at once, its application id may still be only in the WAL file.
     is_young = owner == 0 and (not head or os.path.exists(f"{path}-wal"))
     is_foreign = is_sqlite and owner != APPLICATION_ID and not is_young
     return StoreHeader(is_sqlite, head[18:20] == b"\2\2", is_foreign)
 
 
 def _store_path(settings: Settings) -> Path | None:
+    """Return the path of the store's file; None for `memory:`."""
     from runner.stores.url import sqlite_path
 
     path = sqlite_path(settings.store_url)
@@ -211,6 +234,7 @@ def _last_written_at(path: Path | None) -> float | None:
 
 
 def _check_handlers(settings: Settings) -> CheckResult:
+    """Import all handlers as a server would, and report the broken ones and the unused override tables."""
     from runner.cli.handlers import describe_handlers
     from runner.errors import RefusedStart
     from runner.handlers.overrides import Overrides
@@ -224,6 +248,7 @@ def _check_handlers(settings: Settings) -> CheckResult:
 
 
 def _check_running_server(url: str | None, settings: Settings, holder: RunningServer | None) -> CheckResult:
+    """Ask the server at `url`, or the one that holds the data folder, whether it is ready."""
     from runner.client import Client
     from runner.errors import RunnerError
 

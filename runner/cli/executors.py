@@ -1,4 +1,4 @@
-"""Effect: `runner load` and `runner unload`: load a handler's executors ahead of its jobs, or unload them."""
+"""Effect: `runner load` and `runner unload`: load a handler ahead of its jobs, or unload it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from runner.cli.common_options import AsJson, Url, open_client, print_json
 
 Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="The handler's name.", show_default=False)]
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="MODEL", help="Which of its models, where it has some.")
+    str | None, typer.Option("--model", metavar="MODEL", help="The model, for a handler with `model_by`.")
 ]
-Device = Annotated[str | None, typer.Option("--device", metavar="ID", help="Only there, such as gpu0.")]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="ID", help="Only on this device, such as gpu0.")
+]
 
-#: Interval at which the reason is checked; a faster load shows none.
+#: Interval, in seconds, at which the reason for the wait is fetched; a faster load shows none.
 POLL_S = 0.5
 
 
@@ -28,15 +30,16 @@ def load(
     model: Model = None,
     device: Device = None,
     wait: Annotated[
-        str | None, typer.Option("--wait", metavar="TIME", help="Stop waiting after this; the load goes on.")
+        str | None,
+        typer.Option("--wait", metavar="TIME", help="Stop waiting after this time; the load continues."),
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """Load a handler without a job.
 
-    Waits until it is ready, and says where. Idle executors go for it as they would for a job. Ctrl-C
-    leaves the load alone. Exit code: 0 loaded, 1 it could not be loaded, 6 --wait is over.
+    Waits until it is loaded and prints where. Idle executors may be evicted for it, as for a job. Ctrl-C does
+    not stop the load. Exit code: 0 loaded, 1 the load failed, 6 --wait timed out.
     """
     from runner.cli.submit import parse_duration
 
@@ -53,8 +56,7 @@ def unload(
 ) -> None:
     """Unload a handler.
 
-    Idle executors go now, busy ones when they have ended what they run. Jobs that wait, and those to come,
-    load it again.
+    Idle executors are unloaded now, busy ones after their current jobs. Later jobs load the handler again.
     """
     with open_client(url) as client:
         found = client.unload(handler, model, device)
@@ -64,13 +66,16 @@ def unload(
         print(f"{_title(handler, model)} is not loaded")
     for executor in found["executors"]:
         jobs = len(executor["jobs"])
-        condition = f" when {jobs} job{'s have' if jobs > 1 else ' has'} ended" if jobs else ""
-        print(f"{_title(handler, executor['model'])} goes from {_location(executor)}{condition}")
+        condition = f" after {jobs} running job{'s' if jobs > 1 else ''}" if jobs else ""
+        print(f"unloading {_title(handler, executor['model'])} from {_location(executor)}{condition}")
     return None
 
 
 class LoadProgress:
-    """Prints on standard error why a load waits, while another call waits for its end."""
+    """Prints on stderr why a load waits, in a thread of its own, while the caller waits for its end.
+
+    On a terminal one line is rewritten; elsewhere a line is printed whenever the reason changes.
+    """
 
     def __init__(self, url: str | None, handler: str, model: str | None, device: str | None) -> None:
         self._url = url
@@ -102,11 +107,12 @@ class LoadProgress:
                 try:
                     document = client.handler(self._handler)
                 except (RunnerError, TimeoutError):
-                    # The other call gets the same error and reports it.
+                    # The caller's own request gets the same error and reports it.
                     continue
                 self._print(self._progress_text(document), time.monotonic() - begin)
 
     def _progress_text(self, document: Mapping[str, Any]) -> str:
+        """Return why the load waits, or on which devices it runs; from the handler's document."""
         for one in document["waiting"]:
             if not one["preload"] and (one["model"], one["device"]) == (self._model, self._device):
                 return str(one["message"])
@@ -129,12 +135,14 @@ class LoadProgress:
 
 
 def _title(handler: str, model: str | None) -> str:
+    """Return the handler's name, with its model in parentheses if there is one."""
     from runner.cli.formatting import one_line
 
     return one_line(f"{handler} ({model})" if model else handler)
 
 
 def _location(executor: Mapping[str, Any]) -> str:
+    """Return where an executor is: its devices, number and grant."""
     from runner.cli.formatting import format_size
 
     granted = executor["granted_bytes"]

@@ -1,4 +1,4 @@
-"""Pure: formats figures for people: sizes, durations, ages, JSON and one-line text."""
+"""Pure: formats values for people: sizes, durations, ages, progress, JSON and one-line text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NUMBERS_WIDTH = 96
 
 
 def format_size(count: float | None) -> str:
-    """Return bytes as `format_bytes` does; None is a dash."""
+    """Return bytes as `format_bytes` does (`1.5 GiB`); `-` for None."""
     return "-" if count is None else format_bytes(count)
 
 
 def format_duration(seconds: float | None) -> str:
-    """Return `340 ms`, `12.5 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`; None is a dash."""
+    """Return a duration: `340 ms`, `12.5 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`; `-` for None."""
     if seconds is None:
         return "-"
     if seconds < 1:
@@ -36,7 +36,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_age(at: str | None, now: datetime) -> str:
-    """Return the age of an RFC 3339 time in one unit: `12 s`; `in 5 m` for a later one."""
+    """Return the age of an RFC 3339 time in one unit: `12 s`; `in 5 m` for a future time; `-` for None."""
     if not at:
         return "-"
     past = (now - datetime.fromisoformat(at).astimezone(UTC)).total_seconds()
@@ -49,7 +49,10 @@ def format_age(at: str | None, now: datetime) -> str:
 
 
 def elapsed_s(start: str | None, end: str | None, now: datetime) -> float | None:
-    """Return the seconds from `start` to `end`, or to now without an end; None without a start."""
+    """Return the seconds from `start` to `end` (RFC 3339), or to `now` if there is no end.
+
+    None if there is no start.
+    """
     if not start:
         return None
     until = datetime.fromisoformat(end) if end else now
@@ -57,13 +60,13 @@ def elapsed_s(start: str | None, end: str | None, now: datetime) -> float | None
 
 
 def one_line(text: object, width: int = 0) -> str:
-    """Return printable text on one line, cut to `width` (0: not cut)."""
+    """Return the printable text of a value on one line, cut to `width` columns (0: not cut)."""
     flat = " ".join(printable(text).split())
     return flat[: width - 1] + "…" if width and len(flat) > width else flat
 
 
 def format_progress(document: Mapping[str, Any]) -> str:
-    """Return `62%  31/50  epoch 5  loss 0.12` on one line."""
+    """Return a progress event's data on one line: `62%  31/50  epoch 5  loss 0.12`."""
     done, total, fraction = (document.get(name) for name in ("done", "total", "fraction"))
     parts = [] if fraction is None else [f"{fraction:.0%}"]
     # A total of 100 would only repeat the percentage.
@@ -78,7 +81,10 @@ def format_progress(document: Mapping[str, Any]) -> str:
 
 
 def format_json(value: Any, margin: str = "") -> str:
-    """Return JSON over several lines. Numbers of a list share lines: a vector would fill ten screens."""
+    """Return indented JSON. Lists of numbers share lines: a vector would otherwise fill ten screens.
+
+    `margin` is the indentation of the lines after the first.
+    """
     inner = margin + "  "
     if isinstance(value, Mapping) and value:
         rows = [
@@ -97,6 +103,7 @@ def format_json(value: Any, margin: str = "") -> str:
 
 
 def _numbers(value: Sequence[float], margin: str) -> str:
+    """Return a list of numbers on as few lines as `NUMBERS_WIDTH` allows."""
     inner = margin + "  "
     rows, row = [], ""
     for text in map(json.dumps, value):

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from runner.handlers.spec import HandlerSpec
     from runner.settings.settings import Settings
 
-handlers = typer.Typer(help="List the handlers, reload them, or check some.", rich_markup_mode=None)
+handlers = typer.Typer(help="List, check or reload handlers.", rich_markup_mode=None)
 
 
 @handlers.callback(invoke_without_command=True)
 def list_handlers(context: typer.Context, as_json: AsJson = False, url: Url = None) -> None:
-    """List the handlers, broken ones with their traceback; `check` needs no server."""
+    """List the handlers; broken ones with their traceback.
+
+    `runner handlers check` works without a server.
+    """
     if context.invoked_subcommand is not None:
         return None
     with open_client(url) as client:
@@ -27,7 +30,7 @@ def list_handlers(context: typer.Context, as_json: AsJson = False, url: Url = No
     if as_json:
         return print_json(found)
     if not found:
-        print("no handlers; name some by `runner serve --handlers FILE`")
+        print("no handlers; add some with `runner serve --handlers FILE`")
         return None
     from runner.cli import tables
 
@@ -40,7 +43,7 @@ Sources = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SOURCE",
-        help="As for --handlers; without any, those of the config and of installed packages.",
+        help="Sources as for --handlers.  [default: those of the config file and of installed packages]",
         show_default=False,
     ),
 ]
@@ -51,7 +54,7 @@ Sources = Annotated[
 def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> None:
     """Import and describe handlers without a server.
 
-    Exit code 1 if any is broken.
+    Exit code: 0 all handlers are usable, 1 at least one is broken.
     """
     from runner.handlers.overrides import Overrides
     from runner.settings.settings import load_settings
@@ -67,17 +70,16 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
     if as_json:
         print_json(found)
     else:
-        # When only some sources are checked, tables of other handlers are no mistake.
+        # If only some sources are checked, override tables of other handlers are not unused.
         _print_checked(found, [] if sources else overrides.unused_tables(spec.name for spec in specs))
     raise typer.Exit(1 if broken else 0)
 
 
 @handlers.command()
 def reload(as_json: AsJson = False, url: Url = None) -> None:
-    """Have the server put changed handlers in force.
+    """Reload handlers whose files have changed.
 
-    Exit code 1 if any is broken. What runs goes on with the code that it started with; what waits runs
-    with the new one.
+    Running jobs finish on the old code, queued ones run on the new. Exit code: 1 if any handler is broken.
     """
     with open_client(url) as client:
         changes = client.reload_handlers()
@@ -90,7 +92,11 @@ def reload(as_json: AsJson = False, url: Url = None) -> None:
 
 
 def describe_handlers(settings: Settings) -> list[HandlerSpec]:
-    """Return all handlers that a server with these settings would have, by name. Raises RefusedStart."""
+    """Return all handlers that a server with these settings would have, sorted by name.
+
+    Every source is imported in a child process, as the server does; cached descriptions are not used.
+    Overrides of the settings are applied. Raises RefusedStart for a missing source or a duplicate name.
+    """
     import asyncio
     from pathlib import Path
 
@@ -105,7 +111,7 @@ def describe_handlers(settings: Settings) -> list[HandlerSpec]:
             entry_points=settings.entry_points,
             env=briefing.executor_env(),
             cwd=Path.cwd(),
-            # No cached description counts: a source may be broken now.
+            # No cached descriptions: a source may be broken by now.
             cache={},
             on_change=lambda: None,
         )
@@ -116,6 +122,7 @@ def describe_handlers(settings: Settings) -> list[HandlerSpec]:
 
 
 def _document(spec: HandlerSpec) -> dict[str, Any]:
+    """Return the JSON document of a checked handler."""
     from msgspec import to_builtins
     from msgspec.structs import asdict
 
@@ -133,25 +140,27 @@ def _document(spec: HandlerSpec) -> dict[str, Any]:
 
 
 def _print_checked(found: list[dict[str, Any]], unused: list[str]) -> None:
+    """Print the table of checked handlers, their errors, and warnings about unused override tables."""
     if not found:
-        print("no handlers; name some: runner handlers check FILE, or sources = [...] in runner.toml")
+        print("no handlers; add some: runner handlers check FILE, or sources = [...] in runner.toml")
     else:
         from runner.cli import tables
 
         open_console().print(tables.checked_handlers(found))
         _print_broken(found)
     for name in unused:
-        print(f"\nwarning: [handlers.{name}] changes nothing: there is no handler of this name")
+        print(f"\nwarning: [handlers.{name}] has no effect: there is no handler of this name")
     broken = sum(one["state"] != "ok" for one in found)
     if found:
         print(f"\n{len(found) - broken} ok, {broken} broken")
 
 
 def _print_changes(changes: Mapping[str, Any]) -> None:
+    """Print which handlers a reload has added, changed or removed."""
     from runner.cli.formatting import one_line
 
     if changes["describing"]:
-        print("the handlers are still being imported; `runner handlers` shows them when they are in force")
+        print("still importing handlers; `runner handlers` shows them when they are active")
         return
     for kind in ("added", "changed", "removed", "broken"):
         if changes[kind]:
@@ -160,6 +169,7 @@ def _print_changes(changes: Mapping[str, Any]) -> None:
 
 
 def _print_broken(found: list[dict[str, Any]]) -> None:
+    """Print the traceback of every broken handler."""
     out = open_console()
     for one in found:
         if one.get("error"):

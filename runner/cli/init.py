@@ -1,4 +1,4 @@
-"""Effect: `runner init`: writes the files of a new project and overwrites none."""
+"""Effect: `runner init`: writes the files of a new project; existing files are never overwritten."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from runner.cli.arguments import CommandUsageError
 
 Folder = Annotated[
     Path,
-    typer.Argument(metavar="FOLDER", help="Where to; it is made if it is not there.", show_default=False),
+    typer.Argument(metavar="FOLDER", help="The project's folder; created if missing.", show_default=False),
 ]
 
 
 def init(folder: Folder = Path(".")) -> None:
-    """Write a handler, a runner.toml and a test to begin with."""
+    """Create a project with a handler, a runner.toml and a test."""
     from runner.cli.project_template import FILES
 
     existing = [name for name in FILES if os.path.lexists(folder / name)]
     if existing:
         raise CommandUsageError(
-            f"{', '.join(existing)} in {folder.absolute()}: there already; runner init overwrites nothing"
+            f"{', '.join(existing)} already exists in {folder.absolute()}; runner init never overwrites files"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Effect: `runner jobs` and `runner job ...`: show jobs and act on them."""
+"""Effect: `runner jobs` and `runner job ...`: lists, shows and controls jobs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from runner.cli.common_options import AsJson, JobId, Url, open_client, open_cons
 from runner.cli.submit import parse_duration, print_result, time_limit
 from runner.cli.submit import show_events as follow_job
 
-job = typer.Typer(
-    help="Look at one job, follow it, or act on it.", no_args_is_help=True, rich_markup_mode=None
-)
+job = typer.Typer(help="Show, follow or control one job.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def jobs(
@@ -24,17 +22,28 @@ def jobs(
     reason: Annotated[
         list[str] | None, typer.Option(metavar="REASON", help="Such as waiting_for_memory or timeout.")
     ] = None,
-    handler: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this handler.")] = None,
-    queue: Annotated[list[str] | None, typer.Option(metavar="NAME", help="In this queue.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="With this tag.")] = None,
-    tenant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this tenant.")] = None,
+    handler: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this handler. Repeat it for more.")
+    ] = None,
+    queue: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this queue. Repeat it for more.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="Only with this tag. Repeat it for more.")
+    ] = None,
+    tenant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this tenant. Repeat it for more.")
+    ] = None,
     count: Annotated[
-        int, typer.Option("--limit", "-n", metavar="COUNT", min=1, help="At most so many, newest first.")
+        int, typer.Option("--limit", "-n", metavar="COUNT", min=1, help="Largest number of jobs to list.")
     ] = 20,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first.
+
+    Filters combine: a job must match all of them, and one of the values of each.
+    """
     filters = {
         "state": state,
         "reason": reason,
@@ -52,11 +61,11 @@ def jobs(
 
         open_console().print(tables.jobs(found, datetime.now(UTC)))
     else:
-        print("no such jobs")
+        print("no matching jobs" if any(filters.values()) else "no jobs yet; try: runner run HANDLER")
 
 
 def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
-    """Say why a job waits: what it needs, and what each device has."""
+    """Explain why a job waits: what it needs and what each device has."""
     with open_client(url) as client:
         found = client.explain(job_id)
     if as_json:
@@ -73,7 +82,7 @@ def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
 
 @job.command()
 def show(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
-    """Show everything of a job and its attempts."""
+    """Show all details of a job and its attempts."""
     with open_client(url) as client:
         document = client.get(job_id)
         if as_json:
@@ -94,7 +103,7 @@ def follow(
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON.")] = False,
     url: Url = None,
 ) -> None:
-    """Show a job live to its end; the exit code is the job's. Ctrl-C leaves the job alone."""
+    """Follow a job live to its end; the exit code is the job's. Ctrl-C does not cancel the job."""
     with open_client(url) as client:
         handle = client.job(job_id)
         if not as_json:
@@ -111,7 +120,7 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="Print every entry as one line of JSON.")] = False,
     url: Url = None,
 ) -> None:
-    """Print what the job wrote, and go on until it has ended. Ctrl-C leaves the job alone."""
+    """Print a job's log output and follow it until the job has ended. Ctrl-C does not cancel the job."""
     from runner.client.events import LogEvent
     from runner.formats.printable import printable
 
@@ -132,16 +141,18 @@ def wait(
     job_id: JobId,
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", "--wait", metavar="TIME", help="Stop waiting after this; the job goes on."),
+        typer.Option(
+            "--timeout", "--wait", metavar="TIME", help="Stop waiting after this time; the job continues."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole job, not only the output.")
     ] = False,
     url: Url = None,
 ) -> None:
-    """Wait for a job's end and print its output.
+    """Wait until a job has ended and print its output.
 
-    The exit code is the job's, 6 where time is over.
+    The exit code is the job's, or 6 if --timeout is reached first.
     """
     timeout_s = parse_duration(timeout, "--timeout")
     with open_client(url) as client, time_limit(timeout_s, job_id):
@@ -151,22 +162,24 @@ def wait(
 @job.command()
 def cancel(
     job_id: JobId,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; the job keeps it.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The reason, stored with the job.")
+    ] = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Cancel a job; a running one ends a little later."""
+    """Cancel a job; a running one takes a moment to stop."""
     with open_client(url) as client:
         document = client.cancel(job_id, reason)
     if as_json:
         return print_json(document)
     ended = document.ended
-    print(f"job {document.id} {'is cancelled' if ended else 'is being cancelled'}")
+    print(f"job {document.id} {'cancelled' if ended else 'is being cancelled'}")
 
 
 @job.command()
 def retry(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
-    """Run an ended job again, under the same id."""
+    """Run an ended job again under the same id."""
     with open_client(url) as client:
         document = client.retry(job_id)
     if as_json:
@@ -179,8 +192,8 @@ def rm(
     job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.", show_default=False)],
     url: Url = None,
 ) -> None:
-    """Remove jobs that do not run, with their events and files."""
+    """Remove jobs that are not running, with their events and files."""
     with open_client(url) as client:
         for job_id in job_ids:
             client.delete(job_id)
-            print(f"job {job_id} is removed")
+            print(f"job {job_id} removed")

@@ -1,4 +1,4 @@
-"""Effect: shows a job's events on stderr as they come: a live bar on a terminal, plain lines elsewhere."""
+"""Effect: shows a job's events on stderr as they arrive: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from runner.formats.printable import printable
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-#: Shortest interval of plain progress lines; the last one is always printed.
+#: Shortest interval between plain progress lines; the last one is always printed.
 PROGRESS_EVERY_S = 1.0
 
 
 class Display(Protocol):
-    """Shows events; used as a context manager."""
+    """Shows a job's events until the job has ended; used as a context manager."""
 
     def show(self, event: JobEvent) -> None:
         """Show one event."""
@@ -43,14 +43,21 @@ class Display(Protocol):
 
 
 def open_display(name: str, stream: TextIO = sys.stderr) -> Display:
-    """Return the display that suits the stream."""
+    """Return the display that suits the stream: a bar for a terminal, plain lines elsewhere.
+
+    `name` labels the bar.
+    """
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return BarDisplay(name, stream)
     return LineDisplay(stream, time.monotonic)
 
 
 class LineDisplay:
-    """One line per event, for logs and pipes."""
+    """One line per event, for logs and pipes.
+
+    Progress is limited to one line per `PROGRESS_EVERY_S`. A withheld line is printed before the next event
+    of another type, so the last progress is never lost.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         self._stream = stream
@@ -60,7 +67,7 @@ class LineDisplay:
         self._last_status = ""
 
     def show(self, event: JobEvent) -> None:
-        """Print the event; progress only at intervals."""
+        """Print the event; progress only at intervals, and a repeated status once."""
         if isinstance(event, ProgressEvent):
             now = self._clock()
             if self._printed_at is not None and now - self._printed_at < PROGRESS_EVERY_S:
@@ -72,7 +79,7 @@ class LineDisplay:
         if not isinstance(event, SnapshotEvent):
             self._print_pending()
         text = _event_text(event)
-        # The same wait may be reported twice, by two reasons with equal text.
+        # Two different reasons may have the same text: print it once.
         if text and not (isinstance(event, StatusEvent) and text == self._last_status):
             self._print(text)
         if isinstance(event, StatusEvent):
@@ -87,6 +94,7 @@ class LineDisplay:
         self._print_pending()
 
     def _print_pending(self) -> None:
+        """Print the progress that was withheld, if any."""
         if self._pending is not None:
             self._print(_progress_text(self._pending))
             self._pending = None
@@ -123,7 +131,7 @@ class BarDisplay:
             self._bar.update(
                 self._task,
                 total=1.0 if has_fraction else None,
-                # A full bar stops its clock, but only the end of the job ends it.
+                # A full bar would stop its clock before the job has ended.
                 completed=min(event.fraction or 0.0, 0.999),
                 percent=f"{event.fraction or 0:4.0%}" if has_fraction else "    ",
                 words=one_line(_progress_text(event, percent=False), self._text_width),
@@ -154,6 +162,7 @@ class BarDisplay:
 
 
 def _event_text(event: JobEvent) -> str:
+    """Return the line to print for an event; "" for none."""
     match event:
         case StatusEvent(state="queued"):
             return (event.reason or "queued").replace("_", " ")
@@ -171,5 +180,6 @@ def _event_text(event: JobEvent) -> str:
 
 
 def _progress_text(event: ProgressEvent, *, percent: bool = True) -> str:
+    """Return the progress line, with the percentage unless the bar shows it."""
     fraction = event.fraction if percent else None
     return format_progress({**event.data, "fraction": fraction})

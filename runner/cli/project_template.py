@@ -1,7 +1,11 @@
-"""Pure: the files that `runner init` writes."""
+"""Pure: the files that `runner init` writes.
+
+A test writes them to a folder, imports the handlers and runs the tests on a real server.
+"""
 
 from __future__ import annotations
 
+#: A handler class with load, progress and typed input and output.
 HANDLERS = '''"""Handlers of this project; runner.toml names this file."""
 
 from pydantic import BaseModel, Field
@@ -9,8 +13,8 @@ from runner import Context, handler
 
 
 class Text(BaseModel):
-    text: str = Field(min_length=1, description="What to count in")
-    top: int = Field(3, ge=1, le=100, description="How many words to give back")
+    text: str = Field(min_length=1, description="The text whose words are counted")
+    top: int = Field(3, ge=1, le=100, description="Number of words to return")
 
 
 class Counts(BaseModel):
@@ -18,13 +22,13 @@ class Counts(BaseModel):
     most: dict[str, int]
 
 
-# With a model of its own a handler says gpus=1 and how much memory it takes at most: vram="6GiB".
+# A handler with a model of its own sets gpus=1 and its peak device memory: vram="6GiB".
 @handler("count-words", gpus=0, timeout="1m", retries=1)
 class CountWords:
-    """Counts the words of a text and gives back the most frequent ones."""
+    """Counts the words of a text and returns the most frequent ones."""
 
     def load(self, ctx: Context) -> None:
-        # Once per process, which stays for the next jobs: the place to load weights, to(ctx.device).
+        # Called once per process, which is reused for later jobs: load weights here, .to(ctx.device).
         self.ignored = {"a", "an", "and", "of", "the"}
 
     def run(self, data: Text, ctx: Context) -> Counts:
@@ -38,18 +42,20 @@ class CountWords:
         return Counts(words=len(words), most=dict(most[: data.top]))
 '''
 
-CONFIG = """# What `runner serve` takes in this folder; a flag or a RUNNER_* variable goes before it.
+#: The settings of the project.
+CONFIG = """# Settings of `runner serve` in this folder; flags and RUNNER_* variables take precedence.
 # `runner config show --origin` lists every setting.
 sources = ["handlers.py"]
 
-# Jobs that run when the server is told to stop get so long to end.
+# How long running jobs may continue after the server was asked to stop.
 grace = "30s"
 
-# Options of a handler that this machine needs otherwise go over those in its code:
+# Override options of a handler for this machine:
 # [handlers.count-words]
 # timeout = "5m"
 """
 
+#: Tests of the handlers on a real server.
 TEST = '''"""The handlers on a real server: run `pytest`."""
 
 from collections.abc import Iterator

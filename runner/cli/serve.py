@@ -1,4 +1,4 @@
-"""Effect: `runner serve`."""
+"""Effect: `runner serve`: collects the flags, loads the settings and runs the coordinator in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Handlers = Annotated[
     typer.Option(
         "--handlers",
         metavar="SOURCE",
-        help="Where handlers are: module[:name], a .py file or a folder. Repeat it for more.",
+        help="Source of handlers: module[:name], a .py file or a folder. Repeat it for more.",
         show_default=False,
     ),
 ]
@@ -31,7 +31,7 @@ StoreUrl = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where jobs and files are kept.  [default: ~/.local/share/runner]"),
+    typer.Option(metavar="DIR", help="Folder for jobs and files.  [default: ~/.local/share/runner]"),
 ]
 Config = Annotated[
     Path | None,
@@ -41,29 +41,32 @@ Config = Annotated[
 ]
 Grace = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="How long jobs may go on after Ctrl-C or TERM.  [default: 30s]"),
+    typer.Option(
+        metavar="TIME", help="How long running jobs may continue after Ctrl-C or SIGTERM.  [default: 30s]"
+    ),
 ]
 EntryPoints = Annotated[
     bool | None,
     typer.Option(
         "--entry-points/--no-entry-points",
-        help="Whether to take the handlers that installed packages offer.  [default: yes]",
+        help="Whether to use handlers of installed packages.  [default: yes]",
     ),
 ]
 Reload = Annotated[
     bool | None,
-    typer.Option("--reload", help="For development: put handlers in force anew when their files are saved."),
+    typer.Option("--reload", help="Development: reload handlers when their files change."),
 ]
 AllowHost = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Also answer to this Host name. Repeat it for more.")
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Accept this name in the Host header too. Repeat it for more."),
 ]
 AllowOrigin = Annotated[
     list[str] | None,
-    typer.Option(metavar="URL", help="Let pages of this origin call (CORS). Repeat it for more."),
+    typer.Option(metavar="URL", help="Allow requests from pages of this origin (CORS). Repeat it for more."),
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="File with the token that callers need; else RUNNER_TOKEN."),
+    typer.Option(metavar="FILE", help="File with the token that clients must send; else RUNNER_TOKEN."),
 ]
 LogFormat = Annotated[
     str | None, typer.Option(metavar="FORMAT", help="human or json.  [default: human on a terminal]")
@@ -91,7 +94,7 @@ def serve(
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Start a server; Ctrl-C stops it, a second Ctrl-C at once.
+    """Start a server. Ctrl-C stops it gracefully, a second Ctrl-C at once.
 
     Every flag can also be set as RUNNER_NAME in the environment or in the config file.
     """
@@ -125,7 +128,10 @@ def serve(
 
 
 def print_banner(document: dict[str, Any]) -> None:
-    """Print the banner, framed if stdout is a terminal."""
+    """Print the banner, framed if stdout is a terminal that can show the frame.
+
+    `document` is described at `startup_banner.format_banner`.
+    """
     from runner.cli.startup_banner import format_banner
 
     terminal = sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""Pure: the flags of `runner serve`, for commands about the server that they would start."""
+"""Pure: the flags of `runner serve`, shared with commands about the server that they would start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ FLAG_FIELDS = {"grace": "grace_s", "allow_host": "allow_hosts", "allow_origin": 
 
 
 def with_serve_flags(*only: str) -> Callable[[Command], Command]:
-    """Give a command the flags of `runner serve` (or `only` these) in its `**flags`."""
+    """Return a decorator that adds the flags of `runner serve` (or `only` these) to a command's `**flags`.
+
+    typer reads the flags from the command's signature, so the signature is replaced; the function is not.
+    """
 
     def change(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
@@ -29,5 +32,5 @@ def with_serve_flags(*only: str) -> Callable[[Command], Command]:
 
 
 def settings_fields(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given flags by field of the settings."""
+    """Return the flags that were given, by field of the settings; the others keep their configured values."""
     return {FLAG_FIELDS.get(name, name): value for name, value in flags.items() if value not in (None, [])}

@@ -1,4 +1,4 @@
-"""Effect: `runner ps`, `devices`, `stats` and `queues`: show the server's resources and change them."""
+"""Effect: `runner ps`, `devices`, `stats` and `queues`: shows the server's resources and controls them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DeviceAction(StrEnum):
 
 
 def ps(as_json: AsJson = False, url: Url = None) -> None:
-    """Show what is loaded and running, per device."""
+    """Show loaded and running handlers, by device."""
     with open_client(url) as client:
         found = client.devices()
     if as_json:
@@ -41,14 +41,14 @@ def ps(as_json: AsJson = False, url: Url = None) -> None:
 
 def devices(
     verb: Annotated[
-        DeviceAction | None, typer.Argument(help="What to do with a device.", show_default=False)
+        DeviceAction | None, typer.Argument(help="Action on a device.", show_default=False)
     ] = None,
     device: Annotated[
         str | None, typer.Argument(metavar="ID", help="The device's id or uuid.", show_default=False)
     ] = None,
     max_executors: Annotated[
         int | None,
-        typer.Option(metavar="COUNT", min=0, help="set: executors at once; 0: what the settings say."),
+        typer.Option(metavar="COUNT", min=0, help="set: concurrent executors; 0: as configured."),
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -57,7 +57,7 @@ def devices(
     if verb is not None and device is None:
         raise CommandUsageError(f"devices {verb} needs the id of a device")
     if (verb is DeviceAction.set) != (max_executors is not None):
-        raise CommandUsageError("--max-executors goes with `devices set ID`, and that needs it")
+        raise CommandUsageError("--max-executors is required by `devices set ID` and only valid there")
     with open_client(url) as client:
         match verb, device:
             case (DeviceAction.drain, str(name)):
@@ -76,7 +76,7 @@ def devices(
 
 
 def stats(as_json: AsJson = False, url: Url = None) -> None:
-    """Show what is done, how long it takes, who used the devices."""
+    """Show throughput, run times and device usage."""
     with open_client(url) as client:
         found = client.stats()
     if as_json:
@@ -90,10 +90,8 @@ def stats(as_json: AsJson = False, url: Url = None) -> None:
 
 
 def queues(
-    verb: Annotated[
-        QueueAction | None, typer.Argument(help="What to do with a queue.", show_default=False)
-    ] = None,
-    name: Annotated[str | None, typer.Argument(help="The queue.", show_default=False)] = None,
+    verb: Annotated[QueueAction | None, typer.Argument(help="Action on a queue.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the queue.", show_default=False)] = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:

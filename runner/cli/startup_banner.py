@@ -1,4 +1,4 @@
-"""Pure: formats the banner of `runner serve`."""
+"""Pure: formats the banner that `runner serve` prints once it accepts jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.cli.formatting import format_size, one_line
 
-#: Columns of the text beside the bar of a device; a terminal of 80 columns fits all.
+#: Columns of the frame's content: the frame fits into a terminal of 80 columns.
 WIDTH = 76
 LABEL = 10
 
@@ -26,13 +26,14 @@ def format_banner(document: Mapping[str, Any], *, terminal: bool = False, color:
 
 
 def _rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield (label, text) for every line; an empty label continues the one before."""
     yield "address", str(document["url"])
     yield "open to", str(document.get("exposure") or "this machine only")
     devices = document.get("devices") or []
     id_width = max((len(str(device["id"])) for device in devices), default=0)
     yield from zip(_labels("devices"), (_device(device, id_width) for device in devices), strict=False)
     if not devices:
-        yield "devices", "none seen yet"
+        yield "devices", "none found yet"
     yield "handlers", _handlers(document.get("handlers") or {})
     for name in (document.get("handlers") or {}).get("broken") or ():
         yield "", f"broken: {one_line(name)} (see `runner handlers`)"
@@ -41,12 +42,14 @@ def _rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _labels(first: str) -> Iterable[str]:
+    """Yield `first` once, then empty labels."""
     yield first
     while True:
         yield ""
 
 
 def _device(device: Mapping[str, Any], id_width: int) -> str:
+    """Return one device's line: id, free and total memory, name and note."""
     total, free = int(device.get("total_bytes") or 0), int(device.get("free_bytes") or 0)
     text = f"{device['id']!s:<{id_width}}  {format_size(free)} free of {format_size(total)}"
     name, note = one_line(device.get("name") or ""), one_line(device.get("note") or "")
@@ -54,18 +57,20 @@ def _device(device: Mapping[str, Any], id_width: int) -> str:
 
 
 def _handlers(handlers: Mapping[str, Any]) -> str:
+    """Return the counts of usable and broken handlers."""
     broken = handlers.get("broken") or ()
     parts = [f"{handlers.get('ok', 0)} ok"]
     if broken:
         parts.append(f"{len(broken)} broken")
     if handlers.get("describing"):
-        parts.append("still reading sources")
+        parts.append("importing sources ...")
     elif not handlers.get("ok") and not broken:
-        return "none; name some: runner serve --handlers FILE"
+        return "none; add some: runner serve --handlers FILE"
     return ", ".join(parts)
 
 
 def _plain_lines(rows: Iterable[tuple[str, str]], width: int = 0) -> Iterable[str]:
+    """Yield `label  text` lines, wrapped to `width` columns (0: not wrapped)."""
     for label, text in rows:
         parts = textwrap.wrap(text, width - LABEL, subsequent_indent="  ") if width else [text]
         yield f"{label:<{LABEL}}{parts[0] if parts else ''}".rstrip()
@@ -73,6 +78,7 @@ def _plain_lines(rows: Iterable[tuple[str, str]], width: int = 0) -> Iterable[st
 
 
 def _frame_lines(title: str, lines: list[str], color: bool) -> str:
+    """Return the lines inside a box with a title; `color` dims the box and highlights the title."""
     inner = max(len(text) for text in [*lines, title])
     dim, bold, end = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if color else ("", "", "")
     top = f"{dim}╭─{end} {bold}{title}{end} {dim}{'─' * (inner - len(title))}╮{end}"

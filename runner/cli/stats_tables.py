@@ -1,4 +1,4 @@
-"""Pure: formats the document of /stats as tables."""
+"""Pure: formats the document of /v1/stats as tables."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def stats_tables(found: Document) -> Iterator[Table]:
 
 
 def _totals(found: Document) -> Table:
+    """Return the table of counts, throughput and failures since the server's start."""
     table = _table("", "")
     table.show_header = False
     failures = ", ".join(f"{code} {count}" for code, count in sorted(found["failures"].items()))
@@ -40,12 +41,12 @@ def _totals(found: Document) -> Table:
         "since": found["since"],
         "now": ", ".join(f"{count} {state}" for state, count in found["counts"].items()),
         "throughput": f"{found['throughput_per_s']:.3g} jobs/s",
-        "run": " / ".join(_times(found["run_s"])),
-        "wait": " / ".join(_times(found["wait_s"])),
+        "run p50 / p95": " / ".join(_times(found["run_s"])),
+        "wait p50 / p95": " / ".join(_times(found["wait_s"])),
         "retried": str(found["retried"]),
         "cancelled": str(found["cancelled"]),
         "failures": failures or "none",
-        "on devices since": found["spent_since"],
+        "device usage since": found["spent_since"],
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -53,10 +54,12 @@ def _totals(found: Document) -> Table:
 
 
 def _times(percentiles: Document) -> tuple[str, str]:
+    """Return the median and the 95th percentile as text."""
     return format_duration(percentiles["p50"]), format_duration(percentiles["p95"])
 
 
 def _usage(own: Document) -> tuple[str, str]:
+    """Return device time and granted bytes times seconds as text."""
     return format_duration(own["device_s"]), f"{format_size(int(own['byte_s']))} s" if own["byte_s"] else "-"
 
 

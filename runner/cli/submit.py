@@ -1,4 +1,4 @@
-"""Effect: `runner submit` and `runner run`: submit a job, and follow it to its end."""
+"""Effect: `runner submit` and `runner run`: submits a job, and follows it to its end."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ InputArguments = Annotated[
     ),
 ]
 Wait = Annotated[
-    str | None, typer.Option("--wait", metavar="TIME", help="Stop waiting after this; the job goes on.")
+    str | None,
+    typer.Option("--wait", metavar="TIME", help="Stop waiting after this time; the job continues."),
 ]
 
-#: Longest wait for the end of a job that Ctrl-C cancelled.
+#: Longest wait, in seconds, for the end of a job that Ctrl-C cancelled.
 CANCEL_S = 5.0
 
 
@@ -45,21 +46,25 @@ class _TimeLimitReached(BaseException):
 class JobOptionTexts(TypedDict):
     """The options of `JobOptions` as they are typed; None: not given."""
 
-    queue: Annotated[str | None, typer.Option(metavar="NAME", help="The queue; else the handler's.")]
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="The queue.  [default: the handler's]")]
     priority: Annotated[
         str | None,
         typer.Option(metavar="PRIORITY", help="0 to 100, higher first, or critical, high, normal, low."),
     ]
-    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Longest run, such as 30s or 5m.")]
-    queue_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait before the start.")]
-    run_at: Annotated[str | None, typer.Option(metavar="WHEN", help="Not before this RFC 3339 time.")]
-    delay: Annotated[str | None, typer.Option(metavar="TIME", help="Not before so much time has passed.")]
-    retries: Annotated[int | None, typer.Option(metavar="NUMBER", help="How often a failure is tried again.")]
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Timeout of one run, such as 30s or 5m.")
+    ]
+    queue_timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Timeout of the wait before the start.")
+    ]
+    run_at: Annotated[str | None, typer.Option(metavar="WHEN", help="Earliest start, as an RFC 3339 time.")]
+    delay: Annotated[str | None, typer.Option(metavar="TIME", help="Delay before the earliest start.")]
+    retries: Annotated[int | None, typer.Option(metavar="NUMBER", help="Number of retries after failures.")]
     backoff: Annotated[
-        str | None, typer.Option(metavar="SECONDS", help="Wait before a retry: 5s, or a list 1,5,30.")
+        str | None, typer.Option(metavar="SECONDS", help="Delay before each retry: 5s, or a list 1,5,30.")
     ]
     vram: Annotated[str | None, typer.Option(metavar="SIZE", help="Peak device memory, such as 6GiB.")]
-    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="For whom the job is.")]
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Tenant that the job is counted for.")]
     tags: Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag. Repeat it for more.")]
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata. Repeat it for more.")
@@ -100,7 +105,7 @@ def submit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the job, not only its id.")] = False,
     url: Url = None,
 ) -> None:
-    """Hand in a job and print its id."""
+    """Submit a job and print its id."""
     with open_client(url) as client:
         handle = _submit(client, handler, arguments, options)
         if as_json:
@@ -121,10 +126,10 @@ def run(
     ] = False,
     url: Url = None,
 ) -> None:
-    """Hand in a job, show its progress, and print its output as JSON.
+    """Submit a job, follow its progress, and print the output as JSON.
 
     Progress and logs go to stderr, the output to stdout. Ctrl-C cancels the job and waits up to 5 s for
-    its end; a second Ctrl-C leaves at once. Exit code: 0 done, 1 failed, 6 --wait is over, 7 cancelled.
+    its end; a second Ctrl-C exits at once. Exit code: 0 succeeded, 1 failed, 6 --wait timed out, 7 cancelled.
     """
     wait_s = parse_duration(wait, "--wait")
     with open_client(url) as client:
@@ -148,7 +153,7 @@ def show_events(handle: JobHandle[Any], name: str) -> None:
 
 
 def print_result(handle: JobHandle[Any], *, as_json: bool) -> None:
-    """Print the output of an ended job; raise its failure."""
+    """Print the output of an ended job, or the whole job if `as_json`; raise its failure."""
     if as_json:
         print_json(handle.wait())
         with contextlib.redirect_stdout(None):
@@ -159,7 +164,10 @@ def print_result(handle: JobHandle[Any], *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None, job_id: str) -> Iterator[None]:
-    """Raise TimeoutError in the block once the time is over; None: never."""
+    """Raise TimeoutError in the block after `seconds`; None: never.
+
+    The limit is a SIGALRM timer, so only the main thread can use this.
+    """
     if seconds is None:
         yield
         return
@@ -173,14 +181,14 @@ def time_limit(seconds: float | None, job_id: str) -> Iterator[None]:
     try:
         yield
     except _TimeLimitReached:
-        raise TimeoutError(f"job {job_id} has not ended in {seconds:g} s; it goes on") from None
+        raise TimeoutError(f"job {job_id} did not end within {seconds:g} s; it continues") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
 def parse_duration(text: str | None, option: str) -> float | None:
-    """Return the seconds of a duration option; None if it was not given."""
+    """Return the seconds of a duration option; None if it was not given. Raises CommandUsageError."""
     from runner.formats.units import parse_seconds
 
     try:
@@ -192,6 +200,7 @@ def parse_duration(text: str | None, option: str) -> float | None:
 def _submit(
     client: Client, handler: str, arguments: list[str] | None, options: JobOptionTexts
 ) -> JobHandle[Any]:
+    """Submit one job with the options that were given; errors of the options are usage errors."""
     values: dict[str, Any] = {
         **options,
         "metadata": metadata(options["metadata"] or ()),
@@ -213,6 +222,7 @@ def _priority(text: str | None) -> int | str | None:
 
 
 def _backoff(text: str | None) -> Any:
+    """Return the backoff as the API takes it: seconds, a list of seconds, or a JSON value."""
     if text is None:
         return None
     if text.startswith(("{", "[")):
@@ -222,16 +232,17 @@ def _backoff(text: str | None) -> Any:
 
 
 def _cancel_on_interrupt(handle: JobHandle[Any]) -> None:
+    """Cancel the job after Ctrl-C and report its state on stderr."""
     from runner.errors import Conflict, RunnerError
 
-    print(f"cancelling {handle.id} (Ctrl-C again leaves it as it is)", file=sys.stderr)
+    print(f"cancelling {handle.id} (press Ctrl-C again to exit at once)", file=sys.stderr)
     try:
         handle.cancel("interrupted at the command line")
         state = handle.wait(CANCEL_S).state
     except TimeoutError:
         state = "still being cancelled"
     except Conflict:
-        # It ended by itself in the meantime.
+        # The job ended by itself meanwhile.
         state = handle.status().state
     except RunnerError as error:
         state = f"not cancelled: {error}"

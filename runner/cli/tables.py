@@ -1,4 +1,7 @@
-"""Pure: formats the server's documents as tables."""
+"""Pure: formats the server's documents as tables.
+
+Texts of jobs and handlers are untrusted: they are printed without control characters and markup.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ _PLAIN_REASONS = (None, "running", "ready")
 
 
 def jobs(found: Iterable[Document], now: datetime) -> Table:
-    """Return one line per job."""
+    """Return one row per job: id, state, handler, age and run time."""
     table = _table("ID", "STATE", "HANDLER", "AGE", "TOOK")
     for job in found:
         took = elapsed_s(job.get("started_at"), job.get("finished_at"), now)
@@ -55,7 +58,7 @@ def jobs(found: Iterable[Document], now: datetime) -> Table:
 
 
 def state(job: Document) -> Text:
-    """Return the state, with its progress, or with the reason if that says more."""
+    """Return a job's state, with its progress, or with the reason if that says more."""
     word = str(job["state"])
     text = Text(word, style=COLORS.get(word, ""))
     reason, fraction = job.get("reason"), (job.get("progress") or {}).get("fraction")
@@ -67,9 +70,9 @@ def state(job: Document) -> Text:
 
 
 def devices(found: Iterable[Document]) -> Table:
-    """Return one line per device; the columns of its memory add up to the total.
+    """Return one row per device; the memory columns add up to the total.
 
-    SEEN is the level of memory attribution.
+    SEEN is the level of memory attribution. A negative FREE means that other programs took granted memory.
     """
     kinds = ("free", "reserved", "draining", "foreign", "headroom", "total")
     table = _table(
@@ -97,7 +100,7 @@ def devices(found: Iterable[Document]) -> Table:
 
 
 def executors(found: Iterable[Document]) -> Table:
-    """Return one line per loaded handler, device by device, with its model and its current jobs."""
+    """Return one row per executor, grouped by device, with its model and current jobs."""
     table = _table("DEVICE", "HANDLER", "MEMORY", "GRANTED", "CHARGED", "NOW")
     for device in found:
         loaded = device.get("executors") or ()
@@ -112,13 +115,13 @@ def executors(found: Iterable[Document]) -> Table:
                 Text("\n".join(now), style="" if job_ids else "dim"),
             )
         if not loaded:
-            table.add_row(str(device["id"]), "", "", "", "", Text("nothing is loaded", style="dim"))
+            table.add_row(str(device["id"]), "", "", "", "", Text("nothing loaded", style="dim"))
     table.columns[-1].no_wrap = True
     return table
 
 
 def queues(found: Iterable[Document]) -> Table:
-    """Return one line per queue with its counts."""
+    """Return one row per queue with its counts by state."""
     words = ("queued", "running", "succeeded", "failed", "cancelled")
     table = _table("QUEUE", "", *(word.upper() for word in words), "OLDEST", "RUN")
     for queue in found:
@@ -134,7 +137,7 @@ def queues(found: Iterable[Document]) -> Table:
 
 
 def handlers(found: Iterable[Document]) -> Table:
-    """Return one line per handler: its needs and what was learned."""
+    """Return one row per handler: state, needs and learned figures."""
     table = _table("HANDLER", "STATE", "NEEDS", "RUNS", "P50", "WHAT IT IS")
     for handler in found:
         word, figures = str(handler["state"]), handler.get("figures") or {}
@@ -150,7 +153,7 @@ def handlers(found: Iterable[Document]) -> Table:
 
 
 def checked_handlers(found: Iterable[Document]) -> Table:
-    """Return one line per handler that was described without a server: its needs and location."""
+    """Return one row per handler that was described without a server: state, needs and location."""
     table = _table("HANDLER", "STATE", "NEEDS", "FROM", "WHAT IT IS")
     for handler in found:
         word, options = str(handler["state"]), handler["options"]
@@ -165,7 +168,7 @@ def checked_handlers(found: Iterable[Document]) -> Table:
 
 
 def needs(options: Document, learned: Sequence[Document]) -> str:
-    """Return the memory of one executor of a handler: as declared, or the learned range."""
+    """Return the memory that one executor of a handler needs: as declared, or the learned range."""
     gpus, vram, ram = options.get("gpus") or 0, options.get("vram_bytes"), options.get("ram_bytes")
     parts = [] if gpus == 0 else ["1 GPU" if gpus == 1 else f"{gpus} GPUs"]
     measured = [row["vram"]["grant_bytes"] for row in learned if row["vram"] and row["vram"]["peak_bytes"]]
@@ -198,7 +201,7 @@ def attempts(found: Iterable[Document]) -> Table:
 
 
 def placements(found: Iterable[Document]) -> Table:
-    """Return one line per device for a waiting job: what it has, what the job needs, what is in the way."""
+    """Return one row per device for a waiting job: free bytes, needed bytes, and what prevents the start."""
     table = _table("DEVICE", "FREE", "NEEDED", "THERE")
     for device in found:
         needed = device.get("needed_bytes")
@@ -223,6 +226,7 @@ def job(document: Document, now: datetime) -> Table:
 
 
 def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
+    """Yield (label, text) for every field of a job that has a value."""
     yield "id", str(job["id"])
     yield "state", state(job)
     yield "handler", one_line(job["handler"])
@@ -250,9 +254,10 @@ def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
 
 
 def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
+    """Yield the input, output or error of a job; a value that the server left out is shown by its size."""
     value, count = job.get(label), int(job.get(f"{label}_bytes") or 0)
     if value is None and count > 64 << 10:
-        yield label, f"{format_size(count)}, left out here"
+        yield label, f"{format_size(count)}, omitted here"
     elif label == "error" and value:
         detail = value.get("detail")
         trace = detail.get("traceback") if isinstance(detail, Mapping) else None
@@ -262,8 +267,9 @@ def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
 
 
 def _table(*names: str) -> Table:
+    """Return an empty table with these columns; long cells wrap and are never cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in names:
-        # A text that is too wide continues in the next line; nothing is cut off.
+        # Wrap long cells instead of cutting them: ids and error messages are copied from here.
         table.add_column(name, overflow="fold")
     return table

@@ -1,4 +1,8 @@
-"""Pure: the Python client: one core of operations with two thin clients over it."""
+"""Pure: the Python client: operations written once, performed by a sync and an async client.
+
+`http_call` defines requests and operations, `operations` all requests of the API, `events` the event
+stream; `sync_client` and `async_client` only send and wait.
+"""
 
 from runner.client.async_client import AsyncClient, AsyncJobHandle
 from runner.client.events import (

@@ -1,4 +1,4 @@
-"""Effect: the client for programs with an event loop; the twin of `sync_client`, over the same operations."""
+"""Effect: the client for programs with an event loop; same operations and methods as `sync_client`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ log = logging.getLogger("runner.client")
 
 
 class AsyncJobHandle(Generic[T]):
-    """A submitted job; T is the type that its handler returns."""
+    """A submitted job; T is the type that its handler returns.
+
+    Creating a handle sends nothing. Dropping it does not cancel the job.
+    """
 
     def __init__(self, client: AsyncClient, job_id: str, read: Callable[[Any], Any] | None = None) -> None:
         self.id = job_id
@@ -45,10 +48,14 @@ class AsyncJobHandle(Generic[T]):
     async def result(self, timeout: float | str | None = None) -> T:
         """Return the output once the job has ended.
 
+        Args:
+            timeout: longest wait, seconds or text such as "5m"; None waits without a limit.
+
         Raises:
-            JobFailed: the job failed; it has the job's `error`.
-            JobCancelled: the job was cancelled; the reason is in `error`.
-            TimeoutError: `timeout` (seconds or "5m") is over; the job continues.
+            JobFailed: the job failed; `error` is the job's.
+            JobCancelled: the job was cancelled; `error` has the reason.
+            TimeoutError: the time is over; the job continues.
+            NoServer: the server is not reachable, or was not for 30 s.
         """
         output = await self._client._perform(operations.result(self.id, **self._client._time_bounds(timeout)))
         if self._progress_task is not None:
@@ -58,7 +65,7 @@ class AsyncJobHandle(Generic[T]):
         return value
 
     async def wait(self, timeout: float | str | None = None) -> Job:
-        """Return the job once it has ended in any state. Raises TimeoutError."""
+        """Return the job once it has ended in any state; raises TimeoutError and NoServer as `result`."""
         return await self._client.wait(self.id, timeout)
 
     async def status(self) -> Job:
@@ -66,11 +73,19 @@ class AsyncJobHandle(Generic[T]):
         return await self._client.get(self.id)
 
     def events(self, after: int | None = None, types: Sequence[str] = ()) -> AsyncIterator[JobEvent]:
-        """Yield the job's events as they come, from the first (or after a number) to the end of the job."""
+        """Yield the job's events as they come, to the end of the job.
+
+        Args:
+            after: sequence number after which to start; None starts with the first event.
+            types: only these event types, such as ("progress", "log"); empty for all.
+        """
         return self._client.events(self.id, after, types)
 
     def on_progress(self, fn: Callable[[ProgressEvent], object]) -> Callable[[], None]:
-        """Call `fn` with every progress event in a task of its own; return a function that stops it."""
+        """Call `fn` with every progress event, in a task of its own; return a function that removes it.
+
+        Exceptions of `fn` are logged. All callbacks of a handle share one stream.
+        """
         self._listeners.append(fn)
         if self._progress_task is None:
             self._progress_task = asyncio.create_task(self._follow_progress(), name=f"progress-{self.id}")
@@ -85,7 +100,7 @@ class AsyncJobHandle(Generic[T]):
         return remove
 
     async def cancel(self, reason: str | None = None) -> Job:
-        """Request a cancel; a running job ends a little later."""
+        """Request a cancel; a running job takes a moment to stop. Raises AlreadyFinished."""
         return await self._client.cancel(self.id, reason)
 
     async def retry(self) -> Job:
@@ -93,15 +108,15 @@ class AsyncJobHandle(Generic[T]):
         return await self._client.retry(self.id)
 
     async def explain(self) -> dict[str, Any]:
-        """Return why the job waits, with the figures."""
+        """Return why the job waits, with the bytes per device that decided it."""
         return await self._client.explain(self.id)
 
     async def file(self, name: str) -> bytes:
-        """Return the bytes of a file that the job saved."""
+        """Return the bytes of a file that the job saved; raises NotFound."""
         return await self._client.file(self.id, name)
 
     def __repr__(self) -> str:
-        """Return a text with the id, which tells handles apart."""
+        """Return a text with the id, so that handles can be distinguished."""
         return f"<AsyncJobHandle {self.id}>"
 
     async def _follow_progress(self) -> None:
@@ -111,20 +126,26 @@ class AsyncJobHandle(Generic[T]):
                     for fn in list(self._listeners):
                         client_http.call_listener(fn, event, log)
         except RunnerError as error:
-            log.warning("progress of job %s is not followed any more: %s", self.id, error)
+            log.warning("stopped following the progress of job %s: %s", self.id, error)
         except RuntimeError:
-            # Closing the client also ends this.
-            log.debug("progress of job %s: the client was closed", self.id)
+            # Closing the client ends the stream as well: not an error.
+            log.debug("stopped following the progress of job %s: client closed", self.id)
         self._progress_task = None
 
 
 class AsyncClient:
-    """A client of one server. `url` defaults to RUNNER_URL or this machine, `token` to RUNNER_TOKEN."""
+    """A client of one server; usable as a context manager, which closes its connections.
+
+    `url` defaults to RUNNER_URL or http://127.0.0.1:8484, `token` to RUNNER_TOKEN. Every method raises
+    `NoServer` if the server is not reachable, `Unauthorized` without the right token, and otherwise the
+    `RunnerError` of the server's answer. Once the server has answered, waits and streams reconnect for up to
+    30 s if it restarts.
+    """
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = client_http.server_url(url)
         self._http = httpx2.AsyncClient(**client_http.http_options(self.url, token))
-        #: The server has answered: from then on a short absence is waited out.
+        #: The server has answered once: from then on a short outage is bridged by retries.
         self._has_answered = False
 
     async def aclose(self) -> None:
@@ -164,7 +185,19 @@ class AsyncClient:
     async def submit(
         self, handler: Any, input: object = None, **options: Unpack[JobOptions]
     ) -> AsyncJobHandle[Any]:
-        """Submit one job: a handler's name, class or function and its input. Durable on return."""
+        """Submit one job; it is durable on return.
+
+        Args:
+            handler: the handler's name, or its decorated class or function (which types the result).
+            input: a JSON value or pydantic model.
+            options: see `JobOptions`; options left out are the handler's.
+
+        Raises:
+            UnknownHandler: no handler has this name.
+            ValidationFailed: the input or an option is invalid; `detail["errors"]` has JSON pointers.
+            QueueFull: the server's limit on queued jobs is reached.
+            TypeError, ValueError: an unknown or unreadable option, or an input that is not JSON.
+        """
         body = operations.submit_body(handler_name(handler), input, options)
         job = await self._perform(operations.submit(body))
         return AsyncJobHandle(self, job.id, output_reader(handler))
@@ -172,10 +205,10 @@ class AsyncClient:
     async def submit_many(
         self, handler: Any, inputs: Iterable[object], **options: Unpack[JobOptions]
     ) -> list[AsyncJobHandle[Any]]:
-        """Submit one job per input; return handles in the same order.
+        """Submit one job per input, in requests of up to 10,000 jobs; return handles in the same order.
 
         Raises:
-            RunnerError: error of the first refused job; `detail` has its `index` and `accepted_ids`.
+            RunnerError: error of the first refused job; `detail` has its `index` and the `accepted_ids`.
         """
         name, read = handler_name(handler), output_reader(handler)
         bodies = [operations.submit_body(name, entry, options) for entry in inputs]
@@ -190,7 +223,11 @@ class AsyncClient:
         result_timeout: float | str | None = None,
         **options: Unpack[JobOptions],
     ) -> list[Any]:
-        """Return the outputs for all inputs, in their order; raise for the first job that did not succeed."""
+        """Submit one job per input and return the outputs, in the order of the inputs.
+
+        `result_timeout` bounds the wait for all of them together. Raises the error of the first job, in
+        order, that did not succeed; the others continue.
+        """
         ids = [handle.id for handle in await self.submit_many(handler, inputs, **options)]
         read = output_reader(handler)
         outputs = await self._perform(
@@ -206,22 +243,28 @@ class AsyncClient:
         result_timeout: float | str | None = None,
         **options: Unpack[JobOptions],
     ) -> Any:
-        """Submit one job and return its output, in one round trip if the job is short."""
+        """Submit one job and return its output, in one round trip if the job is short.
+
+        Raises as `submit` and `JobHandle.result`; `result_timeout` does not include the submit.
+        """
         body = operations.submit_body(handler_name(handler), input, options)
         output = await self._perform(operations.run(body, **self._time_bounds(result_timeout, known=False)))
         read = output_reader(handler)
         return read(output) if read is not None else output
 
     def job(self, job_id: str) -> AsyncJobHandle[Any]:
-        """Return a handle of a job whose id is known; sends no request."""
+        """Return a handle of a job whose id is known; sends nothing."""
         return AsyncJobHandle(self, job_id)
 
     async def get(self, job_id: str) -> Job:
-        """Return the job as it is now."""
+        """Return the job as it is now; raises NotFound."""
         return await self._perform(operations.get(job_id))
 
     async def wait(self, job_id: str, timeout: float | str | None = None) -> Job:
-        """Return the job once it has ended in any state. Raises TimeoutError."""
+        """Return the job once it has ended in any state.
+
+        Raises TimeoutError after `timeout` (seconds or "5m"); the job continues.
+        """
         bound = self._time_bounds(timeout)
         limit_s = bound.pop("timeout_s")
         until = None if limit_s is None else time.monotonic() + limit_s
@@ -230,7 +273,10 @@ class AsyncClient:
     async def events(
         self, job_id: str, after: int | None = None, types: Sequence[str] = ()
     ) -> AsyncIterator[JobEvent]:
-        """Yield the job's events as they come, each once, even over disconnects and server restarts."""
+        """Yield the job's events as they come, each exactly once, even across reconnects and server restarts.
+
+        `after` and `types` as for `AsyncJobHandle.events`. Raises NoServer once the server was gone for 30 s.
+        """
         follower = EventFollower(job_id, after=after, types=tuple(types), known=self._has_answered)
         while not follower.is_over:
             try:
@@ -250,19 +296,32 @@ class AsyncClient:
                 await asyncio.sleep(pause_s)
 
     async def cancel(self, job_id: str, reason: str | None = None) -> Job:
-        """Request a cancel; a running job ends a little later."""
+        """Request a cancel; a running job takes a moment to stop.
+
+        Raises AlreadyFinished, NotFound.
+        """
         return await self._perform(operations.cancel(job_id, reason))
 
     async def retry(self, job_id: str) -> Job:
-        """Queue an ended job again, under the same id."""
+        """Queue an ended job again, under the same id.
+
+        Raises Conflict if it has not ended, NotFound.
+        """
         return await self._perform(operations.retry(job_id))
 
     async def delete(self, job_id: str) -> None:
-        """Delete a job that is not running, with its events and files."""
+        """Delete a job that is not running, with its events and files.
+
+        Raises Conflict while it runs, NotFound.
+        """
         await self._perform(operations.delete(job_id))
 
     async def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:
-        """Return jobs by state, reason, handler, queue, tenant, tag, created_after, ..., newest first."""
+        """Return matching jobs, newest first.
+
+        Filters have the names of GET /v1/jobs: `state`, `reason`, `handler`, `queue`, `tenant`, `tag`,
+        `created_after`, ... A list means any of its values. `limit` None fetches all pages.
+        """
         return await self._perform(operations.list_jobs(filters, limit=limit))
 
     async def explain(self, job_id: str) -> dict[str, Any]:
@@ -270,19 +329,19 @@ class AsyncClient:
         return await self._perform(operations.get_job_document(job_id, "explain"))
 
     async def attempts(self, job_id: str) -> list[dict[str, Any]]:
-        """Return each attempt of the job: worker, devices, times, peak memory, error."""
+        """Return all attempts of the job: worker, devices, times, peak memory, error."""
         return await self._perform(operations.get_job_document(job_id, "attempts"))
 
     async def file(self, job_id: str, name: str) -> bytes:
-        """Return the bytes of a file that the job saved."""
+        """Return the bytes of a file that the job saved; raises NotFound."""
         return await self._perform(operations.get_file(job_id, name))
 
     async def queues(self) -> list[dict[str, Any]]:
-        """Return every queue with its counts."""
+        """Return every queue with its counts by state."""
         return await self._list("queues")
 
     async def devices(self) -> list[dict[str, Any]]:
-        """Return every device with its memory and executors."""
+        """Return every device with its memory in bytes and its executors."""
         return await self._list("devices")
 
     async def workers(self) -> list[dict[str, Any]]:
@@ -290,11 +349,11 @@ class AsyncClient:
         return await self._list("workers")
 
     async def handlers(self) -> list[dict[str, Any]]:
-        """Return every handler, including broken ones with their error."""
+        """Return every handler with its schemas and options; broken ones have their error."""
         return await self._list("handlers")
 
     async def handler(self, name: str) -> dict[str, Any]:
-        """Return one handler: options, where it is loaded, what was measured."""
+        """Return one handler: options, executors, learned figures. Raises UnknownHandler."""
         return await self._perform(operations.get_document(f"handlers/{quote(name, safe='')}"))
 
     async def load(
@@ -304,30 +363,43 @@ class AsyncClient:
         device: str | None = None,
         timeout: float | str | None = None,
     ) -> dict[str, Any]:
-        """Load an executor of the handler without a job. Raises NotLoaded, TimeoutError."""
+        """Load an executor of the handler without a job; return where it is loaded.
+
+        Args:
+            model: for a handler with `model_by`.
+            device: id of the only allowed device; None: any.
+            timeout: longest wait, seconds or "5m"; the load continues after it.
+
+        Raises:
+            NotLoaded: the load failed; `detail["error"]` is the error that a job would get.
+            TimeoutError: the time is over.
+        """
         until = None if timeout is None else time.monotonic() + parse_seconds(timeout)
         return await self._perform(executors.load(handler, model, device, until=until, clock=time.monotonic))
 
     async def unload(
         self, handler: str, model: str | None = None, device: str | None = None
     ) -> dict[str, Any]:
-        """Unload its executors; busy ones finish their attempts first."""
+        """Unload the handler's executors and return them; busy ones first finish their attempts."""
         return await self._perform(executors.unload(handler, model, device))
 
     async def reload_handlers(self) -> dict[str, Any]:
-        """Have the server find its handlers again; return which are added, changed, removed or broken."""
+        """Find and describe the handlers again; return the names by what has changed.
+
+        Raises ReloadRefused if the sources are invalid; the old handlers then stay active.
+        """
         return await self._perform(operations.reload_handlers())
 
     async def stats(self) -> dict[str, Any]:
-        """Return throughput, waits, runs and failures."""
+        """Return throughput, waiting and run times, and failures by code."""
         return await self._perform(operations.get_document("stats"))
 
     async def ready(self) -> dict[str, Any]:
-        """Return the server's readiness."""
+        """Return the document of /readyz, whether the server is ready or not."""
         return await self._perform(operations.get_readiness())
 
     async def pause(self, queue: str) -> dict[str, Any]:
-        """Stop starting jobs of this queue."""
+        """Stop starting jobs of this queue; running ones continue."""
         return await self._perform(operations.set_queue(queue, "pause"))
 
     async def resume(self, queue: str) -> dict[str, Any]:
@@ -335,7 +407,7 @@ class AsyncClient:
         return await self._perform(operations.set_queue(queue, "resume"))
 
     async def drain_device(self, device: str) -> dict[str, Any]:
-        """Stop starting jobs on this device (its id or uuid) and unload its idle executors."""
+        """Stop starting jobs on this device (id or uuid) and unload its idle executors."""
         return await self._perform(operations.drain_device(device, "drain"))
 
     async def resume_device(self, device: str) -> dict[str, Any]:
@@ -343,7 +415,7 @@ class AsyncClient:
         return await self._perform(operations.drain_device(device, "resume"))
 
     async def set_device(self, device: str, *, max_executors: int | None) -> dict[str, Any]:
-        """Set how many executors the device runs at once; None: as configured in the server."""
+        """Set how many executors the device runs concurrently; None: as configured in the server."""
         return await self._perform(operations.set_device(device, max_executors))
 
     async def _list(self, path: str) -> list[dict[str, Any]]:

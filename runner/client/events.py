@@ -1,4 +1,4 @@
-"""Pure: a job's events as values, and the follower that reads them over disconnects."""
+"""Pure: a job's events as values, and the follower that reads them across disconnects."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from typing import Any, ClassVar
 from runner.client.http_call import HttpCall, HttpResponse, raise_problem
 from runner.errors import NoServer
 
-#: Read timeout: the server sends something (at least a ping) every 15 s.
+#: Read timeout, in seconds: the server sends something (at least a ping) every 15 s.
 READ_TIMEOUT_S = 45.0
-#: Longest absence of a server that has answered before, over all tries.
+#: Longest outage, in seconds, of a server that has answered before, over all reconnects.
 RECONNECT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """One event. `data` is the whole object as it was sent, `seq` its number in the job's log."""
+    """One event of a job; the base of all events, and the event of types unknown to this client."""
 
     type: str
     job_id: str
+    #: Number in the job's log, from 1; None for events that are not stored (snapshot, gap).
     seq: int | None
+    #: Time of the event, UTC.
     at: datetime | None
+    #: The whole event as it was sent.
     data: dict[str, Any] = field(repr=False)
 
 
@@ -39,12 +42,14 @@ class StatusEvent(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent(JobEvent):
-    """Progress of the attempt; `fraction` is within 0 and 1 if the total is known."""
+    """Progress of the attempt."""
 
     done: float | None = None
     total: float | None = None
+    #: `done / total`, between 0 and 1; None if the total is unknown.
     fraction: float | None = None
     message: str | None = None
+    #: Further values that the handler passed to `ctx.progress`.
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,6 +57,7 @@ class ProgressEvent(JobEvent):
 class LogEvent(JobEvent):
     """Text that the handler wrote; `stream` is stdout, stderr or logging."""
 
+    #: "stdout", "stderr" or "logging"; `level` is set for the last only.
     stream: str = "stdout"
     level: str | None = None
     text: str = ""
@@ -66,7 +72,7 @@ class OutputEvent(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class MetricEvent(JobEvent):
-    """One measured value."""
+    """One value that the handler measured."""
 
     name: str = ""
     value: Any = None
@@ -74,7 +80,7 @@ class MetricEvent(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class DoneEvent(JobEvent):
-    """The job ended. A large output is omitted here: `result()` fetches it."""
+    """The job ended. A large output is omitted here; `result()` fetches it."""
 
     state: str
     output: Any = None
@@ -90,7 +96,7 @@ class SnapshotEvent(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class GapEvent(JobEvent):
-    """Events `first` to `last` are no longer kept."""
+    """Events `first` to `last` were removed by retention before they could be sent."""
 
     first: int | None = None
     last: int | None = None
@@ -107,7 +113,10 @@ _FIELDS: dict[str, tuple[type[JobEvent], tuple[str, ...]]] = {
 
 
 def parse_event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -> JobEvent:
-    """Return the value of one event; an unknown kind becomes a plain `JobEvent`."""
+    """Return one event as a value; an unknown type becomes a plain `JobEvent`.
+
+    `kind` and `seq` are the SSE name and id; `job_id` is used if the data does not contain it.
+    """
     at = data.get("at")
     moment = datetime.fromisoformat(at) if isinstance(at, str) else None
     job_id = str(data.get("job_id") or data.get("id") or job_id)
@@ -123,7 +132,7 @@ def parse_event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -
 
 @dataclass(frozen=True, slots=True)
 class SseFrame:
-    """One event of the stream."""
+    """One server-sent event: its name, data and id, as text."""
 
     name: str
     data: str
@@ -131,14 +140,17 @@ class SseFrame:
 
 
 class SseParser:
-    """Splits a byte stream of server-sent events into frames; lines end with LF or CR LF."""
+    """Splits a byte stream of server-sent events into frames; lines end with LF or CR LF.
+
+    Comments (pings) yield nothing. Bytes of an incomplete frame are kept for the next call.
+    """
 
     def __init__(self) -> None:
         self._buffer = b""
         self._lines: list[tuple[str, str]] = []
 
     def feed(self, chunk: bytes) -> Iterator[SseFrame]:
-        """Return the frames that this chunk completes."""
+        """Yield the frames that this chunk completes."""
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for raw in lines:
             line = raw.removesuffix(b"\r").decode("utf-8", "replace")
@@ -154,13 +166,13 @@ class SseParser:
 
 
 class EventFollower:
-    """Follows one job: builds the next request, filters new events, detects the end.
+    """Follows one job: builds the next request, filters new events, detects the end of the job.
 
-    Every event comes once and in order, however often the stream is cut: the next request continues after the
-    last event seen. `now` is monotonic seconds, passed by the caller.
+    Every event is returned once and in order, however often the connection is lost: the next request resumes
+    after the last event seen. Does no I/O; `now` is monotonic seconds from the caller.
     """
 
-    #: Seconds before each new try; the last one repeats.
+    #: Seconds before each reconnect; the last one repeats.
     retry_pauses_s: ClassVar[tuple[float, ...]] = (0.1, 0.25, 0.5, 1.0, 2.0)
 
     def __init__(
@@ -169,9 +181,9 @@ class EventFollower:
         self._job_id = job_id
         self._after = after
         self._types = types
-        #: Without `done` the end of the stream would go unnoticed.
+        #: `done` is always requested: without it the end of the job would go unnoticed.
         self._requested_types = (*types, "done") if types and "done" not in types else types
-        #: The server has answered before: its absence may be temporary.
+        #: The server has answered before: an outage may be temporary.
         self._known = known
         self._silent_since: float | None = None
         self._failures = 0
@@ -181,7 +193,7 @@ class EventFollower:
         self.is_over = False
 
     def open_call(self) -> HttpCall:
-        """Return the request that opens the stream where it was left."""
+        """Return the request that opens the stream after the last event seen."""
         self._parser = SseParser()
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._after is not None:
@@ -191,19 +203,19 @@ class EventFollower:
         return HttpCall("GET", path, params=params, headers=headers, timeout_s=READ_TIMEOUT_S)
 
     def on_opened(self, status: int) -> bool:
-        """Return True if events follow; False if the response is an error or there is nothing more."""
+        """Return True if events follow; False for an error, or if the job has ended and nothing is left."""
         if status == 204:
             self.is_over = True
         return status == 200
 
     def on_refused(self, answer: HttpResponse, now: float) -> float:
-        """Return the seconds to wait before the next try; raise the response's error if it is final."""
+        """Return the seconds to wait before reconnecting; raise the response's error if that can't help."""
         if answer.status != 503 or not self._known:
             raise_problem(answer)
         return self.on_failed(NoServer("the server is not available"), now)
 
     def feed(self, chunk: bytes) -> Iterator[JobEvent]:
-        """Return the new events that these bytes complete."""
+        """Yield the new events that these bytes complete."""
         self._known, self._failures, self._silent_since = True, 0, None
         for frame in self._parser.feed(chunk):
             seq = int(frame.id) if frame.id and frame.id.isdigit() else None
@@ -220,12 +232,15 @@ class EventFollower:
                 yield parse_event(frame.name, json.loads(frame.data), seq, self._job_id)
 
     def on_closed(self) -> float:
-        """Handle an orderly close: over after `done`, else return the seconds before the next try."""
+        """Handle an orderly close: the end after `done`, else return the seconds before reconnecting."""
         self.is_over = self._ended
         return self.retry_pauses_s[0]
 
     def on_failed(self, error: NoServer, now: float) -> float:
-        """Return the seconds to wait before the next try; raise the error once RECONNECT_S has passed."""
+        """Return the seconds to wait before reconnecting.
+
+        Raise `error` after RECONNECT_S without an answer.
+        """
         if self._silent_since is None:
             self._silent_since = now
         if not self._known or now - self._silent_since > RECONNECT_S:

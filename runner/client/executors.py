@@ -1,4 +1,4 @@
-"""Pure: operations that load and unload handlers without a job."""
+"""Pure: operations that load and unload a handler's executors without a job."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from urllib.parse import quote
 from runner.client.http_call import Operation, post_call, send_call
 from runner.client.operations import WAIT_S, Clock
 
-#: Added to the wait: the server may first have to describe the handler.
+#: Added to the read timeout, in seconds: the server may have to describe the handler first.
 SLACK_S = 60.0
 
 
 def load(
     handler: str, model: str | None, device: str | None, *, until: float | None, clock: Clock
 ) -> Operation[dict[str, Any]]:
-    """Load an executor; return the server's reply once it is loaded. `until` is on `clock`.
+    """Load an executor; return the server's reply once it is loaded.
+
+    `until` is a time on `clock`; None waits without a limit.
 
     Raises:
-        NotLoaded: the load failed; it has the error.
+        NotLoaded: the load failed; `detail["error"]` says why.
         TimeoutError: the time is over; the load continues.
     """
     while True:
@@ -34,11 +36,11 @@ def load(
         if answer.status == 200:
             return document
         if until is not None and clock() >= until:
-            raise TimeoutError(f"{handler} is not loaded in the time given: {document['message']}")
+            raise TimeoutError(f"timed out waiting for {handler} to load: {document['message']}")
 
 
 def unload(handler: str, model: str | None, device: str | None) -> Operation[dict[str, Any]]:
-    """Unload executors; return those that were asked to."""
+    """Unload executors; return the server's reply, which lists them."""
     answer = yield from send_call(
         post_call(_path(handler, "unload"), _target_body(model, device), timeout_s=SLACK_S)
     )

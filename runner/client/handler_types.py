@@ -1,4 +1,7 @@
-"""Pure: references to a handler in a submit: its name, or the decorated class or function."""
+"""Pure: references to a handler in a submit: its name, or the decorated class or function.
+
+The protocols let a type checker infer the type of a job's result from the handler.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class HandlerClass(Protocol[T_co]):
     """A handler class whose `run` returns a T."""
 
     def run(self, *args: Any, **kwargs: Any) -> T_co:
-        """Do the handler's work."""
+        """Run one job."""
         ...
 
 
@@ -28,24 +31,24 @@ AsyncHandlerClass = type[HandlerClass[Coroutine[Any, Any, T]]]
 
 
 def handler_name(target: object) -> str:
-    """Return the handler's name.
+    """Return the name of a handler that was given by name, class or function.
 
     Raises:
-        TypeError: neither a name nor decorated by `@handler`.
+        TypeError: `target` is neither a name nor decorated by `@handler`.
     """
     if isinstance(target, str):
         return target
     definition = definition_of(target)
     if definition is None:
         shown = getattr(target, "__qualname__", None) or repr(target)
-        raise TypeError(f"{shown} is no handler: pass its name, or decorate it with @handler")
+        raise TypeError(f"{shown} is not a handler: pass a name, or decorate it with @handler")
     return definition.name
 
 
 def output_reader(target: object) -> Callable[[Any], Any] | None:
-    """Return a converter of JSON output to the handler's own type; None if none is needed.
+    """Return a function that converts JSON output to the handler's return type; None if none is needed.
 
-    Only types that contain a pydantic model are converted: others are JSON already.
+    Only types that contain a pydantic model are converted: the others are JSON already.
     """
     if isinstance(target, str) or "pydantic" not in sys.modules:
         return None
@@ -63,7 +66,7 @@ def _output_hint(target: object) -> object:
     try:
         hint = typing.get_type_hints(run).get("return")
     except (NameError, TypeError):
-        # A hint that only the type checker can resolve is ignored.
+        # The hint exists for type checkers only: return the JSON as it is.
         return None
     if typing.get_origin(hint) is Generator:
         parts = typing.get_args(hint)

@@ -1,4 +1,7 @@
-"""Effect: HTTP for both clients: server address, connection options and connection errors."""
+"""Effect: HTTP for both clients: server address, connection options and connection errors.
+
+The environment (RUNNER_URL, RUNNER_TOKEN) is read here and nowhere else in the client.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ CONNECT_S = 5.0
 
 
 class HttpOptions(TypedDict):
-    """Arguments common to both `httpx2` clients."""
+    """Arguments that both `httpx2` clients take."""
 
     base_url: str
     headers: dict[str, str]
@@ -28,31 +31,35 @@ class HttpOptions(TypedDict):
 
 
 def server_url(url: str | None) -> str:
-    """Return the server's address: the one given, else RUNNER_URL, else this machine's default."""
+    """Return the server's URL: the one given, else RUNNER_URL, else this machine's default port.
+
+    Raises:
+        BadRequest: not an http or https URL.
+    """
     chosen = (url or os.environ.get("RUNNER_URL") or DEFAULT_URL).rstrip("/")
     if not chosen.startswith(("http://", "https://")):
-        raise BadRequest(f"{chosen!r} is no server's address; it looks like {DEFAULT_URL}")
+        raise BadRequest(f"invalid URL {chosen!r}; expected something like {DEFAULT_URL}")
     return chosen
 
 
 def http_options(url: str, token: str | None) -> HttpOptions:
-    """Return the connection options for `url`; the token is the one given or RUNNER_TOKEN."""
+    """Return the connection options for `url`; `token` None means RUNNER_TOKEN."""
     secret = token or os.environ.get("RUNNER_TOKEN")
     host = httpx2.URL(url).host
     return {
         "base_url": url,
         "headers": {"Authorization": f"Bearer {secret}"} if secret else {},
-        # Shorter than the server's 5 s, so that no request meets a connection that is being closed.
+        # Shorter than the server's keep-alive: no request is sent on a connection that is being closed.
         "limits": httpx2.Limits(max_connections=None, keepalive_expiry=3.0),
-        # Without TLS no certificates are needed, and loading them takes longer than a job.
+        # Plain HTTP needs no certificates, and loading them takes longer than a short job.
         "verify": url.startswith("https://"),
-        # Never use a proxy of the environment for this machine.
+        # Requests to this machine must not go through a proxy named in the environment.
         "trust_env": host not in ("127.0.0.1", "localhost", "::1"),
     }
 
 
 def request_options(call: HttpCall) -> dict[str, Any]:
-    """Return the arguments of `request` and `stream` for a call."""
+    """Return the keyword arguments of `request` and `stream` for a call."""
     return {
         "method": call.method,
         "url": call.path,
@@ -64,26 +71,29 @@ def request_options(call: HttpCall) -> dict[str, Any]:
 
 
 def read_response(response: httpx2.Response) -> HttpResponse:
-    """Return a response that was read to its end."""
+    """Return a response whose body has been read completely."""
     return HttpResponse(response.status_code, response.headers, response.content)
 
 
 def connection_error(error: httpx2.TransportError, url: str, call: HttpCall | None = None) -> NoServer:
-    """Return the error for a broken connection, with advice."""
+    """Return the error for a failed connection, with advice.
+
+    If `call` is a POST that may have reached the server, the text says that its outcome is unknown.
+    """
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return NoServer(
             f"no server answers at {url}; start one with `runner serve`, "
-            "or name another by --url or RUNNER_URL"
+            "or set the address by --url or RUNNER_URL"
         )
-    text = f"the server at {url} did not answer to the end ({type(error).__name__})"
+    text = f"lost the connection to {url} before the response was complete ({type(error).__name__})"
     if call is not None and call.method == "POST":
-        text += "; whether it took the request is not known"
+        text += "; whether the request was accepted is unknown"
     return NoServer(text)
 
 
 def call_listener(fn: Callable[[ProgressEvent], object], event: ProgressEvent, log: logging.Logger) -> None:
-    """Call a listener; log an exception of it instead of raising it."""
+    """Call a progress callback; an exception of it is logged with the job's id."""
     try:
         fn(event)
     except Exception:
-        log.exception("a progress listener of job %s failed", event.job_id)
+        log.exception("progress callback of job %s failed", event.job_id)

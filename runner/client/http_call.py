@@ -1,7 +1,7 @@
 """Pure: one HTTP request to the server, its response, and the error that a problem response means.
 
 An operation is a generator: it yields an `HttpCall` (and is sent the `HttpResponse`) or a `Pause`, and
-returns its value. A client performs them; if no response comes it throws `NoServer` into the operation.
+returns its value. A client performs it; if no response comes, the client throws `NoServer` into it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.errors import RunnerError
 T = TypeVar("T")
 JSON_TYPE = "application/json"
 
-#: For a response whose code this client does not know (a newer server).
+#: Error class by status, for a response whose code this client does not know (a newer server).
 _BY_STATUS: dict[int, type[RunnerError]] = {
     400: errors.BadRequest,
     401: errors.Unauthorized,
@@ -35,34 +35,34 @@ _BY_STATUS: dict[int, type[RunnerError]] = {
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """One HTTP request below the server's address."""
+    """One HTTP request to a path below the server's URL."""
 
     method: str
     path: str
     params: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: Read timeout: longest silence of the server.
+    #: Read timeout, in seconds: longest silence of the server.
     timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait for this time."""
+    """Wait before the operation continues."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """The server's response; header names are lower case."""
+    """A complete response; header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """Return the JSON value of the body; raises `RunnerError` if another program answered."""
+        """Return the JSON value of the body; raises `RunnerError` if it is not JSON from a runner server."""
         try:
             return json.loads(self.body) if self.body else None
         except ValueError:
@@ -74,10 +74,10 @@ Operation = Generator["HttpCall | Pause", "HttpResponse | None", T]
 
 
 def send_call(call: HttpCall) -> Operation[HttpResponse]:
-    """Return the response to one call; raise the error that a problem response means."""
+    """Return the response to one call; raise the `RunnerError` that a problem response means."""
     answer = yield call
     if answer is None:
-        raise RuntimeError("a call was answered by nothing")
+        raise RuntimeError("the client sent no response into the operation")
     if answer.status >= 400:
         raise_problem(answer)
     return answer
@@ -95,7 +95,7 @@ def encode(value: object) -> bytes:
 
 
 def raise_problem(answer: HttpResponse) -> NoReturn:
-    """Raise the error for a response with a status of 400 and above."""
+    """Raise the error for a response with a status of 400 or above."""
     document = None
     if "json" in answer.headers.get("content-type", ""):
         document = answer.json()
@@ -107,7 +107,7 @@ def raise_problem(answer: HttpResponse) -> NoReturn:
 def post_call(
     path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 60.0
 ) -> HttpCall:
-    """Return a POST with a JSON body, or without one."""
+    """Return a POST with a JSON body; None sends no body. `timeout_s` is the read timeout."""
     if body is None:
         return HttpCall("POST", path, headers=headers or {}, timeout_s=timeout_s)
     sent = {"Content-Type": JSON_TYPE, **(headers or {})}
@@ -117,7 +117,11 @@ def post_call(
 def problem_error(
     document: Mapping[str, Any], status: int = 0, retry_after: str | None = None
 ) -> RunnerError:
-    """Return the `RunnerError` for a problem document."""
+    """Return the `RunnerError` for an RFC 9457 problem document.
+
+    The class is chosen by the document's `code`, else by `status`. Further members become `detail`.
+    `retry_after` is the header's text.
+    """
     status = int(document.get("status") or status)
     code = str(document.get("code") or "")
     kind = _by_code().get(code) or _BY_STATUS.get(status, RunnerError)
@@ -131,7 +135,7 @@ def problem_error(
 def foreign_answer_error(answer: HttpResponse) -> RunnerError:
     """Return the error for a response that does not come from a runner server."""
     start = answer.body[:80].decode("utf-8", "replace")
-    return RunnerError(f"the answer ({answer.status}) is not from a runner server: {start!r}")
+    return RunnerError(f"the response ({answer.status}) is not from a runner server: {start!r}")
 
 
 def _dump_model(value: object) -> object:

@@ -8,7 +8,10 @@ from runner.jobs.job import ENDED
 
 
 class Job(dict[str, Any]):
-    """The document of one job at one moment: its fields by key, the common ones also by name."""
+    """The JSON document of one job at one moment; the common fields are also attributes.
+
+    It does not change by itself: `client.get(id)` returns a newer one.
+    """
 
     @property
     def id(self) -> str:
@@ -32,7 +35,7 @@ class Job(dict[str, Any]):
 
     @property
     def reason(self) -> str | None:
-        """The reason of its state; for an ended job the error's code."""
+        """Why the job is in its state, such as "waiting_for_memory"; for an ended job the error's code."""
         return self.get("reason")
 
     @property
@@ -42,24 +45,24 @@ class Job(dict[str, Any]):
 
     @property
     def attempt(self) -> int:
-        """Number of starts so far."""
+        """Number of starts so far; 0 before the first."""
         return int(self.get("attempt") or 0)
 
     @property
     def progress(self) -> dict[str, Any] | None:
-        """The latest progress: done, total, fraction, message, details."""
+        """Latest progress: done, total, fraction, message, details."""
         return self.get("progress")
 
     @property
     def output(self) -> Any:
-        """What the handler returned; None in lists where it is large (see `output_bytes`)."""
+        """What the handler returned; None in lists if it is large (see `output_bytes`)."""
         return self.get("output")
 
     @property
     def error(self) -> dict[str, Any] | None:
-        """Code, message, detail and whether a retry may help."""
+        """Code, message, detail, and whether a retry may help; None without an error."""
         return self.get("error")
 
     def __repr__(self) -> str:
-        """Return a short form, as lists of jobs are often printed."""
+        """Return a short form: lists of jobs are often printed."""
         return f"<Job {self.get('id')} {self.get('handler')} {self.get('state')}>"

@@ -1,4 +1,7 @@
-"""Pure: all requests to a server, as operations that either client performs."""
+"""Pure: all requests to a server, as operations that either client performs.
+
+Times named `until` are on the `clock` passed by the client (monotonic seconds).
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ from runner.errors import JobFailed, JobWasCancelled, NoServer, RunnerError, Una
 from runner.formats.units import parse_bytes, parse_seconds
 from runner.handlers.exceptions import JobCancelled
 
-#: Length of one wait; the server allows 300 s, but a shorter one notices a dead connection sooner.
+#: Length of one long poll, in seconds; the server allows 300, but a shorter one notices a dead connection.
 WAIT_S = 60
-#: Bounds of one bulk request; the server's are 10,000 jobs and 64 MiB.
+#: Bounds of one bulk request, below the server's 10,000 jobs and 64 MiB.
 BULK_JOBS = 10_000
 BULK_BYTES = 32 << 20
 #: Above this size a job's document may omit the output.
 INLINE_BYTES = 64 << 10
 
-#: A reply within this time was immediate.
+#: A reply within this time was immediate, so the job had already ended.
 NO_WAIT_S = 0.05
 
 Clock = Callable[[], float]
@@ -49,19 +52,20 @@ class CancelledJob(JobWasCancelled, JobCancelled):
 
 
 class JobOptions(TypedDict, total=False):
-    """Options of a submit beside the input; options left out are the handler's own."""
+    """Options of a submit besides the input; options left out are the handler's own."""
 
     queue: str
     #: 0 to 100, higher first, or "critical", "high", "normal", "low".
     priority: int | str
-    #: Longest run: seconds or "5m".
+    #: Timeout of one attempt's run: seconds or "5m".
     timeout: float | str
-    #: Longest wait before the start.
+    #: Timeout of the wait before the first start: seconds or "5m".
     queue_timeout: float | str
-    #: Earliest start (UTC if no zone is given).
+    #: Earliest start: a datetime or RFC 3339 text (UTC if no zone is given), or UTC epoch seconds.
     run_at: datetime | str | float
-    #: Delay before the earliest start.
+    #: Delay before the earliest start: seconds or "5m"; not together with `run_at`.
     delay: float | str
+    #: Number of retries after failures.
     retries: int
     #: Seconds, a list of seconds, or `{kind, base_s, max_s, jitter}`.
     backoff: float | list[float] | dict[str, Any]
@@ -74,7 +78,10 @@ class JobOptions(TypedDict, total=False):
 
 
 def rfc3339_text(value: datetime | str | float) -> str:
-    """Return the RFC 3339 text of a point in time; a naive one is UTC."""
+    """Return the RFC 3339 text of a point in time.
+
+    A naive datetime is UTC; a number is UTC epoch seconds.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, datetime):
@@ -85,7 +92,12 @@ def rfc3339_text(value: datetime | str | float) -> str:
 
 
 def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, Any]:
-    """Return the body of a submit."""
+    """Return the JSON body of a submit.
+
+    Raises:
+        TypeError: an option does not exist.
+        ValueError: a duration, time or size can't be parsed.
+    """
     unknown = set(options) - set(JobOptions.__annotations__)
     if unknown:
         raise TypeError(f"submit() has no option {', '.join(sorted(unknown))}")
@@ -95,14 +107,22 @@ def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, An
         body["input"] = data
     for name in ("timeout", "queue_timeout", "delay"):
         if name in given:
-            body[f"{name}_s"] = parse_seconds(given.pop(name))
+            body[f"{name}_s"] = _parse_option(name, parse_seconds, given.pop(name))
     if "run_at" in given:
         body["run_at"] = rfc3339_text(given.pop("run_at"))
     if "vram" in given:
-        body["vram"] = parse_bytes(given.pop("vram"))
+        body["vram"] = _parse_option("vram", parse_bytes, given.pop("vram"))
     if isinstance(given.get("tags"), tuple):
         given["tags"] = list(given["tags"])
     return body | given
+
+
+def _parse_option(name: str, parse: Callable[[Any], float], value: object) -> float:
+    """Return the parsed value of an option; an error names the option."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def submit(body: dict[str, Any]) -> Operation[Job]:
@@ -112,10 +132,10 @@ def submit(body: dict[str, Any]) -> Operation[Job]:
 
 
 def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
-    """Submit several jobs; return their ids in the order given.
+    """Submit several jobs in as few requests as the bounds allow; return their ids in the given order.
 
     Raises the error of the first job that was refused; its `detail` has the `index` and the `accepted_ids` of
-    the others.
+    the others, which stay accepted.
     """
     ids: list[str] = []
     refused: list[tuple[int, dict[str, Any]]] = []
@@ -142,7 +162,7 @@ def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
 def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Operation[Any]:
     """Submit one job and return its output, in one round trip if the job is short."""
     until = None if timeout_s is None else clock() + timeout_s
-    # Whole seconds, and no timeout on this side: without a reply the job's id would be lost.
+    # Whole seconds, and no shorter read timeout: without the reply the job's id would be unknown.
     wait_s = WAIT_S if timeout_s is None else min(WAIT_S, int(timeout_s))
     prefer = {"Prefer": f"wait={wait_s}"} if wait_s > 0 else {}
     answer = yield from send_call(post_call("/v1/jobs", body, headers=prefer, timeout_s=wait_s + 15.0))
@@ -153,7 +173,7 @@ def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Opera
 
 
 def get(job_id: str) -> Operation[Job]:
-    """Return the job as it is now."""
+    """Return the job as it is now; raises NotFound."""
     answer = yield from send_call(HttpCall("GET", _job(job_id)))
     return Job(answer.json())
 
@@ -161,10 +181,11 @@ def get(job_id: str) -> Operation[Job]:
 def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Operation[Job]:
     """Return the job once it has ended.
 
-    `until` is on `clock`; `known`: the server has answered before, so a restart of it is waited out.
+    `known` means that the server has answered before: its restart is then bridged by retries.
 
     Raises:
         TimeoutError: the time is over; the job continues.
+        NoServer: no answer, or none for RECONNECT_S if the server is known.
     """
     silent_since: float | None = None
     failures = 0
@@ -193,18 +214,18 @@ def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Oper
 
 
 def result(job_id: str, *, timeout_s: float | None, clock: Clock, known: bool) -> Operation[Any]:
-    """Return the job's output once it has ended; raises as `read_outcome` does."""
+    """Return the job's output once it has ended; raises as `wait` and `read_outcome`."""
     until = None if timeout_s is None else clock() + timeout_s
     job = yield from wait(job_id, until=until, clock=clock, known=known)
     return (yield from read_outcome(job))
 
 
 def read_outcome(job: Job) -> Operation[Any]:
-    """Return the output of an ended job.
+    """Return the output of an ended job, fetched separately if the document omits it.
 
     Raises:
-        JobFailed: the job failed; it has the job's error.
-        JobCancelled: the job was cancelled; handlers' class of the same name catches it.
+        JobFailed: the job failed; `error` is the job's.
+        JobCancelled: the job was cancelled; `runner.JobCancelled` of handlers catches it as well.
     """
     if job.state != "succeeded":
         error = job.error or {"code": job.reason, "message": "no error was recorded"}
@@ -216,7 +237,7 @@ def read_outcome(job: Job) -> Operation[Any]:
 
 
 def results(ids: Sequence[str], *, timeout_s: float | None, clock: Clock) -> Operation[list[Any]]:
-    """Return the outputs of these jobs, in their order; raise for the first that did not succeed."""
+    """Return the outputs of these jobs, in order; raise the error of the first one that did not succeed."""
     until = None if timeout_s is None else clock() + timeout_s
     wanted = set(ids)
     found: dict[str, Job] = {}
@@ -225,7 +246,7 @@ def results(ids: Sequence[str], *, timeout_s: float | None, clock: Clock) -> Ope
         if job_id not in found:
             asked_at = clock()
             found[job_id] = yield from wait(job_id, until=until, clock=clock, known=True)
-            # It had ended already, so its neighbours probably have too: a page returns 500 of them at once.
+            # The job had already ended, so its neighbours probably have too: one page returns 500 of them.
             if clock() - asked_at < NO_WAIT_S and len(outputs) < len(ids) - 1:
                 yield from _collect_ended(found[job_id], wanted, found)
         outputs.append((yield from read_outcome(found.pop(job_id))))
@@ -233,7 +254,7 @@ def results(ids: Sequence[str], *, timeout_s: float | None, clock: Clock) -> Ope
 
 
 def _collect_ended(first: Job, wanted: set[str], found: dict[str, Job]) -> Operation[None]:
-    """Add ended jobs of `wanted` that were submitted with `first`, page by page while there are any."""
+    """Add ended jobs of `wanted` that were submitted after `first`, page by page until one has not ended."""
     params = (("handler", first.handler), ("created_after", str(first["created_at"])), ("order", "asc"))
     cursor: tuple[tuple[str, str], ...] = ()
     while True:
@@ -250,7 +271,10 @@ def _collect_ended(first: Job, wanted: set[str], found: dict[str, Job]) -> Opera
 
 
 def list_jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[Job]]:
-    """Return matching jobs, newest first unless `order` says otherwise; `limit` None fetches all pages."""
+    """Return matching jobs, newest first unless `order` is "asc"; `limit` None fetches all pages.
+
+    `filters` are query parameters of GET /v1/jobs; None values are ignored, lists repeat the parameter.
+    """
     found: list[Job] = []
     params = tuple(_params(filters))
     cursor: tuple[tuple[str, str], ...] = ()
@@ -268,7 +292,7 @@ def list_jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[J
 
 
 def cancel(job_id: str, reason: str | None) -> Operation[Job]:
-    """Request a cancel; a running job ends a little later."""
+    """Request a cancel; a running job takes a moment to stop."""
     answer = yield from send_call(post_call(_job(job_id, "/cancel"), {"reason": reason} if reason else {}))
     return Job(answer.json())
 
@@ -285,33 +309,33 @@ def delete(job_id: str) -> Operation[None]:
 
 
 def get_document(path: str) -> Operation[Any]:
-    """Return the JSON document at a path below `/v1`, without the envelope of a list."""
+    """Return the JSON document at a path below `/v1`; of a list only its `data`."""
     answer = yield from send_call(HttpCall("GET", f"/v1/{path}"))
     value = answer.json()
     return value["data"] if isinstance(value, dict) and isinstance(value.get("data"), list) else value
 
 
 def get_job_document(job_id: str, what: str) -> Operation[Any]:
-    """Return a document below a job: `explain` or `attempts`."""
+    """Return a document of a job: `explain` or `attempts`."""
     return (yield from get_document(f"jobs/{quote(job_id, safe='')}/{what}"))
 
 
 def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
-    """Pause or resume a queue."""
+    """Pause or resume a queue (`verb`); return the queue."""
     answer = yield from send_call(post_call(f"/v1/queues/{quote(name, safe='')}/{verb}", None))
     value: dict[str, Any] = answer.json()
     return value
 
 
 def drain_device(name: str, verb: str) -> Operation[dict[str, Any]]:
-    """Drain or resume a device."""
+    """Drain or resume a device (`verb`); return the device."""
     answer = yield from send_call(post_call(f"/v1/devices/{quote(name, safe='')}/{verb}", None))
     value: dict[str, Any] = answer.json()
     return value
 
 
 def set_device(name: str, max_executors: int | None) -> Operation[dict[str, Any]]:
-    """Set how many executors a device runs at once; None: as configured."""
+    """Set how many executors a device runs concurrently (None: as configured); return the device."""
     body = encode({"max_executors": max_executors})
     call = HttpCall(
         "PATCH", f"/v1/devices/{quote(name, safe='')}", body=body, headers={"Content-Type": JSON_TYPE}
@@ -322,7 +346,7 @@ def set_device(name: str, max_executors: int | None) -> Operation[dict[str, Any]
 
 
 def reload_handlers() -> Operation[dict[str, Any]]:
-    """Have the server find and describe its handlers again; it replies within 60 s."""
+    """Find and describe the handlers again; return the changes. The server replies within 60 s."""
     answer = yield from send_call(post_call("/v1/handlers/reload", None, timeout_s=90.0))
     value: dict[str, Any] = answer.json()
     return value
@@ -336,11 +360,11 @@ def get_file(job_id: str, name: str) -> Operation[bytes]:
 
 
 def get_readiness() -> Operation[dict[str, Any]]:
-    """Return the document of /readyz, whether the server is ready or not."""
+    """Return the document of /readyz, whether the server is ready (200) or not (503)."""
     answer: HttpResponse | None = yield HttpCall("GET", "/readyz")
     value = answer.json() if answer is not None else None
     if not isinstance(value, dict):
-        raise RunnerError("the server's /readyz did not answer with a document")
+        raise RunnerError("/readyz of the server did not return a JSON object")
     return value
 
 
@@ -349,9 +373,10 @@ def _job(job_id: str, below: str = "") -> str:
 
 
 def _wait_bounds(left_s: float | None) -> tuple[dict[str, str], float]:
-    """Return the header that asks the server to delay its reply, and the read timeout.
+    """Return the header that asks the server to delay its reply, and the read timeout in seconds.
 
-    The header has whole seconds only; if it is rounded up, the read timeout ends the wait."""
+    The header has whole seconds only; if it is rounded up, the read timeout ends the wait.
+    """
     if left_s is None or left_s >= WAIT_S:
         return {"Prefer": f"wait={WAIT_S}"}, WAIT_S + 15.0
     if left_s <= 0:
@@ -360,7 +385,7 @@ def _wait_bounds(left_s: float | None) -> tuple[dict[str, str], float]:
 
 
 def _timeout_error(job_id: str) -> TimeoutError:
-    return TimeoutError(f"job {job_id} has not ended in the time given; it goes on")
+    return TimeoutError(f"timed out waiting for job {job_id}; the job continues")
 
 
 def _bulk_parts(texts: Iterable[bytes]) -> Iterable[list[bytes]]:

@@ -45,13 +45,13 @@ def test_a_file_is_the_whole_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("text",), "write key=value"),
-        (("=x",), "write key=value"),
+        (("text",), "expected key=value"),
+        (("=x",), "expected key=value"),
         (("n:=twenty",), "n:=: not valid JSON"),
-        (("n:=NaN",), "NaN is not JSON"),
+        (("n:=NaN",), "NaN is not valid JSON"),
         (("@/does/not/exist",), "cannot read /does/not/exist"),
         (("a=1", "-"), "only once"),
-        (("-", "a=1"), "no keys"),
+        (("-", "a=1"), "the input is not an object"),
         (("a=1", "a.b=2"), "not an object"),
     ],
 )

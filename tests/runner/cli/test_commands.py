@@ -38,14 +38,15 @@ CODES: list[tuple[Routes, tuple[str, ...], int, str]] = [
     ({}, ("run",), 2, "missing argument 'HANDLER'"),
     ({}, ("frobnicate",), 2, "no such command 'frobnicate'"),
     ({}, ("jobs", "--frob"), 2, "no such option: --frob"),
-    ({}, ("run", "echo", "word"), 2, "write key=value"),
+    ({}, ("run", "echo", "word"), 2, "expected key=value"),
     ({}, ("run", "echo", "--wait", "soon"), 2, "not a duration"),
-    ({}, ("submit", "echo", "--vram", "much"), 2, "not a size"),
+    ({}, ("submit", "echo", "--vram", "much"), 2, "vram: 'much' is not a size"),
+    ({}, ("submit", "echo", "--timeout", "5x"), 2, "timeout: '5x' is not a duration"),
     ({}, ("queues", "pause"), 2, "needs the name"),
     ({}, ("devices", "drain"), 2, "needs the id"),
-    ({}, ("devices", "set", "gpu0"), 2, "needs it"),
-    ({}, ("devices", "drain", "gpu0", "--max-executors", "2"), 2, "goes with"),
-    ({}, ("ps", "--url", "localhost:8484"), 2, "no server's address"),
+    ({}, ("devices", "set", "gpu0"), 2, "is required by"),
+    ({}, ("devices", "drain", "gpu0", "--max-executors", "2"), 2, "only valid there"),
+    ({}, ("ps", "--url", "localhost:8484"), 2, "invalid URL"),
     ({}, ("job", "show", ID), 3, "there is no"),
     (
         {("POST", "/v1/jobs"): problem(404, "unknown_handler", "there is no handler 'nope'")},
@@ -93,7 +94,7 @@ def test_a_wait_that_is_too_long_exits_6() -> None:
     with fake_server({("GET", f"/v1/jobs/{ID}"): hold}) as server:
         ended = runner("job", "wait", ID, "--timeout", "300ms", url=server.url)
     assert ended.returncode == 6
-    assert "it goes on" in ended.stderr
+    assert "it continues" in ended.stderr
 
 
 def test_run_prints_the_output_alone_on_stdout() -> None:
@@ -131,6 +132,13 @@ def test_every_list_can_be_json(words: tuple[str, ...], path: str) -> None:
         ended = runner(*words, "--json", url=server.url)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == data
+
+
+def test_an_empty_list_of_jobs_says_how_to_submit_one() -> None:
+    page = CannedReply(200, {"data": [], "next_cursor": None})
+    with fake_server({("GET", "/v1/jobs"): page}) as server:
+        assert runner("jobs", url=server.url).stdout == "no jobs yet; try: runner run HANDLER\n"
+        assert runner("jobs", "--state", "failed", url=server.url).stdout == "no matching jobs\n"
 
 
 def test_explain_says_why_a_job_waits() -> None:

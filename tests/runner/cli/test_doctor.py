@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cli import doctor_checks
-from runner.cli.doctor import format_result
+from runner.cli.doctor import format_counts, format_result
 from runner.cli.doctor_findings import CheckResult, StoreHeader
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import running
@@ -63,7 +64,7 @@ def test_a_data_folder_that_can_not_be_is_told_and_the_rest_is_looked_at(tmp_pat
     code, found = doctor(tmp_path, "--port", "0", "--store", f"sqlite:///{tmp_path}")
     assert code == 1 and tuple(found) == SUBJECTS
     assert "is not a folder" in found["data-dir"]["text"]
-    assert "can't be read: Is a directory" in found["store"]["text"]
+    assert found["store"]["text"] == f"cannot read {tmp_path}: Is a directory"
     below, found = doctor(tmp_path, "--port", "0", "--data-dir", str(tmp_path / "data" / "below"))
     assert below == 1 and "is not a folder" in found["data-dir"]["text"]
 
@@ -99,9 +100,14 @@ def test_findings_come_as_lines_that_fit_80_columns(tmp_path: Path) -> None:
         "doctor", "--gpus", "none", "--port", "0", "--data-dir", str(tmp_path), cwd=tmp_path, env=OURS
     )
     *lines, empty, last = ended.stdout.splitlines()
-    assert empty == "" and last.endswith("0 in the way")
+    assert empty == "" and re.fullmatch(r"\d+ ok, \d+ warnings?, 0 errors", last)
     assert [text for text in lines if len(text) > 80 and str(tmp_path) not in text] == []
     assert any(text.startswith("ok    python    3.") for text in lines)
+
+
+def test_the_headline_counts_in_plain_words() -> None:
+    assert format_counts(11, 2, 0) == "11 ok, 2 warnings, 0 errors"
+    assert format_counts(0, 1, 1) == "0 ok, 1 warning, 1 error"
 
 
 def test_long_texts_are_wrapped_and_never_cut() -> None:

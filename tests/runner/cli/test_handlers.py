@@ -52,7 +52,7 @@ def test_without_sources_it_takes_the_config_with_its_overrides(tmp_path: Path) 
     ended = runner("handlers", "check", "--no-entry-points", cwd=tmp_path)
     assert ended.returncode == 0
     assert "5 GiB" in ended.stdout
-    assert "warning: [handlers.absent] changes nothing" in ended.stdout
+    assert "warning: [handlers.absent] has no effect" in ended.stdout
 
 
 def test_what_a_server_would_not_start_with_is_refused(tmp_path: Path) -> None:

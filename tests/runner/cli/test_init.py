@@ -35,7 +35,7 @@ def test_nothing_is_overwritten_and_then_nothing_is_written(tmp_path: Path) -> N
     (tmp_path / "handlers.py").symlink_to(tmp_path / "nowhere")
     ended = runner("init", str(tmp_path))
     assert ended.returncode == 2
-    assert "handlers.py, runner.toml" in ended.stderr and "overwrites nothing" in ended.stderr
+    assert "handlers.py, runner.toml" in ended.stderr and "never overwrites files" in ended.stderr
     assert (tmp_path / "runner.toml").read_text() == "port = 1\n"
     assert not (tmp_path / "test_handlers.py").exists() and not (tmp_path / "nowhere").exists()
 

@@ -39,4 +39,4 @@ def test_plain_text_keeps_a_long_path_whole() -> None:
 
 def test_a_server_without_anything_has_a_panel_too() -> None:
     text = format_banner({"url": "http://[::1]:1", "version": "0"}, terminal=True)
-    assert "none seen yet" in text and "none; name some: runner serve --handlers FILE" in text
+    assert "none found yet" in text and "none; add some: runner serve --handlers FILE" in text

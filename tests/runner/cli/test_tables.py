@@ -64,7 +64,7 @@ def test_ps_shows_jobs_of_running_executors_and_devices_without_any() -> None:
     lines = _drawn(tables.executors(found), 90)
     assert ID in lines[1]
     assert " ".join(lines[1].split()[1:-1]) == "paint xl 1 GiB 2 GiB 3 GiB"
-    assert "idle" in lines[2] and "nothing is loaded" in lines[3]
+    assert "idle" in lines[2] and "nothing loaded" in lines[3]
 
 
 def test_places_say_what_a_waiting_job_finds_where() -> None:
@@ -103,4 +103,4 @@ def test_a_job_is_shown_with_its_error_and_without_control_characters() -> None:
 
 def test_a_large_output_is_named_by_its_size() -> None:
     text = "\n".join(_drawn(tables.job(job(output_bytes=3 << 20), NOW)))
-    assert "3 MiB, left out here" in text
+    assert "3 MiB, omitted here" in text

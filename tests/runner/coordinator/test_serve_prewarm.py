@@ -292,7 +292,7 @@ def test_the_command_says_where_it_is_loaded(start: Serve, tmp_path: Path) -> No
     number = executors(server, "models")[0]["id"]
     assert done.returncode == 0
     assert done.stdout == f"models (m) is loaded on sim0 (executor {number}, 1 GiB granted)\n"
-    assert runner("unload", "models").stdout.startswith("models (m) goes from sim0")
+    assert runner("unload", "models").stdout.startswith("unloading models (m) from sim0")
     assert runner("unload", "small").stdout == "small is not loaded\n"
     (tmp_path / "small.bad").touch()
     failed = runner("load", "small")
