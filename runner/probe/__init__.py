@@ -1,1 +1,4 @@
-"""Effect: the process that reads the GPUs of one machine."""
+"""Effect: the process that reads the GPUs of one machine.
+
+A process of its own, because a call into a hung driver never returns.
+"""

@@ -1,7 +1,7 @@
 """Effect: the probe process: finds the node's devices once, then reads their memory and errors periodically.
 
-Calls into a driver may block for ever. Only this process blocks then: the coordinator misses its readings
-and starts another one.
+Calls into a driver may block for ever. Only this process blocks then: the coordinator notices that readings
+are missing and starts another probe.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from runner.protocol.zmq_dealer import ZmqDealer
 
 log = logging.getLogger(__name__)
 
-#: Longest time without a reading sent, changed or not.
+#: Longest time, in seconds, between two readings sent, changed or not.
 SILENCE_MAX_S = 2.0
-#: Time between two readings of the GPUs: a shorter peak may be missed.
+#: Interval, in seconds, between two readings of the GPUs: a shorter peak may be missed.
 GPU_INTERVAL_S = 0.25
-#: Bound on Xid errors kept while the link is cut.
+#: Xid errors kept while the connection is down, the oldest dropped first.
 XIDS_MAX = 256
 
 
 class Probe:
-    """Sends `Hello`, `DevicesFound` and then `DeviceReadings`; the first two again on a new link."""
+    """Sends `Hello`, `DevicesFound` and then `DeviceReadings`.
+
+    After a reconnect the first two are sent again. `environ` is read for CUDA_VISIBLE_DEVICES.
+    """
 
     def __init__(self, config: ProbeConfig, environ: Mapping[str, str]) -> None:
         self._config, self._environ = config, environ
@@ -44,10 +47,11 @@ class Probe:
         self._last_sent: DeviceReadings | None = None
         self._last_sent_mono = 0.0
         self._interval_s = config.interval_s
+        #: (device id, Xid) of errors that have not been sent yet.
         self._xids: list[tuple[str, int]] = []
 
     async def run(self) -> int:
-        """Serve until `Stop`; return the exit status."""
+        """Run until the coordinator sends `Stop`; return the exit status."""
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._done: asyncio.Future[None] = loop.create_future()
@@ -57,6 +61,7 @@ class Probe:
         return 0
 
     def _on_link(self) -> None:
+        """Report the probe and, if they are known, its devices on a new connection."""
         config = self._config
         hello = Hello(
             worker_protocol.PROTOCOL,
@@ -69,13 +74,14 @@ class Probe:
         )
         self._last_sent = None
         if self._devices is None:
-            # The hello goes first, so that a hung driver can be told from a probe that did not start.
+            # Send the hello first: it distinguishes a hung driver from a probe that did not start.
             self._dealer.send([worker_protocol.encode(hello)])
             self._loop.call_soon(self._find)
         else:
             self._dealer.send([worker_protocol.encode(hello), worker_protocol.encode(self._devices)])
 
     def _find(self) -> None:
+        """Find the devices, or the error that prevents it, and report them."""
         if self._devices is not None:
             return
         try:
@@ -99,9 +105,10 @@ class Probe:
             self._read()
 
     def _read(self) -> None:
+        """Read all devices; send the readings if they changed or nothing was sent for SILENCE_MAX_S."""
         assert self._sampler is not None
         sample = self._sampler.read_sample()
-        # The driver reports an error once: unsent ones go with the next reading.
+        # The driver reports each error only once: keep unsent ones for the next reading.
         self._xids = (self._xids + sample.xids)[-XIDS_MAX:]
         readings = DeviceReadings(sample.devices, sample.processes, sample.faults, self._xids)
         now = self._loop.time()
@@ -112,18 +119,19 @@ class Probe:
         self._loop.call_later(self._interval_s, self._read)
 
     def _on_frame(self, messages: list[bytes]) -> None:
+        """Handle messages of the coordinator; `Stop` ends the probe."""
         for message in messages:
             try:
                 command = worker_protocol.to_worker_decoder.decode(message)
             except worker_protocol.UNDECODABLE as error:
-                log.error("the coordinator sent an order that does not decode: %s", error)
+                log.error("cannot decode a message of the coordinator: %s", error)
                 continue
             if isinstance(command, Stop) and not self._done.done():
                 self._done.set_result(None)
 
 
 def main() -> int:
-    """Run the probe that the lifeline's config describes."""
+    """Run the probe configured by the lifeline; return its exit status."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), ProbeConfig
     )
@@ -134,7 +142,7 @@ def main() -> int:
 
 
 def _exit_with_lifeline(lifeline: socket.socket) -> None:
-    """Wait in a thread of its own: the main one may be stuck in a driver."""
+    """Exit when the lifeline ends. Runs in its own thread: the main thread may be stuck in a driver."""
     try:
         while lifeline.recv(4096):
             continue

@@ -1,8 +1,8 @@
 """Pure: packs messages into a frame, and frames into a byte stream.
 
-A frame is the msgpack list of *encoded* messages (bytes each), so that a worker passes an executor's
-messages on without decoding their bodies. Over a byte stream a frame is preceded by its length as an
-unsigned 32-bit big-endian integer; over ZeroMQ it is one message part.
+A frame is the msgpack list of *encoded* messages (bytes each), so that a worker forwards an executor's
+messages without decoding their bodies. In a byte stream a frame is preceded by its length as an unsigned
+32-bit big-endian integer; in ZeroMQ it is one message part.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from runner.errors import RunnerError
 
-#: Bound on a frame: the largest accepted body plus overhead.
+#: Largest frame: the largest accepted request body plus overhead.
 MAX_FRAME_BYTES = 80 * 1024 * 1024
 LENGTH = struct.Struct(">I")
 
@@ -21,7 +21,7 @@ LENGTH = struct.Struct(">I")
 class WireError(RunnerError):
     """A frame, or a message in it, is invalid."""
 
-    code, title = "wire_error", "A peer sent a frame that is not ours"
+    code, title = "wire_error", "A peer sent an invalid frame"
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -29,7 +29,7 @@ _frame_decoder = msgspec.msgpack.Decoder(list[bytes])
 
 
 def pack(messages: list[bytes]) -> bytes:
-    """Return a frame of encoded messages."""
+    """Return a frame of encoded messages, without its length."""
     return _encoder.encode(messages)
 
 
@@ -42,16 +42,19 @@ def unpack(frame: bytes | memoryview) -> list[bytes]:
     try:
         return _frame_decoder.decode(frame)
     except msgspec.DecodeError as error:
-        raise WireError(f"a frame of {len(frame)} bytes does not decode: {error}") from error
+        raise WireError(f"cannot decode a frame of {len(frame)} bytes: {error}") from error
 
 
 def with_length(frame: bytes) -> bytes:
-    """Return the frame in the form that a byte stream carries."""
+    """Return the frame as a byte stream carries it: preceded by its length."""
     return LENGTH.pack(len(frame)) + frame
 
 
 class FrameBuffer:
-    """Cuts a byte stream into frames."""
+    """Splits a byte stream into frames.
+
+    `max_bytes` bounds one frame, and so the memory that a peer can use.
+    """
 
     __slots__ = ("_data", "_max")
 
@@ -60,10 +63,10 @@ class FrameBuffer:
         self._max = max_bytes
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Add bytes and return all frames that are complete now.
+        """Add bytes and return all frames that are complete now, in order.
 
         Raises:
-            WireError: a length exceeds the bound; the stream can't be used any more.
+            WireError: a length exceeds the bound; the stream can't be used any further.
         """
         data = self._data
         data += chunk
@@ -72,7 +75,7 @@ class FrameBuffer:
         while len(data) - at >= 4:
             (length,) = LENGTH.unpack_from(data, at)
             if length > self._max:
-                raise WireError(f"a frame announces {length} bytes, the bound is {self._max}")
+                raise WireError(f"a frame announces {length} bytes; the limit is {self._max}")
             if len(data) - at - 4 < length:
                 break
             frames.append(bytes(data[at + 4 : at + 4 + length]))

@@ -20,8 +20,8 @@ from runner.jobs.job_query import JobQuery
 class SubmitJobs(msgspec.Struct, array_like=True, tag=1):
     """Accept these jobs.
 
-    With `wait_s` (one job only) the reply comes when the job has ended, or with 202 when the time is over.
-    Reply to a single job: the job (202, or 200 when ended). Reply to `bulk`: 202 and a JSON list with, per
+    With `wait_s` (one job only) the reply is sent when the job has ended, or as 202 after that time. Reply to
+    a single job: the job (202, or 200 if it has ended). Reply to `bulk`: 202 and a JSON list with, for each
     job in order, null (accepted as requested) or a problem object.
     """
 
@@ -32,7 +32,7 @@ class SubmitJobs(msgspec.Struct, array_like=True, tag=1):
 
 
 class GetJob(msgspec.Struct, array_like=True, tag=2):
-    """Reply: 200 and the job; with `wait_s` once it has ended or the time is over."""
+    """Reply: 200 and the job; with `wait_s` once it has ended, or after that time."""
 
     request_id: int
     job_id: str
@@ -95,8 +95,8 @@ class SetQueue(msgspec.Struct, array_like=True, tag=6):
 class AwaitHandler(msgspec.Struct, array_like=True, tag=7):
     """Sent when a submit names a handler that the front does not know.
 
-    Reply: 200 without a body once the handler is described (`HandlersUpdate` has brought its spec before), or
-    the problem.
+    Reply: 200 without a body once the handler is described (its `HandlersUpdate` was sent before), or the
+    problem.
     """
 
     request_id: int
@@ -104,7 +104,10 @@ class AwaitHandler(msgspec.Struct, array_like=True, tag=7):
 
 
 class ReadEvents(msgspec.Struct, array_like=True, tag=8):
-    """Reply: an `EventPage`, or a problem in a `Reply`."""
+    """Read stored events after a sequence number, up to about `max_bytes` and at least one.
+
+    Reply: an `EventPage`, or a problem in a `Reply`.
+    """
 
     request_id: int
     job_id: str
@@ -113,19 +116,21 @@ class ReadEvents(msgspec.Struct, array_like=True, tag=8):
 
 
 class SubscribeEvents(msgspec.Struct, array_like=True, tag=9):
-    """From now on `JobEvents` brings new events of the job as they become durable."""
+    """From now on, send new events of the job as `JobEvents` when they become durable. No reply."""
 
     job_id: str
 
 
 class UnsubscribeEvents(msgspec.Struct, array_like=True, tag=10):
+    """Stop sending events of the job. No reply."""
+
     job_id: str
 
 
 class ReloadHandlers(msgspec.Struct, array_like=True, tag=13):
     """Find and describe the handlers again.
 
-    Reply: 200 and `coordinator.reload.changes.HandlerChanges` once they are in force (all fronts have their
+    Reply: 200 and `coordinator.reload.changes.HandlerChanges` once they are active (all fronts got their
     `HandlersUpdate` before), or 202 while a slow reload continues.
     """
 
@@ -133,21 +138,21 @@ class ReloadHandlers(msgspec.Struct, array_like=True, tag=13):
 
 
 class SetDevice(msgspec.Struct, array_like=True, tag=14):
-    """Settings of an operator for a device, given by its id or uuid. Reply: 200 and the device."""
+    """Change an operator's settings of a device (id or uuid). Reply: 200 and the device."""
 
     request_id: int
     device: str
     #: True: accept no new work and unload idle executors; False: accept work again; None: unchanged.
     drained: bool | None = None
-    #: Bound on concurrent executors. 0: the configured one. None: unchanged.
+    #: Limit on concurrent executors. 0: the configured one. None: unchanged.
     max_executors: int | None = None
 
 
 class LoadHandler(msgspec.Struct, array_like=True, tag=17):
-    """Keep an executor ready without a job.
+    """Load an executor without a job.
 
-    Reply: 200 once one is ready, or after `wait_s` at the latest 202 and the reason for the wait; a problem
-    if it could not be loaded within that time.
+    Reply: 200 once it is loaded, 202 and the reason for the wait after `wait_s`, or a problem if the load
+    failed within that time.
     """
 
     request_id: int
@@ -170,21 +175,23 @@ class UnloadHandler(msgspec.Struct, array_like=True, tag=18):
 
 
 class FrontHello(msgspec.Struct, array_like=True, tag=11):
+    """The front accepts requests; its first message."""
+
     pid: int
 
 
 class Pong(msgspec.Struct, array_like=True, tag=12):
-    """Answer to a `Ping`: this front's event loop is running."""
+    """Reply to a `Ping`: this front's event loop is running."""
 
 
 # Coordinator to front.
 
 
 class Reply(msgspec.Struct, array_like=True, tag=20):
-    """A reply; `body` is JSON text (or plain text for metrics).
+    """The reply to a request; `body` is JSON text (plain text for metrics).
 
-    With status >= 400 it is `{"code", "title", "detail", ...figures}`, which the front makes a problem+json
-    document; `retry_after_s` becomes the header.
+    With status >= 400 it is `{"code", "title", "detail", ...figures}`, which the front turns into a
+    problem+json document; `retry_after_s` becomes a header.
     """
 
     request_id: int
@@ -194,12 +201,14 @@ class Reply(msgspec.Struct, array_like=True, tag=20):
 
 
 class EventPage(msgspec.Struct, array_like=True, tag=21):
+    """The reply to `ReadEvents`."""
+
     request_id: int
     #: The job as JSON text at the time of this page (with `snapshot`).
     job: bytes
     #: (seq, type, JSON line) of durable events, in order.
     events: list[tuple[int, str, bytes]]
-    #: First event that retention has kept, and the last durable one.
+    #: First event that retention has not removed, and the last durable one.
     first_seq: int
     last_seq: int
     #: The job has ended, and `last_seq` is its last event.
@@ -209,25 +218,25 @@ class EventPage(msgspec.Struct, array_like=True, tag=21):
 class JobEvents(msgspec.Struct, array_like=True, tag=22):
     """New durable events of a subscribed job.
 
-    If the first seq does not follow the last that the front has seen, its credit was used up and it missed
-    some, which it reads by `ReadEvents`.
+    If the first seq does not follow the last that the front has received, the front's credit was exhausted:
+    it reads the missing events by `ReadEvents`.
     """
 
     job_id: str
     events: list[tuple[int, str, bytes]]
-    #: The last of them is the `done` of a job that has ended.
+    #: The last of the events is the `done` of the ended job.
     is_job_ended: bool
 
 
 class HandlersUpdate(msgspec.Struct, array_like=True, tag=23):
-    """All handlers known now; replaces earlier updates. `describing`: some are still being described."""
+    """All handlers known now; replaces earlier updates. `describing`: more are still being described."""
 
     specs: list[HandlerSpec]
     describing: bool
 
 
 class ShutdownBegun(msgspec.Struct, array_like=True, tag=24):
-    """Shutdown has begun: new submits get 503 `shutting_down`; streams end by `deadline_s` from now."""
+    """A shutdown has begun: refuse new submits with 503 `shutting_down`; streams end within `deadline_s`."""
 
     deadline_s: float
 
@@ -237,13 +246,13 @@ class Exit(msgspec.Struct, array_like=True, tag=25):
 
 
 class MemoryLevel(msgspec.Struct, array_like=True, tag=27):
-    """Least detail of memory attribution among all devices; replaces earlier updates."""
+    """Least exact level of memory attribution among all devices; replaces earlier updates."""
 
     level: Literal["exact", "processes", "reports", "totals"]
 
 
 class Ping(msgspec.Struct, array_like=True, tag=26):
-    """Answer with `Pong`. A front that is silent for too long is hung: it is killed and replaced."""
+    """Reply with `Pong`. A front that does not reply in time is hung: it is killed and replaced."""
 
 
 ToCoordinator = (

@@ -1,7 +1,7 @@
 """Effect: writes and reads the files in which workers leave messages that no coordinator has acknowledged.
 
 A spool is a byte stream of frames as in `framing`: a frame with the worker's `Hello`, then frames of messages
-in their order, then one empty frame that marks the spool as complete.
+in order, then one empty frame that marks the spool as complete.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from runner.protocol.worker import Hello
 log = logging.getLogger(__name__)
 
 SUFFIX = ".spool"
-#: Appended to the name of a file that can't be read; it is kept for inspection.
+#: Appended to the name of an unreadable file, which is kept for inspection.
 BAD_SUFFIX = ".bad"
 #: A frame is closed once it exceeds this size.
 FRAME_BYTES = 4 * 1024 * 1024
 
 
 class Spool(NamedTuple):
-    """One complete spool file."""
+    """The content of one complete spool file."""
 
     path: Path
     hello: Hello
-    #: Encoded upward messages, oldest first.
+    #: Encoded messages to the coordinator, oldest first.
     messages: list[bytes]
 
 
 def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
-    """Write `<hello.name>.spool` atomically: after a power cut it is there as a whole or not at all.
+    """Write `<hello.name>.spool` atomically, and return its path.
 
-    The token is left out, because the file outlives it.
+    After a power cut the file is either complete or absent. The token is omitted, because the file outlives
+    it.
 
     Raises:
         OSError: the disk is full or failed.
@@ -64,7 +65,10 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
 
 
 def read_spools(folder: Path) -> list[Spool]:
-    """Read every complete spool of a folder, oldest first; log an incomplete one and rename it."""
+    """Return every complete spool of a folder, oldest first.
+
+    An incomplete one is logged, renamed with BAD_SUFFIX and skipped.
+    """
     if not folder.is_dir():
         return []
     spools: list[Spool] = []
@@ -73,13 +77,13 @@ def read_spools(folder: Path) -> list[Spool]:
             spools.append(_read_spool(path))
         except (OSError, *worker_protocol.UNDECODABLE) as error:
             bad_path = path.with_name(path.name + BAD_SUFFIX)
-            log.error("%s is not a whole spool (%s); it is kept as %s", path, error, bad_path.name)
+            log.error("%s is not a complete spool (%s); renamed to %s", path, error, bad_path.name)
             path.rename(bad_path)
     return spools
 
 
 def remove_spool(spool: Spool) -> None:
-    """Remove a spool whose messages are durable elsewhere."""
+    """Remove a spool whose messages are durable in the store."""
     spool.path.unlink(missing_ok=True)
 
 
@@ -88,10 +92,10 @@ def _read_spool(path: Path) -> Spool:
     frames = [framing.unpack(frame) for frame in framing.FrameBuffer().feed(data)]
     size = sum(len(framing.with_length(framing.pack(frame))) for frame in frames)
     if len(frames) < 2 or frames[-1] or size != len(data):
-        raise WireError("its end is missing")
+        raise WireError("the end is missing")
     hello = worker_protocol.from_worker_decoder.decode(frames[0][0]) if frames[0] else None
     if not isinstance(hello, Hello):
-        raise WireError("it does not begin with a hello")
+        raise WireError("the first message is not a hello")
     return Spool(path, hello, [message for frame in frames[1:] for message in frame])
 
 

@@ -1,8 +1,9 @@
 """Pure: every message between coordinator and worker, and between worker and executor.
 
 Upward messages that must not be lost travel in a frame headed by `NumberedFrame`: the worker keeps them until
-the coordinator answers `Ack(seq)` after the commit that holds them. It sends them again after a reconnect, or
-leaves them in the spool if the coordinator is gone. The receiver drops messages that it has applied already.
+the coordinator replies `Ack(seq)`, after the commit that contains them. After a reconnect the worker sends
+them again; if the coordinator is gone it leaves them in the spool. The receiver drops messages that it has
+already applied, so each takes effect exactly once.
 """
 
 from __future__ import annotations
@@ -43,21 +44,21 @@ class LoadExecutor(msgspec.Struct, array_like=True, tag=1):
     #: Ids of the devices it is pinned to ("gpu0"), and the environment that makes only these visible.
     devices: list[str]
     env: dict[str, str]
-    #: Value of ctx.device: "cuda:0" or "cpu".
+    #: Value of `ctx.device`: "cuda:0" or "cpu".
     device: str
     #: Granted device memory (0: no grant) and the cap on host memory (None: no cap).
     grant_bytes: int = 0
     ram_cap_bytes: int | None = None
-    #: Bytes that torch may reserve on each device. None: no bound.
+    #: Bytes that torch may reserve on each device. None: no limit.
     cap_bytes: int | None = None
     load_timeout_s: float | None = None
     model: str = ""
 
 
 class RunAttempts(msgspec.Struct, array_like=True, tag=2):
-    """Run these one after the other; all but the first are staged (not started) until the one before ends.
+    """Run these attempts one after the other; all but the first are staged until the one before ends.
 
-    If the handler takes batches they are one batch: one call, in which all of them start at once.
+    If the handler takes batches they are one batch: one call, in which all of them start together.
     """
 
     executor: int
@@ -65,9 +66,9 @@ class RunAttempts(msgspec.Struct, array_like=True, tag=2):
 
 
 class CancelAttempt(msgspec.Struct, array_like=True, tag=3):
-    """End one attempt by the kill ladder, with a negative `grace_s` immediately.
+    """End one attempt by the kill ladder; with a negative `grace_s` at once.
 
-    `code` is its error code.
+    `code` becomes its error code.
     """
 
     job_id: str
@@ -78,19 +79,19 @@ class CancelAttempt(msgspec.Struct, array_like=True, tag=3):
 
 
 class RecallAttempts(msgspec.Struct, array_like=True, tag=4):
-    """Return the attempts staged at this executor that have not started; answered by `AttemptsRecalled`."""
+    """Return the attempts staged at this executor; answered by `AttemptsRecalled`."""
 
     executor: int
 
 
 class UnloadExecutor(msgspec.Struct, array_like=True, tag=5):
-    """Unload an idle executor: its `unload`, then exit; killed if that takes over 5 s."""
+    """Unload an idle executor: call the handler's `unload`, then exit. It is killed after 5 s."""
 
     executor: int
 
 
 class KillExecutor(msgspec.Struct, array_like=True, tag=6):
-    """SIGKILL an executor; with `only_if_idle`, not one in which an attempt has started."""
+    """SIGKILL an executor; with `only_if_idle`, not if an attempt has started in it."""
 
     executor: int
     code: str
@@ -100,13 +101,13 @@ class KillExecutor(msgspec.Struct, array_like=True, tag=6):
 
 
 class Ack(msgspec.Struct, array_like=True, tag=7):
-    """Everything up to `seq` is durable."""
+    """All messages up to `seq` are durable."""
 
     seq: int
 
 
 class AttemptReply(msgspec.Struct, array_like=True, tag=8):
-    """Reply to an `AttemptRequest`; passed on to the executor. `error` is (code, message)."""
+    """Reply to an `AttemptRequest`; forwarded to the executor. `error` is (code, message)."""
 
     request_id: int
     executor: int
@@ -115,13 +116,13 @@ class AttemptReply(msgspec.Struct, array_like=True, tag=8):
 
 
 class Stop(msgspec.Struct, array_like=True, tag=9):
-    """End the worker: running attempts end by the ladder as `interrupted`, then it exits 0."""
+    """Shut down the worker: running attempts end by the ladder as `interrupted`, then it exits with 0."""
 
 
 class SetGrant(msgspec.Struct, array_like=True, tag=11):
-    """Bytes that the executor may use from now on on each of its devices, and that torch may reserve there.
+    """Change the bytes that the executor may use on each of its devices, and that torch may reserve there.
 
-    Passed on to the executor.
+    Forwarded to the executor.
     """
 
     executor: int
@@ -133,7 +134,7 @@ class SetGrant(msgspec.Struct, array_like=True, tag=11):
 
 
 class Hello(msgspec.Struct, array_like=True, tag=20):
-    """First message on every connection; work that its last three fields do not name never arrived."""
+    """First message on every connection. Work that its last three fields do not list never arrived."""
 
     protocol: int
     token: str
@@ -142,13 +143,17 @@ class Hello(msgspec.Struct, array_like=True, tag=20):
     name: str
     pid: int
     epoch: int
-    #: Attempts whose end is not reported yet, executors alive, number of the last message kept.
+    #: Attempts whose end has not been reported.
     running: list[tuple[str, int]] = msgspec.field(default_factory=list)
+    #: Executors that are alive.
     executors: list[int] = msgspec.field(default_factory=list)
+    #: Number of the latest message that must not be lost.
     last_seq: int = 0
 
 
 class ExecutorLoaded(msgspec.Struct, array_like=True, tag=21):
+    """The executor has loaded its handler and accepts attempts."""
+
     executor: int
     load_s: float
     resident_bytes: int | None = None
@@ -159,10 +164,11 @@ class ExecutorLoaded(msgspec.Struct, array_like=True, tag=21):
 
 
 class AttemptStarted(msgspec.Struct, array_like=True, tag=22):
-    """The attempt runs; sent after 20 ms of it, or at once if nothing is staged."""
+    """The attempt is running; sent 20 ms after its start, or at once if nothing is staged."""
 
     job_id: str
     attempt: int
+    #: UTC epoch seconds.
     at: float
 
 
@@ -181,16 +187,16 @@ class AttemptEvents(msgspec.Struct, array_like=True, tag=23):
 
 
 class AttemptEnded(msgspec.Struct, array_like=True, tag=24):
-    """The single end of an attempt, reported by its executor or, if that died, by its worker."""
+    """The only end of an attempt, reported by its executor or, if that died, by its worker."""
 
     job_id: str
     attempt: int
     seq: int
-    #: None for success, else one of job.ErrorCode.
+    #: None for success, otherwise one of job.ErrorCode.
     code: str | None
     message: str = ""
     detail: Any = None
-    #: Whether a failed attempt may be retried at all.
+    #: Whether a retry is allowed at all.
     retryable: bool = True
     #: From `raise Retry(...)`: earliest start of the next attempt, UTC epoch seconds.
     retry_at: float | None = None
@@ -201,42 +207,42 @@ class AttemptEnded(msgspec.Struct, array_like=True, tag=24):
     run_s: float | None = None
     load_s: float | None = None
     peak_bytes: int | None = None
-    #: The executor died while it ran the attempt.
+    #: The executor died during the attempt.
     executor_died: bool = False
-    #: The executor accepts no further attempt: it is dead or about to exit.
+    #: The executor accepts no more attempts: it is dead or about to exit.
     executor_closing: bool = False
-    #: It retains far more memory than after its first job, so a fresh executor should replace it.
+    #: The executor retains far more memory than after its first job: it should be replaced.
     has_memory_grown: bool = False
-    #: On a GPU: bytes that torch has reserved now, and their peak in `peak_bytes`; both without the context.
+    #: On a GPU: bytes that torch has reserved now, and their peak in `peak_bytes`; both exclude the context.
     reserved_bytes: int | None = None
     #: Number of attempts in the same call: 1, or the size of the batch.
     batch_size: int = 1
-    #: All attempts of the batch or of the executor ended this way together: the one to blame is unknown.
+    #: All attempts of the batch or of the executor ended together, and any of them may be the culprit.
     is_blame_unknown: bool = False
 
 
 class AttemptsRecalled(msgspec.Struct, array_like=True, tag=25):
-    """These attempts were returned: they have not started and will not."""
+    """These attempts were returned: they have not started and will not start."""
 
     executor: int
     attempts: list[tuple[str, int]]
 
 
-#: Code of the first `ExecutorGone` of a process that does not die; a second one follows when it has.
+#: Code of the first `ExecutorGone` of a process that survives SIGKILL; a second one follows when it is gone.
 STUCK = "stuck_process"
 
 
 class ExecutorGone(msgspec.Struct, array_like=True, tag=26):
     """The executor's process tree has ended and was reaped.
 
-    The `AttemptEnded` of the attempt that was executing came before. `not_started` attempts will not start.
+    Sent after the `AttemptEnded` of the attempt that was running. The `not_started` attempts will not start.
     """
 
     executor: int
     code: str
     message: str
     not_started: list[tuple[str, int]] = msgspec.field(default_factory=list)
-    #: Machine-readable cause, as of an attempt's end; the only one for a load that no attempt caused.
+    #: Machine-readable cause, as for an attempt; the only cause of a failed load that no attempt asked for.
     detail: Any = None
 
 
@@ -247,9 +253,9 @@ class ExecutorUsage(msgspec.Struct, array_like=True, tag=27):
 
 
 class OverGrant(msgspec.Struct, array_like=True, tag=33):
-    """The executor uses more than its grant: the bytes on all its devices together.
+    """The executor uses more than its grant; `used_bytes` is the sum over its devices.
 
-    It continues until `SetGrant` or `KillExecutor` answers; sent again as long as neither does.
+    The executor continues until `SetGrant` or `KillExecutor` arrives; the message is repeated until then.
     """
 
     executor: int
@@ -259,27 +265,27 @@ class OverGrant(msgspec.Struct, array_like=True, tag=33):
 class DeviceReadings(msgspec.Struct, array_like=True, tag=28):
     """Readings of the probe.
 
-    (device id, total, used, free) in bytes, and (device id, process, its bytes there), None if the driver
-    does not report them.
+    (device id, total, used, free) in bytes, and (device id, pid, its bytes there), None if the driver does
+    not report them.
     """
 
     devices: list[tuple[str, int, int, int]]
     processes: list[tuple[str, int, int | None]] = msgspec.field(default_factory=list)
     #: Device id -> description of its fault.
     faults: dict[str, str] = msgspec.field(default_factory=dict)
-    #: (device id, Xid) of errors reported by cards since the last frame, see `gpu.devices.xid_codes`.
+    #: (device id, Xid) of errors reported by GPUs since the last message, see `gpu.devices.xid_codes`.
     xids: list[tuple[str, int]] = msgspec.field(default_factory=list)
 
 
 class ExecutorProcesses(msgspec.Struct, array_like=True, tag=32):
-    """All processes of an executor on a GPU, sent when they change: its memory is the sum over them."""
+    """All processes of an executor on a GPU, sent when they change: its memory is their sum."""
 
     executor: int
     pids: list[int]
 
 
 class DevicesFound(msgspec.Struct, array_like=True, tag=29):
-    """Devices that the probe found at start, or an error.
+    """Devices that the probe found at its start, or the error that prevented it.
 
     One dict per device, with the fields of `gpu.devices.device.Device`.
     """
@@ -292,7 +298,10 @@ class DevicesFound(msgspec.Struct, array_like=True, tag=29):
 
 
 class AttemptRequest(msgspec.Struct, array_like=True, tag=30):
-    """A request of a handler to the coordinator (`op` "file": the path of a file id)."""
+    """A handler's request to the coordinator (`op` "file": the path of a file id).
+
+    Answered by `AttemptReply`.
+    """
 
     request_id: int
     executor: int
@@ -308,11 +317,11 @@ class NumberedFrame(msgspec.Struct, array_like=True, tag=31):
     first: int
 
 
-# Worker to executor; `RunAttempts`, `RecallAttempts`, `UnloadExecutor` and `AttemptReply` pass unchanged.
+# Worker to executor. `RunAttempts`, `RecallAttempts`, `UnloadExecutor` and `AttemptReply` are forwarded.
 
 
 class ConfigureExecutor(msgspec.Struct, array_like=True, tag=40):
-    """First message to a fresh executor."""
+    """First message to a fresh executor: what to load, and the limits of its attempts."""
 
     executor: int
     source: Source
@@ -328,13 +337,13 @@ class ConfigureExecutor(msgspec.Struct, array_like=True, tag=40):
     events_max: int
     model: str = ""
     cap_bytes: int | None = None
-    #: A `RunAttempts` is one batch; otherwise number of attempts that run concurrently.
+    #: `RunAttempts` is one batch; otherwise `slots` is the number of attempts that run concurrently.
     is_batched: bool = False
     slots: int = 1
 
 
 class RequestCancel(msgspec.Struct, array_like=True, tag=41):
-    """First rung of the ladder: ctx.cancelled, on_cancel, cancellation of a coroutine."""
+    """First rung of the ladder: set ctx.cancelled, call on_cancel, cancel a coroutine."""
 
     job_id: str
     attempt: int
@@ -342,21 +351,24 @@ class RequestCancel(msgspec.Struct, array_like=True, tag=41):
 
 
 class RaiseCancelled(msgspec.Struct, array_like=True, tag=42):
-    """Second rung: raise JobCancelled in the main thread; afterwards the executor exits.
+    """Second rung: raise JobCancelled in the main thread; the executor exits afterwards.
 
-    One with slots exits at once.
+    An executor with slots exits at once.
     """
 
     job_id: str
     attempt: int
 
 
-# Executor to worker; `AttemptEvents`, `AttemptEnded`, `ExecutorLoaded`, `AttemptsRecalled` and
-# `AttemptRequest` pass unchanged.
+# Executor to worker. `AttemptEvents`, `AttemptEnded`, `ExecutorLoaded`, `AttemptsRecalled` and
+# `AttemptRequest` are forwarded to the coordinator.
 
 
 class LoadFailed(msgspec.Struct, array_like=True, tag=50):
-    """`code` is load_error, device_out_of_memory or invalid_handler; the executor then exits."""
+    """The load failed with `code` load_error, device_out_of_memory or invalid_handler.
+
+    The executor then exits.
+    """
 
     executor: int
     code: str
@@ -374,7 +386,7 @@ class SimulatedAllocation(msgspec.Struct, array_like=True, tag=51):
 class OutputMark(msgspec.Struct, array_like=True, tag=52):
     """Precedes the `AttemptEnded` of an attempt that left bytes in its output pipes.
 
-    The worker withholds that message until it has read `marker` from the named pipes, 50 ms at most.
+    The worker withholds the `AttemptEnded` until it has read `marker` from these pipes, 50 ms at most.
     """
 
     job_id: str
@@ -385,7 +397,7 @@ class OutputMark(msgspec.Struct, array_like=True, tag=52):
 
 
 class SlotStarted(msgspec.Struct, array_like=True, tag=53):
-    """In an executor with slots: the attempt's code runs since `at_mono`, at this slot of the shared page."""
+    """In an executor with slots: the attempt has run since `at_mono`, in this slot of the shared page."""
 
     job_id: str
     attempt: int
@@ -445,7 +457,7 @@ to_executor_decoder = msgspec.msgpack.Decoder(ToExecutor)
 from_executor_decoder = msgspec.msgpack.Decoder(FromExecutor)
 encode = msgspec.msgpack.Encoder().encode
 
-#: Errors of undecodable bytes: text that is not UTF-8 and excessive nesting raise their own types.
+#: Errors of invalid bytes: text that is not UTF-8 and excessive nesting raise types of their own.
 UNDECODABLE = (WireError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 

@@ -1,4 +1,4 @@
-"""Effect: the ZeroMQ end of a worker or the probe: one DEALER that connects to the coordinator."""
+"""Effect: the ZeroMQ socket of a worker or the probe: a DEALER that connects to the coordinator."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ RECONNECT_MIN_MS, RECONNECT_MAX_MS = 50, 1_000
 
 
 class ZmqDealer(FrameSocket):
-    """A connection that is restored automatically.
+    """A connection that reconnects by itself.
 
-    After a cut the socket is replaced by one with a fresh random identity, so that the router never mistakes
-    it for the old connection. `on_link` is called at each connect: the caller then sends `Hello` and repeats
-    unacknowledged messages.
+    After a disconnect the socket is replaced by one with a new random identity, so that the router never
+    mistakes it for the old connection. `on_link` is called on every connect: the caller then sends `Hello`
+    and repeats unacknowledged messages. `on_frame` gets the messages of each frame.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ZmqDealer(FrameSocket):
         self.is_linked = False
 
     def open(self) -> None:
-        """Start to connect; must be called on the running loop."""
+        """Start connecting; must be called on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context(io_threads=1)
         self._connect()
@@ -49,13 +49,16 @@ class ZmqDealer(FrameSocket):
         self._context.term()
 
     def send(self, messages: list[bytes]) -> bool:
-        """Send one frame; return False, with nothing sent, if the link is down or full."""
+        """Send one frame.
+
+        Return False, with nothing sent, if the connection is down or its buffer is full.
+        """
         if not self.is_linked:
             return False
         try:
             ZmqSocket.send(self._socket, framing.pack(messages), NOBLOCK)
         except zmq.ZMQError as error:
-            log.debug("the link takes nothing now: %s", error)
+            log.debug("cannot send to the coordinator now: %s", error)
             return False
         self._schedule_read()
         return True
@@ -90,7 +93,7 @@ class ZmqDealer(FrameSocket):
         while not monitor.closed and int(monitor.get(EVENTS)) & POLLIN:
             event = parse_monitor_message(monitor.recv_multipart(NOBLOCK))["event"]
             if event == zmq.Event.DISCONNECTED:
-                log.warning("the link to the coordinator was cut")
+                log.warning("lost the connection to the coordinator; reconnecting")
                 self._disconnect()
                 self._connect()
                 return
@@ -103,7 +106,7 @@ class ZmqDealer(FrameSocket):
         try:
             self._on_frame(framing.unpack(parts[-1]))
         except WireError as error:
-            log.error("the coordinator sent what is no frame: %s", error)
+            log.error("the coordinator sent an invalid frame: %s", error)
         except Exception:
-            # Boundary of the loop: one command that fails must not stop reading all others.
-            log.exception("an order could not be carried out")
+            # Boundary of the loop: a command that fails must not stop the others.
+            log.exception("failed to handle a message from the coordinator")

@@ -1,4 +1,4 @@
-"""Effect: the coordinator's ZeroMQ end: one ROUTER to which workers and the probe connect."""
+"""Effect: the coordinator's ZeroMQ socket: a ROUTER to which workers and the probe connect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.protocol.zmq_socket import NOBLOCK, OPTIONS, FrameSocket
 
 log = logging.getLogger(__name__)
 
-#: The kernel's bound on the path of a Unix socket.
+#: The kernel's limit on the path of a Unix socket.
 PATH_MAX_BYTES = 107
 # Plain integers, as in `zmq_socket`.
 _UNREACHABLE = int(zmq.EHOSTUNREACH)
@@ -28,11 +28,11 @@ _SNDMORE_NOBLOCK = int(zmq.SNDMORE) | NOBLOCK
 
 
 class ZmqRouter(FrameSocket):
-    """One socket on one loop. Peers are known by the name in their `Hello`.
+    """One socket on one loop; peers are known by the name in their `Hello`.
 
     A peer's first frame must be a `Hello` with the right token and protocol. A peer that repeats it from a
-    new identity has reconnected, and its older identity is forgotten. Everything else is dropped, counted and
-    reported to `on_bad_frame`; no frame can raise out of the reader.
+    new identity has reconnected, and its older identity is forgotten. All other frames are dropped, counted
+    and reported to `on_bad_frame`; no frame can raise out of the reader.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class ZmqRouter(FrameSocket):
         self._on_frame, self._on_hello, self._on_bad_frame = on_frame, on_hello, on_bad_frame
         self._names: dict[bytes, str] = {}
         self._identities: dict[str, bytes] = {}
-        #: Peers whose connection was found cut by a send.
+        #: Peers whose connection was found broken by a send.
         self._disconnected: set[str] = set()
 
     def open(self) -> None:
-        """Bind and start to read; must be called on the running loop.
+        """Bind and start reading; must be called on the running loop.
 
         Raises:
             RefusedStart: the endpoint can't be bound.
@@ -73,7 +73,7 @@ class ZmqRouter(FrameSocket):
         except zmq.ZMQError as error:
             socket.close()
             self._context.term()
-            raise RefusedStart(f"{self.endpoint} can't be bound: {error}") from error
+            raise RefusedStart(f"cannot bind {self.endpoint}: {error}") from error
         finally:
             os.umask(umask)
         self._descriptor = int(socket.get(zmq.FD))
@@ -81,7 +81,7 @@ class ZmqRouter(FrameSocket):
         self._schedule_read()
 
     def close(self) -> None:
-        """Stop reading; frames that a peer has not received are dropped."""
+        """Stop reading and close the socket; frames that a peer has not received are dropped."""
         self._loop.remove_reader(self._descriptor)
         self._socket.close(linger=0)
         self._context.term()
@@ -89,7 +89,7 @@ class ZmqRouter(FrameSocket):
         self._identities.clear()
 
     def send(self, peer: str, messages: list[bytes]) -> bool:
-        """Send one frame to one peer; return False if the peer is unknown or accepts no more now."""
+        """Send one frame to one peer; return False if the peer is unknown or its buffer is full."""
         identity = self._identities.get(peer)
         if identity is None:
             return False
@@ -97,7 +97,7 @@ class ZmqRouter(FrameSocket):
             ZmqSocket.send(self._socket, identity, _SNDMORE_NOBLOCK)
             ZmqSocket.send(self._socket, framing.pack(messages), NOBLOCK)
         except zmq.ZMQError as error:
-            log.debug("nothing can be sent to %s: %s", peer, error)
+            log.debug("cannot send to %s now: %s", peer, error)
             if error.errno == _UNREACHABLE:
                 self._disconnected.add(peer)
             return False
@@ -105,11 +105,14 @@ class ZmqRouter(FrameSocket):
         return True
 
     def is_disconnected(self, peer: str) -> bool:
-        """Return whether the last send failed on a cut connection; a reconnected peer sends `Hello` again."""
+        """Return whether the last send failed on a broken connection.
+
+        A peer that reconnects sends `Hello` again.
+        """
         return peer in self._disconnected
 
     def forget_peer(self, peer: str) -> None:
-        """Drop further frames of this peer; a new `Hello` registers it again."""
+        """Drop further frames of this peer until it sends a new `Hello`."""
         self._disconnected.discard(peer)
         identity = self._identities.pop(peer, None)
         if identity is not None:
@@ -121,33 +124,33 @@ class ZmqRouter(FrameSocket):
         name = self._names.get(identity)
         try:
             if len(frames) != 1:
-                raise WireError(f"{len(frames)} parts instead of one")
+                raise WireError(f"a frame of {len(frames)} parts instead of one")
             messages = framing.unpack(frames[0])
             if messages and worker_protocol.tag_of(messages[0]) == _HELLO_TAG:
                 name = self._handle_hello(identity, messages[0])
                 del messages[0]
             elif name is None:
-                raise WireError("a peer that has not said who it is")
+                raise WireError("a frame before the hello")
             if messages:
                 self._on_frame(name, messages)
         except worker_protocol.UNDECODABLE as error:
             self.bad_frames += 1
             self._on_bad_frame(f"{name or 'unknown peer'}: {error}")
         except Exception:
-            # Boundary of the loop: a failure on one peer's messages must not stop reading all others.
-            log.exception("news of %s could not be taken in", name)
+            # Boundary of the loop: a failure on one peer's messages must not stop the others.
+            log.exception("failed to handle a message from %s", name)
 
     def _handle_hello(self, identity: bytes, message: bytes) -> str:
         hello = worker_protocol.from_worker_decoder.decode(message)
         if not isinstance(hello, Hello) or not hello.name:
-            raise WireError("a hello that is none")
+            raise WireError("the first message is not a hello")
         if not hmac.compare_digest(hello.token.encode("utf-8", "replace"), self._token):
             raise WireError("a hello with a wrong token")
         if hello.protocol != worker_protocol.PROTOCOL:
-            # Workers run this program's version, unless its files were replaced since this process read them.
+            # Workers run the same version, unless the program was replaced after this process had started.
             raise WireError(
-                f"{hello.name} speaks protocol {hello.protocol}, this is {worker_protocol.PROTOCOL}: "
-                "the program was replaced under this server, which must be restarted"
+                f"{hello.name} uses protocol {hello.protocol}, this server {worker_protocol.PROTOCOL}: "
+                "the installed program was replaced; restart the server"
             )
         self.forget_peer(hello.name)
         old_name = self._names.pop(identity, None)

@@ -67,7 +67,7 @@ class FrameSocket:
                 while socket.get(_RCVMORE):
                     parts.append(socket.recv(NOBLOCK))
             except zmq.ZMQError as error:
-                log.warning("a frame was lost on the way in: %s", error)
+                log.warning("lost an incoming frame: %s", error)
                 break
             self._handle_parts(parts)
         self._schedule_read()

@@ -1,1 +1,4 @@
-"""Effect: the process that starts, watches and ends the executors of one device."""
+"""Effect: the process that starts, supervises and kills the executors of one device.
+
+It never runs handler code, so it survives anything that handler code does.
+"""

@@ -17,12 +17,12 @@ from runner.worker.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-#: Delay before the next send when the connection was full.
+#: Delay, in seconds, before a send is retried after the connection's buffer was full.
 RETRY_SEND_S = 0.05
 
 
 class CoordinatorLink:
-    """Numbers reliable messages and keeps them until they are acknowledged; others are lost with the link."""
+    """Numbers reliable messages and keeps them until they are acknowledged; others may be lost."""
 
     def __init__(
         self,
@@ -34,8 +34,9 @@ class CoordinatorLink:
     ) -> None:
         """Create the link.
 
-        `on_connect` completes the hello of a new connection and returns the unnumbered messages that follow;
-        `on_pause` is called when too many messages are unacknowledged, and when they no longer are.
+        `on_messages` gets the messages of each frame. `on_connect` completes the hello of a new connection
+        and returns the unnumbered messages that follow it. `on_pause` is called with True when too many
+        messages are unacknowledged, and with False when that is over.
         """
         self._config = config
         self._on_connect, self._on_pause = on_connect, on_pause
@@ -52,18 +53,21 @@ class CoordinatorLink:
         self._dealer.open()
 
     def close(self) -> None:
-        """Disconnect for good."""
+        """Disconnect without reconnecting."""
         self._dealer.close()
 
     def send_reliably(self, message: bytes) -> None:
-        """Send a message that must not be lost."""
+        """Send an encoded message that must not be lost.
+
+        It is repeated until the coordinator has stored it.
+        """
         self._outbox.add(message)
         if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
 
     def send_unnumbered(self, message: bytes) -> None:
-        """Send a message that may be lost with the link."""
+        """Send an encoded message that may be lost with the connection."""
         self._unnumbered.append(message)
         if not self._flush_is_due:
             self._flush_is_due = True
@@ -76,18 +80,23 @@ class CoordinatorLink:
 
     @property
     def has_unacknowledged(self) -> bool:
-        """Return whether a message that must not be lost is unacknowledged."""
+        """Return whether a message that must not be lost has not been acknowledged."""
         return len(self._outbox) > 0
 
     def spool_unacknowledged(self) -> None:
-        """Write unacknowledged messages to disk, where the next coordinator finds them."""
+        """Write unacknowledged messages to disk, where the next coordinator finds them.
+
+        A failure is logged.
+        """
         unacknowledged = self._outbox.unacknowledged_messages()  # guard: spool-unacknowledged
         if unacknowledged:
             try:
                 path = write_spool(Path(self._config.spool_dir), self._hello(""), unacknowledged)
-                log.info("%d messages that nobody acknowledged are in %s", len(unacknowledged), path)
+                log.info("%d unacknowledged messages were written to %s", len(unacknowledged), path)
             except OSError as error:
-                log.error("%d messages could not be spooled and are lost: %s", len(unacknowledged), error)
+                log.error(
+                    "lost %d unacknowledged messages: cannot write the spool: %s", len(unacknowledged), error
+                )
 
     def _on_link(self) -> None:
         hello = self._hello(self._config.token)

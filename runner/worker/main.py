@@ -44,15 +44,18 @@ log = logging.getLogger(__name__)
 
 EXECUTOR_COMMAND = (sys.executable, "-P", "-m", "runner.executor")
 LOCK_WAIT_S = 5.0
-#: After `Stop`: longest wait for the last acknowledgements before the results are spooled.
+#: After `Stop`: longest wait, in seconds, for the last acknowledgements before results are spooled.
 LAST_ACK_S = 2.0
-#: Longest wait for killed executors to be gone when the worker exits.
+#: Longest wait, in seconds, for killed executors when the worker exits.
 CLEAR_S = 0.5
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
 class WorkerProcess:
-    """Runs until the coordinator sends `Stop` or is gone."""
+    """Starts and supervises executors as the coordinator orders, until it sends `Stop` or is gone.
+
+    `lifeline` ends when the coordinator is gone; `command` starts an executor.
+    """
 
     def __init__(
         self, config: WorkerConfig, lifeline: socket.socket, command: Sequence[str] = EXECUTOR_COMMAND
@@ -61,10 +64,10 @@ class WorkerProcess:
         self._link = CoordinatorLink(
             config, on_messages=self._on_messages, on_connect=self._on_connect, on_pause=self._pause
         )
-        #: Sends a message that must not be lost; bound once, since supervisors call it for every event.
+        #: Bound once, since supervisors call it for every event.
         self.send_reliably = self._link.send_reliably
         self._fork_client: ForkClient | None = None
-        #: Requests of handlers without a reply; they are sent again on a new connection.
+        #: (executor, request id) -> a handler's request without a reply; sent again after a reconnect.
         self._pending_requests: dict[tuple[int, int], bytes] = {}
         self._supervisors: dict[int, Supervisor] = {}
         self._watchdog = MemoryWatchdog(config.device_kind)
@@ -74,14 +77,14 @@ class WorkerProcess:
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
-        """Serve; return the exit status."""
+        """Run until the worker must exit; return the exit status."""
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._lifeline.setblocking(False)
         self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
         self._link.open(self._loop)
         self._start_fork_client()
-        # Objects that exist now live to the end: collections need not traverse them.
+        # The objects of the start live until the exit: exclude them from garbage collection.
         gc.freeze()
         await self._done
         self._loop.remove_reader(self._lifeline.fileno())
@@ -89,38 +92,38 @@ class WorkerProcess:
         return 0
 
     def forward_request(self, request: worker_protocol.AttemptRequest, message: bytes) -> None:
-        """Send a handler's request to the coordinator."""
+        """Send a handler's request to the coordinator, again after each reconnect until a reply arrives."""
         self._pending_requests[request.executor, request.request_id] = message
         self._link.send_unnumbered(message)
 
     def on_allocated(self, executor: int) -> None:
         """Record that an executor reported a new amount of simulated device memory."""
         supervisor = self._supervisors.get(executor)
-        # A stuck executor may have been written off while one of its frames was read.
+        # A stuck executor may have been given up while one of its frames was being read.
         if supervisor is not None:
             self._watchdog.check_grant(supervisor)
             self._report_over_grant()
 
     def is_alone(self, executor: int) -> bool:
-        """Return whether no other executor has processes now."""
+        """Return whether no other executor has processes."""
         return all(number == executor or other.state.is_dead for number, other in self._supervisors.items())
 
     def own_pids(self) -> set[int]:
-        """Return processes of the worker that belong to no executor."""
+        """Return the pids of processes that the worker itself needs, such as the fork server."""
         pid = None if self._fork_client is None else self._fork_client.pid
         return set() if pid is None else {pid}
 
     def wake_at(self, mono: float) -> None:
-        """Have the periodic check run at this monotonic time, or earlier."""
+        """Have the periodic check run at this monotonic time or earlier."""
         if self._timer is None or self._timer_at > mono:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(mono, self._run_due)
-            # Kept separately: for a time in the past, uvloop returns a handle that does not know it.
+            # Stored separately: for a time in the past, uvloop's handle does not return it.
             self._timer_at = mono
 
     def on_executor_gone(self, executor: int) -> None:
-        """Forget an executor that has no process left."""
+        """Forget an executor that has no processes left."""
         del self._supervisors[executor]
         self._pending_requests = {
             key: message for key, message in self._pending_requests.items() if key[0] != executor
@@ -129,7 +132,7 @@ class WorkerProcess:
             self._exit_when_acknowledged()
 
     def _on_connect(self, hello: Hello) -> list[bytes]:
-        """Fill in what runs here; return messages to repeat, as they may have been lost."""
+        """Complete the hello with what runs here; return the unnumbered messages to repeat."""
         hello.running = [
             key for each in self._supervisors.values() for key in each.attempts.unreported_attempts()
         ]
@@ -145,7 +148,7 @@ class WorkerProcess:
             try:
                 self._handle(message, worker_protocol.to_worker_decoder.decode(message))
             except worker_protocol.UNDECODABLE as error:
-                log.error("the coordinator sent an order that does not decode: %s", error)
+                log.error("cannot decode a message of the coordinator: %s", error)
 
     def _handle(self, message: bytes, command: worker_protocol.ToWorker) -> None:
         match command:
@@ -154,7 +157,7 @@ class WorkerProcess:
                 if supervisor is not None:
                     supervisor.run_attempts(message, command)
                 else:
-                    # It died while the command was on its way.
+                    # The executor died while the command was in transit.
                     returned = [(attempt.job_id, attempt.attempt) for attempt in command.attempts]
                     self.send_reliably(worker_protocol.encode(AttemptsRecalled(command.executor, returned)))
             case Ack():
@@ -195,7 +198,7 @@ class WorkerProcess:
 
     def _load(self, command: LoadExecutor) -> None:
         if command.executor in self._supervisors:
-            log.error("executor %d exists; the order to load it again is ignored", command.executor)
+            log.error("executor %d exists already; ignoring the command to load it", command.executor)
             return
         supervisor = Supervisor(command, self._config, self, self._loop, self._launch)
         self._supervisors[command.executor] = supervisor
@@ -207,7 +210,7 @@ class WorkerProcess:
             self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _launch(self, env: Mapping[str, str], marker: str) -> ExecutorProcess:
-        """Start an executor process; the only place that does."""
+        """Start an executor process; all of them are started here."""
         return ExecutorProcess(self._command, env, marker, self._fork_client)
 
     def _start_fork_client(self) -> None:
@@ -218,6 +221,7 @@ class WorkerProcess:
             self._fork_client.start(self._loop)
 
     def _run_due(self) -> None:
+        """Run everything that is due in all supervisors, and set the timer for the next check."""
         self._timer = None
         now = time.monotonic()
         for supervisor in list(self._supervisors.values()):
@@ -273,12 +277,12 @@ class WorkerProcess:
         except BlockingIOError:
             return
         except OSError as error:
-            log.warning("the lifeline broke: %s", error)
-        log.warning("the coordinator is gone; all executors are ended")  # guard: ends-with-its-server
+            log.warning("the lifeline to the coordinator failed: %s", error)
+        log.warning("the coordinator is gone; killing all executors")  # guard: ends-with-its-server
         for supervisor in self._supervisors.values():
             supervisor.kill(EndCause("interrupted", "the coordinator is gone"))
-        # Running attempts are spooled as interrupted: the start of a first attempt may not be stored yet, and
-        # its number must not be used for another one.
+        # Spool running attempts as interrupted: the store may not contain the start of a first attempt yet,
+        # and its number must not be used again.
         until = time.monotonic() + CLEAR_S
         for supervisor in list(self._supervisors.values()):
             supervisor.wait_for_death(until)
@@ -300,7 +304,7 @@ class WorkerProcess:
 
 
 def main(command: Sequence[str] = EXECUTOR_COMMAND) -> int:
-    """Run the worker that the lifeline's config describes."""
+    """Run the worker configured by the lifeline; return its exit status."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), WorkerConfig
     )
@@ -318,7 +322,7 @@ def main(command: Sequence[str] = EXECUTOR_COMMAND) -> int:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory if it is installed: 1.2 MB more memory, and lower latency per job."""
+    """Return uvloop's factory if it is installed: lower latency per job for 1.2 MB more memory."""
     try:
         import uvloop
     except ImportError:
@@ -327,21 +331,27 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _become_subreaper() -> None:
-    """Become the subreaper, so that processes orphaned by executors become children here and are found."""
+    """Become the subreaper: processes orphaned by executors become the worker's children and can be found."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        log.warning("no subreaper here: %s", os.strerror(ctypes.get_errno()))
+        log.warning("cannot become the subreaper: %s", os.strerror(ctypes.get_errno()))
 
 
 def _is_subreaper() -> bool:
-    """Return whether orphaned descendants become children here: else no executor may be forked twice over."""
+    """Return whether orphans become children here.
+
+    Otherwise executors must not be forked by the fork server.
+    """
     answer = ctypes.c_int(0)
     libc = ctypes.CDLL(None)
     return libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0 and answer.value == 1
 
 
 def _lock_device(path: str, lifeline: socket.socket) -> int | None:
-    """Lock the device; return None if another worker holds it, or the coordinator went meanwhile."""
+    """Lock the device.
+
+    Return None if another worker holds the lock, or if the coordinator is gone meanwhile.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + LOCK_WAIT_S
     while True:
@@ -350,7 +360,9 @@ def _lock_device(path: str, lifeline: socket.socket) -> int | None:
             return descriptor
         except BlockingIOError:
             if time.monotonic() > until:
-                log.error("%s is held by another worker for over %g s", path, LOCK_WAIT_S)
+                log.error(
+                    "timed out waiting for %s, which another worker has held for %g s", path, LOCK_WAIT_S
+                )
                 break
         if select.select([lifeline], [], [], 0.02)[0]:
             break

@@ -12,7 +12,7 @@ FRAME_BYTES = 1024 * 1024
 
 
 class Outbox:
-    """Unacknowledged messages; numbers run from 1 and are never reused."""
+    """Unacknowledged messages; numbers start at 1 and are never reused."""
 
     def __init__(self) -> None:
         self._sent: deque[bytes] = deque()
@@ -26,17 +26,17 @@ class Outbox:
 
     @property
     def last_seq(self) -> int:
-        """Return the number of the newest message; 0: none yet."""
+        """Return the number of the newest message; 0 before the first."""
         return self._first_seq + len(self) - 1
 
     @property
     def is_full(self) -> bool:
-        """Return whether the window is exceeded."""
+        """Return whether the window is exceeded, in messages or bytes."""
         return self.nbytes > WINDOW_BYTES or len(self) > WINDOW_MESSAGES
 
     @property
     def has_unsent(self) -> bool:
-        """Return whether a message was not yet sent on this connection."""
+        """Return whether a message has not been sent on this connection."""
         return bool(self._unsent)
 
     def add(self, message: bytes) -> None:
@@ -45,7 +45,7 @@ class Outbox:
         self.nbytes += len(message)
 
     def peek(self) -> tuple[int, list[bytes]]:
-        """Return the next messages to send, as many as fit into a frame, after the number of the first."""
+        """Return the number of the first unsent message, and as many unsent messages as fit into a frame."""
         chosen: list[bytes] = []
         size = 0
         for message in self._unsent:
@@ -65,14 +65,14 @@ class Outbox:
             self._sent.append(self._unsent.popleft())
 
     def acknowledge(self, seq: int) -> None:
-        """Drop messages up to `seq`, which are durable, even those waiting to be sent again."""
+        """Drop messages up to `seq`, which are durable, even those that were to be sent again."""
         while self._first_seq <= seq and (self._sent or self._unsent):
             message = self._sent.popleft() if self._sent else self._unsent.popleft()
             self.nbytes -= len(message)
             self._first_seq += 1
 
     def rewind(self) -> None:
-        """Mark all unacknowledged messages as unsent; called on a new connection."""
+        """Mark all unacknowledged messages as unsent, for a new connection."""
         self._sent.extend(self._unsent)
         self._unsent, self._sent = self._sent, deque()
 

@@ -14,7 +14,7 @@ from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 #: A few frames instead of ten thousand may wait for one worker.
 FEW = value("frames-high-water", "10")
-TOLD = "speaks protocol 2, this is 1: the program was replaced under this server, which must be restarted"
+TOLD = "uses protocol 2, this server 1: the installed program was replaced; restart the server"
 NEWER = value("protocol", "2")
 
 

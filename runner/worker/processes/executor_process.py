@@ -22,11 +22,11 @@ from runner.worker.processes.fork_client import ForkClient, ForkedProcess
 from runner.worker.processes.page_figures import PageFigures
 
 PAGE_BYTES = 64 * 1024
-#: Bytes of one read from a channel or pipe, and reads in one iteration of the loop. The allocator maps and
-#: unmaps a larger buffer for every read.
+#: Bytes of one read from a channel or pipe, and reads in one iteration of the loop. For a larger buffer the
+#: allocator would map and unmap memory on every read.
 READ_BYTES = 64 * 1024
 READS_PER_TURN = 8
-#: Added to the worker's own score, so that the kernel kills an executor before the server.
+#: Added to the worker's own OOM score, so that the kernel kills an executor before the server.
 OOM_SCORE_OFFSET = 500
 
 _FIGURES = struct.Struct("<QQQQ")
@@ -35,7 +35,7 @@ _UINT64, _HELD_OFFSET = struct.Struct("<Q"), 64
 
 
 class ExecutorProcess:
-    """A started executor. All I/O here is non-blocking; decisions are made elsewhere."""
+    """A started executor process. All I/O is non-blocking; decisions are made by its supervisor."""
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class ExecutorProcess:
         marker: str,
         fork_client: ForkClient | None = None,
     ) -> None:
-        """Start the process, forked by the fork server if that is ready.
+        """Start the process; it is forked by the fork server if that is ready.
 
         Raises:
-            OSError: the machine lacks memory, processes or descriptors for it.
+            OSError: the machine has not enough memory, processes or descriptors.
         """
         with contextlib.ExitStack() as undo:
             page_fd = os.memfd_create("runner-page", os.MFD_CLOEXEC)
@@ -88,7 +88,7 @@ class ExecutorProcess:
         on_output: Callable[[str], None],
         on_exit: Callable[[], None],
     ) -> None:
-        """Register callbacks for readable data and for the end of the process."""
+        """Register callbacks for received data, output (with the pipe's name) and the exit of the process."""
         self._loop = loop
         self._on_channel = on_channel
         self.set_reading(True)
@@ -97,17 +97,17 @@ class ExecutorProcess:
         loop.add_reader(self.pidfd, on_exit)
 
     def read_page(self) -> PageFigures:
-        """Return the current figures of the shared page."""
+        """Return the current content of the shared page."""
         started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
         return PageFigures(started, started_ns / 1e9, finished, active_ns / 1e9)
 
     def last_active_mono(self, slot_index: int) -> float:
-        """Return when the attempt in that slot last used its context."""
+        """Return when the attempt in that slot last used its context, in monotonic seconds."""
         (active_ns,) = _UINT64.unpack_from(self._page, _HELD_OFFSET + _UINT64.size * slot_index)
         return float(active_ns / 1e9)
 
     def read_held_frames(self) -> tuple[list[bytes], bool]:
-        """Return, as `receive` does, the frames that were built and not sent when it died.
+        """Return, as `receive` does, the frames that were built but not sent when the process died.
 
         Raises:
             WireError: the page holds no valid frames.
@@ -116,7 +116,7 @@ class ExecutorProcess:
         return framing.FrameBuffer().feed(self._page[_HELD_OFFSET : _HELD_OFFSET + length]), True
 
     def set_reading(self, enabled: bool) -> None:
-        """Stop or resume reading: while unread, the executor waits in its own send."""
+        """Stop or resume reading; while nothing is read, the executor blocks in its send."""
         if self._loop is None or enabled == self._is_reading:
             return
         self._is_reading = enabled
@@ -147,10 +147,11 @@ class ExecutorProcess:
         return frames, False
 
     def receive_output(self, name: str) -> tuple[bytes, PageFigures] | None:
-        """Return bytes of descriptor 1 or 2 and the page as it was after their writing; None: nothing now.
+        """Return new bytes of descriptor 1 or 2 (`name`) and the page as it was after they were written.
 
-        Only bytes that were in the pipe before the page was read are taken: so it is certain whether an
-        attempt had started when they were written, however long the worker is suspended in between.
+        None if there are none now. Only bytes that were in the pipe before the page was read are returned: so
+        it is certain whether an attempt had started when they were written, even if the worker is suspended
+        in between.
         """
         descriptor = self.output_fds.get(name)
         if descriptor is None:
@@ -168,7 +169,7 @@ class ExecutorProcess:
         return None
 
     def send(self, messages: list[bytes]) -> None:
-        """Send one frame to the executor; keep it here as long as the socket is full."""
+        """Send one frame to the executor; it is buffered here while the socket is full."""
         data = framing.with_length(framing.pack(messages))
         if self._unsent:
             self._unsent += data
@@ -178,24 +179,24 @@ class ExecutorProcess:
         except (BlockingIOError, InterruptedError):
             count = 0
         except OSError:
-            # The process has ended, which its pidfd reports.
+            # The process has exited; its pidfd reports that.
             return
         if count < len(data) and self._loop is not None:
             self._unsent += data[count:]
             self._loop.add_writer(self.channel.fileno(), self._flush)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal everything in the executor's process group; only until its leader is reaped."""
+        """Send a signal to the executor's process group; only allowed until the leader is reaped."""
         if self._popen.returncode is None:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, number)  # guard: executor-group-killed
 
     def reap(self) -> int | None:
-        """Return `Popen.returncode` if it has ended."""
+        """Return the exit status as `Popen.returncode`; None while the process is running."""
         return self._popen.poll()
 
     def close(self) -> None:
-        """Close every descriptor on this side."""
+        """Close all descriptors on this side."""
         self.set_reading(False)
         if self._loop is not None and self._unsent:
             self._loop.remove_writer(self.channel.fileno())
@@ -250,7 +251,7 @@ def _start_process(
 
 
 def _raise_oom_score(pid: int) -> None:
-    """Try to raise the score; some containers forbid it."""
+    """Try to raise the OOM score of an executor; some containers forbid it."""
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/oom_score_adj") as file:
             own = int(file.read())
@@ -265,7 +266,7 @@ def _unread_bytes(descriptor: int) -> int:
 
 
 def _is_hung_up(descriptor: int) -> bool:
-    """Return whether no writer and no unread byte is left."""
+    """Return whether the pipe has neither a writer nor unread bytes."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     return any(not event & select.POLLIN for _, event in poller.poll(0))

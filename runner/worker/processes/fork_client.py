@@ -16,23 +16,23 @@ from runner.processes.orphans import MARKER
 
 log = logging.getLogger(__name__)
 
-#: Longest wait for a fork, which blocks the worker meanwhile.
+#: Longest wait for a fork, in seconds; the worker is blocked meanwhile.
 FORK_TIMEOUT_S = 1.0
-#: Extra space for executors' markers, beyond the worker's name.
+#: Extra space for executors' markers after the worker's name.
 MARKER_EXTRA_BYTES = 40
-#: A fork server that died is restarted at the next load, at the earliest this long after its last start.
+#: A fork server that died is restarted at the next load, but not within this time (s) of its last start.
 RESTART_S = 60.0
 
 
 class ForkedProcess:
-    """A forked executor, which becomes a child by adoption; the part of `Popen` that is needed."""
+    """A forked executor, adopted by the worker as its subreaper; has the part of `Popen` that is needed."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Return its exit code, negative for a signal, once it has ended."""
+        """Return its exit code, negative for a signal; None while it is running."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -41,7 +41,10 @@ class ForkedProcess:
 
 
 class ForkClient:
-    """Forks executors whose environment differs only in the marker. All others get a fresh process."""
+    """Forks executors whose environment differs from the fork server's only in the marker.
+
+    Executors with another environment are started as fresh processes.
+    """
 
     def __init__(
         self, command: Sequence[str], modules: Sequence[str], env: Mapping[str, str], worker: str
@@ -58,11 +61,11 @@ class ForkClient:
 
     @property
     def pid(self) -> int | None:
-        """Return the pid of the fork server, if it runs."""
+        """Return the pid of the fork server; None if it is not running."""
         return None if self._process is None else self._process.pid
 
     def start(self, loop: AbstractEventLoop) -> None:
-        """Start the fork server; it is used once it reports that it is ready."""
+        """Start the fork server; it is used once it has reported that it is ready. A failure is logged."""
         self._loop = loop
         self._started_mono = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -84,16 +87,16 @@ class ForkClient:
                 )
         except OSError as error:
             ours.close()
-            log.warning("the template of executors could not be started: %s", error)
+            log.warning("cannot start the fork server: %s", error)
             return
         ours.settimeout(FORK_TIMEOUT_S)
         self._control = ours
         loop.add_reader(ours.fileno(), self._on_message)
 
     def fork(self, env: Mapping[str, str], marker: str, fds: Sequence[int]) -> ForkedProcess | None:
-        """Fork an executor with this environment and marker; `fds` are its channel, page, output and error.
+        """Fork an executor; return None if it must be started as a fresh process.
 
-        Returns None if it must be started in another way.
+        `fds` are its channel, page, standard output and standard error. Blocks for FORK_TIMEOUT_S at most.
         """
         if self._control is None:
             age_s = time.monotonic() - self._started_mono
@@ -106,7 +109,7 @@ class ForkClient:
             socket.send_fds(self._control, [marker.encode()], list(fds))
             reply = self._control.recv(4096)
         except OSError as error:
-            self._disable(f"it does not answer: {error}")
+            self._disable(f"no reply: {error}")
             return None
         if not reply.startswith(b"pid "):
             self._is_refused = bool(reply)
@@ -140,5 +143,5 @@ class ForkClient:
         self._disable(message.decode("utf-8", "replace") or "it has ended")
 
     def _disable(self, reason: str) -> None:
-        log.warning("no executor is forked of the template: %s", reason)
+        log.warning("fork server disabled, starting executors as fresh processes: %s", reason)
         self.close()

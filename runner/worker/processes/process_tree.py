@@ -10,37 +10,38 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Process(NamedTuple):
-    """One process as /proc shows it."""
+    """One process as /proc/PID/stat describes it."""
 
     pid: int
+    #: State letter, such as R, S or Z.
     state: str
     parent: int
     group: int
     session: int
-    #: Clock ticks since boot: together with the pid they identify a process uniquely.
+    #: Clock ticks since boot; together with the pid they identify a process uniquely.
     started_ticks: int
 
 
 def read_process(pid: int) -> Process | None:
-    """Return one process, or None if it is gone."""
+    """Return one process; None if it does not exist."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except OSError:
         return None
-    # The name in parentheses may contain any character, parentheses and spaces too.
+    # The name in parentheses may contain any character, even parentheses and spaces.
     fields = text[text.rindex(b")") + 2 :].split()
     return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
 def read_processes() -> dict[int, Process]:
-    """Return all visible processes of the machine."""
+    """Return all visible processes of the machine by pid."""
     found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return {process.pid: process for process in found if process is not None}
 
 
 def descendants_among(root: int, processes: dict[int, Process]) -> list[Process]:
-    """Return all descendants of `root`, without it."""
+    """Return all descendants of `root`, without `root` itself."""
     children: dict[int, list[Process]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process)
@@ -54,7 +55,7 @@ def descendants_among(root: int, processes: dict[int, Process]) -> list[Process]
 
 
 def child_pids(pid: int) -> list[int]:
-    """Return direct children, by one small file per thread instead of a scan of the whole machine."""
+    """Return the direct children; reads one small file per thread instead of scanning the whole machine."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -66,7 +67,7 @@ def child_pids(pid: int) -> list[int]:
 
 
 def descendant_pids(pid: int) -> list[int]:
-    """Return all descendants of a process, without it."""
+    """Return all descendants of a process, without the process itself."""
     found: list[int] = []
     pending = child_pids(pid)
     while pending:
@@ -77,7 +78,7 @@ def descendant_pids(pid: int) -> list[int]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the RSS: cheap, but counts shared pages in full. 0 if the process is gone."""
+    """Return the RSS in bytes: cheap, but counts shared pages in full. 0 if the process is gone."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE_BYTES
@@ -86,7 +87,12 @@ def resident_bytes(pid: int) -> int:
 
 
 def proportional_bytes(pid: int) -> int:
-    """Return the PSS, with a proportional share of shared pages; the kernel walks all pages for it."""
+    """Return the PSS in bytes, in which a shared page is divided among its processes.
+
+    0 if the process is gone.
+
+    Expensive: the kernel walks all pages of the process.
+    """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             for line in file:
@@ -98,7 +104,7 @@ def proportional_bytes(pid: int) -> int:
 
 
 def kill_process(process: Process) -> None:
-    """SIGKILL exactly this process, or nothing if its pid belongs to another one by now."""
+    """SIGKILL exactly this process, or nothing if its pid belongs to another process by now."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except OSError:
@@ -116,7 +122,10 @@ def kill_process(process: Process) -> None:
 def count_oom_kills(
     cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
 ) -> int:  # guard: cgroup-files
-    """Return the number of the kernel's OOM kills in this cgroup so far; 0 if it can't be read."""
+    """Return the number of the kernel's OOM kills in this cgroup so far; 0 if it can't be read.
+
+    Supports cgroup v1 and v2; the paths are parameters for tests.
+    """
     try:
         with open(cgroup_file) as file:
             groups = [line.strip().split(":", 2) for line in file]

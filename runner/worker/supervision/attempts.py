@@ -8,12 +8,12 @@ from runner.protocol.worker import AttemptSpec
 from runner.worker.processes.page_figures import PageFigures
 
 AttemptKey = tuple[str, int]
-#: Messages kept for the tail of standard error; one is at most some hundred KiB, and mostly one event.
+#: Messages kept for the tail of standard error; one has some hundred KiB at most, and usually one event.
 EVENT_MESSAGES_KEPT = 4
 
 
 class AssignedAttempt:
-    """One attempt at an executor, and what its worker knows about it."""
+    """One attempt assigned to an executor, and what its worker knows about it."""
 
     __slots__ = (
         "attempt",
@@ -40,23 +40,23 @@ class AssignedAttempt:
         self.key: AttemptKey = (attempt.job_id, attempt.attempt)
         #: All attempts of its batch, itself included; empty without a batch.
         self.batch: list[AssignedAttempt] = []
-        #: In an executor with slots: when its code started, and its index in the shared page.
+        #: In an executor with slots: when its code started (monotonic), and its index in the shared page.
         self.started_mono: float | None = None
         self.slot_index = 0
-        #: Its `AttemptEnded` was sent: nothing may follow.
+        #: Its `AttemptEnded` was sent: no message may follow.
         self.is_end_sent = False
-        #: It waited for this executor's load.
+        #: The attempt waited while this executor loaded.
         self.waited_for_load = False
         #: Its `AttemptStarted` was sent.
         self.is_start_sent = False
-        #: Descriptor output sent as log events so far.
+        #: Bytes of descriptor output sent as log events so far.
         self.log_bytes = 0
         self.log_lines = 0
-        #: Its last encoded `AttemptEvents`, for the report of a crash.
+        #: Its latest encoded `AttemptEvents`, for the report of a crash.
         self.event_messages: deque[bytes] = deque(maxlen=EVENT_MESSAGES_KEPT)
         #: Markers still expected in its output pipes: stream name -> marker.
         self.markers: dict[str, bytes] = {}
-        #: Highest memory use seen while it ran.
+        #: Highest memory use seen during the attempt.
         self.peak_bytes: int | None = None
         #: Number of its last message sent, and how many of its messages the worker itself made.
         self.seq = 0
@@ -67,10 +67,10 @@ class AssignedAttempt:
 
 
 class AttemptQueue:
-    """Attempts in the executor's order, those that have started first.
+    """Attempts in the executor's order, started ones first.
 
-    The ordinal of an attempt is the page's count of starts after its own start. Where attempts run
-    concurrently they end in any order, and the ordinal means nothing once an attempt has started.
+    The ordinal of an attempt is the page's count of starts after its own start. If attempts run concurrently
+    they end in any order, and an ordinal means nothing once the attempt has started.
     """
 
     def __init__(self, *, is_batched: bool = False, slots: int = 1) -> None:
@@ -81,7 +81,7 @@ class AttemptQueue:
         self.ended_count = 0
         #: Ended attempts whose result waits for their output.
         self.withheld: list[AttemptKey] = []
-        #: Attempts assigned too late, or behind one that died: reported when the executor is gone.
+        #: Attempts assigned too late, or after one that died; reported when the executor is gone.
         self.not_started: list[AttemptKey] = []
 
     def assign(self, attempts: list[AttemptSpec]) -> list[AssignedAttempt]:
@@ -94,11 +94,11 @@ class AttemptQueue:
         return added
 
     def ordinal_of(self, entry: AssignedAttempt) -> int:
-        """Return the count of starts that stands for this attempt, once it has started."""
+        """Return the count of starts that the page shows once this attempt has started."""
         return self.ended_count + self.entries.index(entry) + 1
 
     def find(self, key: AttemptKey) -> AssignedAttempt | None:
-        """Return an attempt that has not ended."""
+        """Return an attempt that has not ended; None for any other."""
         for entry in self.entries:
             if entry.key == key:
                 return entry
@@ -110,11 +110,11 @@ class AttemptQueue:
         self.ended_count += 1
 
     def remove_unstarted(self, entry: AssignedAttempt) -> None:
-        """Remove an attempt that has not started and will not: the ordinals behind it move up."""
+        """Remove an attempt that will not start; the ordinals after it decrease."""
         self.entries.remove(entry)
 
     def last_started(self, figures: PageFigures) -> AssignedAttempt | None:
-        """Return the attempt that runs, or that ran last and whose end is not reported."""
+        """Return the running attempt, or the last one to run whose end has not been reported."""
         index = figures.started - self.ended_count - 1
         return self.entries[index] if 0 <= index < len(self.entries) else None
 
@@ -133,7 +133,7 @@ class AttemptQueue:
         return [one for one in self.entries if one.batch is entry.batch]
 
     def first_batch_size(self) -> int:
-        """Return how many attempts start together at the front of the queue: more than one for a batch."""
+        """Return how many attempts start together next: more than one for a batch."""
         return len(self.batch_of(self.entries[0])) if self.entries else 1
 
     def unreported_attempts(self) -> list[AttemptKey]:

@@ -12,32 +12,32 @@ from runner.worker.supervision.kill_ladder import KillLadder
 
 
 class EndCause(NamedTuple):
-    """Why the runner ended an executor."""
+    """Why runner killed an executor."""
 
     code: str
     message: str
     detail: Any = None
-    #: The handler caused it, as if its process had died by itself.
+    #: The handler is the cause, as if its process had crashed by itself.
     counts_as_crash: bool = False
 
 
 CHANNEL_LOST = EndCause(
     "worker_crashed",
-    "the executor's channel was closed while its process lived on",
+    "the executor closed its channel without exiting",
     {"signal": None, "exit_code": None},
     counts_as_crash=True,
 )
 
 
 class ReportedEnd(NamedTuple):
-    """An attempt's end reported by the worker."""
+    """The end of an attempt, as the worker reports it."""
 
     entry: AssignedAttempt
     code: str
     message: str
     detail: Any = None
     executor_died: bool = False
-    #: It ended together with others, any of which may be to blame.
+    #: It ended together with others, any of which may be the culprit.
     is_blame_unknown: bool = False
 
 
@@ -62,15 +62,16 @@ def assign_blame(
     exit_status: ExitStatus,
     stderr_tail: str,
 ) -> CrashReport:
-    """Blame only attempts that were executing or being loaded for; of several, the blame is unknown.
+    """Return the ends of all attempts of a dead executor.
 
-    Results are sent in batches, so attempts before these may have finished without an `AttemptEnded`: they
-    end as `interrupted`, which costs them no retry.
+    Only attempts that were running, or for which the executor was loading, are blamed; of several, the
+    culprit is unknown. Results are sent in batches, so earlier attempts may have finished without an
+    `AttemptEnded`: they end as `interrupted`, which costs them no retry.
     """
     blamed = attempts.entries[:1] if was_loading else attempts.running(figures)
     first_blamed = attempts.entries.index(blamed[0]) if blamed else 0
     ends = [
-        ReportedEnd(entry, "interrupted", "its result was lost when its executor died in a later job")
+        ReportedEnd(entry, "interrupted", "the result was lost when the executor died during a later job")
         for entry in attempts.entries[:first_blamed]
     ]
     fatal_ladder = next((ladder for ladder in ladders.values() if ladder.ends_executor), None)
@@ -83,7 +84,7 @@ def assign_blame(
                 entry, own_ladder.code, own_ladder.message, is_blame_unknown=own_ladder.is_shared
             )
         elif cause is None and fatal_ladder is not None:
-            end = ReportedEnd(entry, "interrupted", "its executor was ended because of another job")
+            end = ReportedEnd(entry, "interrupted", "the executor was killed because of another job")
         else:
             code, message, detail = _describe_death(attempt_activity, None, cause, exit_status, stderr_tail)
             end = ReportedEnd(
@@ -103,6 +104,7 @@ def _describe_death(
     exit_status: ExitStatus,
     stderr_tail: str,
 ) -> tuple[str, str, Any]:
+    """Return (code, message, detail) of a death: from the cause or ladder, else from the exit status."""
     if cause is not None:
         return cause.code, cause.message, _death_detail(cause, exit_status, stderr_tail)
     if ladder is not None:

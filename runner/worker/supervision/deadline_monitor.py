@@ -13,13 +13,13 @@ from runner.worker.supervision import deadlines
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.termination import Termination
 
-#: A warm attempt that ends within this time gets no `AttemptStarted`.
+#: A warm attempt that ends within this time, in seconds, gets no `AttemptStarted`.
 START_REPORT_S = 0.02
 SHUTDOWN_MESSAGE = "the server is shutting down"
 
 
 class DeadlineMonitor:
-    """Monitors an executor that has loaded. `send` sends reliably."""
+    """Monitors an executor that has loaded; `send` sends reliably."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class DeadlineMonitor:
         self._process, self._attempts, self._termination, self._send = process, attempts, termination, send
 
     def check(self, now: float, *, is_stopping: bool) -> float | None:
-        """Do everything due; return when to check again."""
+        """Report starts and apply deadlines that are due; return when to check again (monotonic), or None."""
         if not self._attempts.entries:
             return None
         figures = self._process.read_page()
@@ -68,14 +68,15 @@ class DeadlineMonitor:
         return due.at_mono if due else None
 
     def report_start(self, entry: AssignedAttempt, at: float) -> None:
-        """Report that an attempt runs."""
+        """Report that an attempt started at `at` (monotonic seconds)."""
         entry.is_start_sent = True
         self._send(worker_protocol.encode(worker_protocol.AttemptStarted(*entry.key, at)))
 
     def end_attempt(self, entry: AssignedAttempt, command: CancelAttempt) -> None:
         """End a running attempt.
 
-        In a batch it is only asked to stop, until every attempt is to end or the end is forced.
+        An attempt of a batch is only asked to stop, until all attempts of the batch must end or the end is
+        forced.
         """
         flag_only = command.grace_s >= 0 and bool(self.batch_not_ending(entry))
         self._termination.end_attempts(
@@ -83,6 +84,6 @@ class DeadlineMonitor:
         )
 
     def batch_not_ending(self, entry: AssignedAttempt) -> list[AssignedAttempt]:
-        """Return the attempts of its batch that nobody asked to end."""
+        """Return the attempts of its batch that were not asked to end."""
         ladders = self._termination.ladders
         return [one for one in self._attempts.batch_of(entry) if one is not entry and one.key not in ladders]

@@ -1,4 +1,4 @@
-"""Effect: handles the messages of an executor and sends the coordinator those that it needs."""
+"""Effect: handles the messages of an executor and forwards to the coordinator what it needs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from runner.worker.supervision.worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
 
-#: Longest time for an executor whose load failed to exit.
+#: Longest time, in seconds, for an executor to exit after its load failed.
 LOAD_FAILED_EXIT_S = 2.0
 _EVENTS_TAG, _ENDED_TAG = 23, 24
 
 
 class ExecutorMessages:
-    """Messages of one started executor; after a shutdown, `unload` is called once no attempt is left."""
+    """Handles the messages of one executor; during a shutdown, `unload` is called once no attempt is left."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ExecutorMessages:
         """Handle received messages (`from_page`: those that a dead executor had not sent).
 
         Returns:
-            Whether anything came, and whether the other end is closed.
+            Whether anything was received, and whether the other end is closed.
         """
         try:
             frames, is_closed = self._process.read_held_frames() if from_page else self._process.receive()
@@ -74,11 +74,11 @@ class ExecutorMessages:
                 for message in framing.unpack(frame):
                     self._handle(message)
         except worker_protocol.UNDECODABLE as error:
-            log.error("executor %s sent what is no message: %s", self._state.marker, error)
+            log.error("executor %s sent an invalid message: %s", self._state.marker, error)
             self._process.set_reading(False)
             if not from_page and not self._state.is_dead:
                 cause = EndCause(
-                    "worker_crashed", f"its executor sent no message: {error}", counts_as_crash=True
+                    "worker_crashed", f"the executor sent an invalid message: {error}", counts_as_crash=True
                 )
                 self._termination.kill(cause)
             return False, False
@@ -92,9 +92,7 @@ class ExecutorMessages:
         envelope = messages.envelope_decoder.decode(message)
         entry = self._attempts.find((envelope.job_id, envelope.attempt))
         if entry is None:
-            log.debug(
-                "executor %s reported an attempt twice, or one that it was not given", self._state.marker
-            )
+            log.debug("executor %s reported an attempt twice, or one not assigned to it", self._state.marker)
         elif tag == _EVENTS_TAG:
             entry.event_messages.append(message)
             self._link.send_reliably(messages.renumber_events(entry, message, envelope.seq))
@@ -143,7 +141,7 @@ class ExecutorMessages:
             [(job, attempt) for job, attempt in message.attempts], self._attempts
         )
         for entry, command in outcome.cancelled:
-            # It was removed from the queue of an executor that continues.
+            # The attempt was only removed from the queue: its executor continues.
             end = ReportedEnd(entry, command.code, command.message)
             self._link.send_reliably(
                 messages.encode_ended(end, time.time(), executor_closing=not self._is_open)

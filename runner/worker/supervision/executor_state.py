@@ -10,20 +10,23 @@ from runner.worker.supervision.attempts import AttemptQueue
 
 @dataclass(slots=True)
 class ExecutorState:
-    """Loading, then loaded, then dead. `Supervisor` owns it; its parts read and update it."""
+    """State of an executor: loading, then loaded, then dead.
+
+    `Supervisor` and its parts read and update it.
+    """
 
     load_command: LoadExecutor
     attempts: AttemptQueue
     #: Marker in the environment of its processes.
     marker: str
-    #: Start of the process; monotonic seconds.
+    #: Start of the process, in monotonic seconds.
     started_mono: float = 0.0
-    #: Duration of the load; None while it loads.
+    #: Duration of the load; None while it is loading.
     load_s: float | None = None
-    #: Memory used now, and allocated on a simulated device, as last seen.
+    #: Latest memory use, and bytes allocated on a simulated device.
     usage_bytes: int = 0
     allocated_bytes: int = 0
-    #: The server shuts down: no further attempt starts here.
+    #: The server is shutting down: no more attempts start here.
     is_stopping: bool = False
     is_loaded: bool = False
     is_dead: bool = False

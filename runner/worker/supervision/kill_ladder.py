@@ -7,16 +7,16 @@ from enum import IntEnum
 
 #: Seconds from one rung to the next.
 RUNG_S = 0.5
-#: Causes that may leave a handler more time before the second rung; a timeout never does.
+#: Causes for which the handler gets its `grace` before the second rung; a timeout never waits.
 GRACEFUL_CODES = frozenset({"cancelled", "interrupted"})
 
 
 class KillRung(IntEnum):
-    """Steps of ending an attempt, in this order."""
+    """The steps that end an attempt, in this order."""
 
     #: Ask the handler to stop.
     FLAG = 0
-    #: Raise JobCancelled in its main thread; from here on the executor is not used again.
+    #: Raise JobCancelled in its main thread; the executor is not used after that.
     RAISE = 1
     #: Send SIGTERM to the process group.
     TERM = 2
@@ -25,7 +25,7 @@ class KillRung(IntEnum):
 
 
 class KillLadder:
-    """The end of one attempt, or of a whole batch; the first cause is the one reported.
+    """The end of one attempt, or of a whole batch. The first cause is the one reported.
 
     Times are monotonic seconds.
     """
@@ -55,21 +55,21 @@ class KillLadder:
 
     @property
     def ends_executor(self) -> bool:
-        """Return whether the executor must end with the attempt."""
+        """Return whether the executor must end together with the attempt."""
         return self._next > KillRung.RAISE
 
     @property
     def is_shared(self) -> bool:
-        """Return whether it ends several attempts in the same way, of which the one to blame is unknown."""
+        """Return whether several attempts end the same way, so that the culprit is unknown."""
         return len(self.keys) > 1
 
     @property
     def next_at(self) -> float | None:
-        """Return when the next rung is due; None after the last."""
+        """Return when the next rung is due; None after the last one."""
         return self._due[self._next] if self._next < len(self._due) else None
 
     def hasten(self, now: float, grace_s: float = RUNG_S) -> None:
-        """Apply a second cause: make no rung later than if the ladder had begun now."""
+        """Apply a second cause: make every rung due as early as if the ladder had begun now."""
         if len(self._due) == 1:
             return
         shift_s = now + max(RUNG_S, grace_s) - self._due[KillRung.RAISE]
@@ -77,11 +77,11 @@ class KillLadder:
             self._due[1:] = [due + shift_s for due in self._due[1:]]
 
     def skip_all(self) -> None:
-        """Drop all rungs, as the executor is killed at once."""
+        """Drop all rungs, since the executor is killed at once."""
         self._next = len(KillRung)
 
     def pop_due(self, now: float) -> KillRung | None:
-        """Return the next rung if it is due; each is returned once."""
+        """Return the next rung if it is due; each rung is returned once."""
         due = self.next_at
         if due is None or now < due:
             return None

@@ -10,7 +10,7 @@ from runner.worker.supervision.supervisor import Supervisor
 
 SWEEP_S = 0.25
 MIB = 1024 * 1024
-#: Interval of usage reports, and the change below which none is sent.
+#: Interval of usage reports, in seconds, and the change in bytes below which none is sent.
 REPORT_S = 1.0
 REPORT_BYTES = MIB
 
@@ -20,16 +20,16 @@ class MemoryWatchdog:
 
     def __init__(self, device_kind: str) -> None:
         self._device_kind = device_kind
-        #: By executor on a GPU: its processes, and those last reported to the coordinator.
+        #: By executor on a GPU: its pids, and those last reported to the coordinator.
         self._process_lists: dict[int, list[int]] = {}
         self._reported_lists: dict[int, list[int]] = {}
-        #: Executor -> its bytes, for executors found over their grant.
+        #: Executor -> its bytes, for executors found over their grant since the last report.
         self._over_grant: dict[int, int] = {}
         self._reported_usage: dict[int, int] = {}
         self._reported_mono = 0.0
 
     def sweep(self, supervisors: list[Supervisor], own_pids: set[int]) -> None:
-        """Check every executor once; `own_pids` are processes of the worker itself."""
+        """Check every executor once; `own_pids` are the worker's own processes."""
         live = [each for each in supervisors if each.process is not None and not each.state.is_dead]
         self._process_lists.clear()
         for supervisor in live:
@@ -46,14 +46,14 @@ class MemoryWatchdog:
         cleanup.reap_orphans(leaders | own_pids)
 
     def add_executor(self, supervisor: Supervisor) -> None:
-        """Register a started executor; its children appear at the next sweep."""
+        """Register a started executor; its children are found at the next sweep."""
         if supervisor.process is not None:
             self._process_lists[supervisor.number] = [supervisor.process.pid]
 
     def process_lists(self, *, include_unchanged: bool = False) -> list[tuple[int, list[int]]]:
-        """Return (executor, its processes) for executors on a GPU whose processes have changed.
+        """Return (executor, pids) for executors on a GPU whose processes have changed since the last call.
 
-        Changes count from the last call. With `include_unchanged`, all executors on a GPU are returned.
+        With `include_unchanged`, return all executors on a GPU.
         """
         if self._device_kind != "nvidia":
             return []
@@ -66,7 +66,7 @@ class MemoryWatchdog:
         ]
 
     def check_grant(self, supervisor: Supervisor) -> None:
-        """Compare a simulated device's bytes with the grant."""
+        """Compare an executor's simulated bytes with its grant."""
         used = supervisor.state.allocated_bytes
         supervisor.on_usage(used)
         self._record_if_over(supervisor, used, len(supervisor.load_command.devices))
@@ -77,7 +77,10 @@ class MemoryWatchdog:
         return list(over_grant.items())
 
     def usage_update(self, supervisors: list[Supervisor], now: float) -> list[tuple[int, int]]:
-        """Return (executor, bytes) for all executors if a report is due and a value changed; else nothing."""
+        """Return (executor, bytes) of all executors if a report is due and a value has changed.
+
+        Otherwise nothing.
+        """
         if self._device_kind == "nvidia" or now - self._reported_mono < REPORT_S:
             return []
         usage = {each.number: each.state.usage_bytes for each in supervisors if not each.state.is_dead}
@@ -106,7 +109,7 @@ class MemoryWatchdog:
 
 
 def _ram_cap_exceeded(used: int, cap: int) -> EndCause:
-    message = f"it used {used // MIB} MiB, over its cap on host memory ({cap // MIB} MiB)"
+    message = f"used {used // MIB} MiB of host memory, over its cap of {cap // MIB} MiB"
     return EndCause(
         "memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap, EXCEEDED_LIMIT: "ram"}
     )

@@ -1,7 +1,7 @@
 """Pure: adapts the messages of executors for the coordinator and builds the worker's own.
 
-An executor numbers the messages of an attempt. The worker inserts some of its own (output of C code) and
-shifts the numbers that follow; without such messages the bytes are passed on unchanged.
+An executor numbers the messages of an attempt. The worker inserts messages of its own (output of C code)
+and shifts the numbers that follow; without such messages the bytes are forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.worker.supervision.output_stream import TAIL_BYTES
 
 
 class Envelope(msgspec.Struct, array_like=True):
-    """First fields of `AttemptEvents` and `AttemptEnded`; their bodies are skipped."""
+    """First fields of `AttemptEvents` and `AttemptEnded`; the bodies are not decoded."""
 
     tag: int
     job_id: str
@@ -35,13 +35,13 @@ class Amendment(msgspec.Struct):
 
     #: (code, message) of the cause, whatever the handler returned.
     cause: tuple[str, str] | None = None
-    #: It was ended together with others, any of which may be to blame.
+    #: It ended together with others, any of which may be the culprit.
     is_blame_unknown: bool = False
     load_s: float | None = None
     peak_bytes: int | None = None
-    #: The executor is beyond the first rung of a kill, or was asked to exit.
+    #: The executor is past the first rung of a kill, or was asked to exit.
     executor_closing: bool = False
-    #: It retains too much of the memory that its jobs used.
+    #: The executor retains too much of the memory that its jobs used.
     has_memory_grown: bool = False
 
 
@@ -88,7 +88,7 @@ def amend_ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) ->
 def stderr_tail(entry: AssignedAttempt | None, descriptor_tail: str) -> str:
     """Return the end of an attempt's standard error: printed text, then bytes of the descriptor.
 
-    A crash writes to the descriptor after all printed text.
+    In that order, because a crash writes to the descriptor after all printed text.
     """
     printed: list[str] = []
     for message in entry.event_messages if entry is not None else ():
@@ -100,7 +100,7 @@ def stderr_tail(entry: AssignedAttempt | None, descriptor_tail: str) -> str:
 
 
 def encode_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float) -> bytes:
-    """Return lines of descriptor output as `AttemptEvents` of the worker."""
+    """Return lines of descriptor output as `AttemptEvents` of the worker; `at` is UTC epoch seconds."""
     entry.own_messages += 1
     entry.seq += 1
     events = [("log", at, _json.encode({"stream": stream, "level": None, "text": text})) for text in texts]
@@ -115,7 +115,10 @@ def encode_ended(
     *,
     executor_closing: bool = True,
 ) -> bytes:
-    """Return the end of an attempt that its executor did not report; `run_s` is None if it did not start."""
+    """Return the `AttemptEnded` of an attempt that its executor did not report.
+
+    `at` is UTC epoch seconds; `run_s` is None if the attempt did not start.
+    """
     entry = end.entry
     entry.seq += 1
     message = AttemptEnded(

@@ -14,12 +14,12 @@ from runner.worker.supervision import messages
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.output_stream import OutputStream
 
-#: Longest time for which an `AttemptEnded` waits for its marker.
+#: Longest time, in seconds, for which an `AttemptEnded` waits for its marker.
 MARKER_WAIT_S = 0.05
 
 
 class OutputPipes:
-    """Both pipes of one executor. `send` gets reliable messages, in order for each attempt."""
+    """Both output pipes of one executor; `send` gets reliable messages, in order for each attempt."""
 
     def __init__(
         self,
@@ -44,16 +44,19 @@ class OutputPipes:
 
     @property
     def dropped_bytes(self) -> int:
-        """Return the number of bytes that no attempt owned."""
+        """Return the number of bytes that belonged to no attempt."""
         return sum(stream.dropped_bytes for stream in self._streams.values())
 
     @property
     def next_release_at(self) -> float | None:
-        """Return when the first withheld `AttemptEnded` is sent without its marker; monotonic seconds."""
+        """Return when the first withheld `AttemptEnded` is sent even without its marker.
+
+        Monotonic seconds.
+        """
         return self._waiting[0][0].release_at if self._waiting else None
 
     def read_available(self, name: str) -> None:
-        """Read the bytes that a pipe holds now."""
+        """Read the bytes that a pipe ("stdout" or "stderr") contains now."""
         for _ in range(READS_PER_TURN):
             received = self._process.receive_output(name)
             if received is None:
@@ -63,7 +66,7 @@ class OutputPipes:
             self.release_ended(time.monotonic())
 
     def expect_markers(self, entry: AssignedAttempt, mark: OutputMark) -> None:
-        """Expect markers in the pipes where the attempt left output; its `AttemptEnded` comes next."""
+        """Expect markers in the pipes in which the attempt left output; its `AttemptEnded` follows."""
         entry.markers = {
             name: mark.marker
             for name in ("stdout", "stderr")
@@ -73,8 +76,8 @@ class OutputPipes:
             self.read_available(name)
 
     def on_attempt_ended(self, entry: AssignedAttempt, message: bytes, now: float) -> None:
-        """Take the executor's `AttemptEnded`, which is sent once all output of the attempt is."""
-        # The output of a batch belongs to all its attempts: no end is sent before all of it is.
+        """Take the executor's `AttemptEnded`; it is sent once all output of the attempt has been sent."""
+        # The output of a batch belongs to all its attempts: send it completely before any of their ends.
         ordinal = self._attempts.ordinal_of(self._attempts.batch_of(entry)[-1])
         self._attempts.remove_ended(entry)
         if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
@@ -89,7 +92,7 @@ class OutputPipes:
         self.release_ended(now)
 
     def release_ended(self, now: float) -> None:
-        """Send every `AttemptEnded` whose output is complete, or that has waited long enough."""
+        """Send every `AttemptEnded` whose output is complete or that has waited long enough."""
         while self._waiting:
             entry, ordinal = self._waiting[0]
             for name, marker in list(entry.markers.items()):
@@ -118,7 +121,7 @@ class OutputPipes:
     def close(self) -> None:
         """Send all withheld messages once the executor is dead and its pipes are read.
 
-        The rest of the output goes to the attempt that ran last.
+        The rest of the output is assigned to the attempt that ran last.
         """
         self.release_ended(float("inf"))
         if self._attempts.entries:
@@ -137,9 +140,9 @@ class OutputPipes:
             self._emit(self._attempts.entries[0], stream.name, stream.feed(chunk))
 
     def _is_owner_certain(self, figures: PageFigures) -> bool:
-        """Return whether bytes of that time belong to the first attempt that has not ended.
+        """Return whether bytes read with these figures belong to the first attempt that has not ended.
 
-        With slots the owner is never certain, and the attempt that runs longest gets them.
+        With slots the owner is never certain, and the attempt that has run longest gets them.
         """
         if self._attempts.slots > 1:
             return True
@@ -147,7 +150,7 @@ class OutputPipes:
         return figures.finished < ordinal and figures.started < ordinal + self._attempts.first_batch_size()
 
     def _assign_deferred(self) -> None:
-        """Give deferred bytes to their owner if that is certain now."""
+        """Assign deferred bytes to their owner if it is certain now."""
         for name, stream in self._streams.items():
             if not self._attempts.entries:
                 stream.drop_deferred()
@@ -169,6 +172,6 @@ class OutputPipes:
             entry.log_lines += 1
             kept.append(text)
             if entry.log_bytes >= self._log_max_bytes:
-                kept.append(f"[the limit of {self._log_max_bytes} bytes is reached; the rest is dropped]")
+                kept.append(f"[log limit of {self._log_max_bytes} bytes reached; dropping the rest]")
         if kept:
             self._send(messages.encode_log(entry, name, kept, time.time()))

@@ -10,20 +10,24 @@ from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, Atte
 
 
 class RecallOutcome(NamedTuple):
-    """Consequences of one answer to a recall."""
+    """What follows from one answer to a recall."""
 
     #: Attempts that end as cancelled without having started.
     cancelled: list[tuple[AssignedAttempt, CancelAttempt]]
-    #: Attempts that had started already: end them by the ladder.
+    #: Attempts that had already started; they must end by the ladder.
     started: list[tuple[AssignedAttempt, CancelAttempt]]
     #: Attempts removed from the queue, to return to the coordinator or to the executor.
     returned: list[AssignedAttempt]
-    #: The coordinator sent the recall.
+    #: The recall came from the coordinator, which expects the returned attempts.
     was_requested: bool
 
 
 class Recalls:
-    """A recall returns every unstarted attempt; cancelling one in mid-queue therefore recalls all."""
+    """Outstanding recalls of one executor.
+
+    A recall returns every unstarted attempt, so cancelling one in the middle of the queue recalls all of
+    them; the others are sent back to the executor.
+    """
 
     def __init__(self) -> None:
         self._requests: deque[bool] = deque()
@@ -34,12 +38,12 @@ class Recalls:
         self._requests.append(requested)
 
     def cancel_when_returned(self, command: CancelAttempt) -> None:
-        """Cancel this attempt if the next answer returns it; of two reasons the first is kept."""
+        """Cancel this attempt if the next answer returns it; the first of several reasons is kept."""
         first = self._cancels.setdefault((command.job_id, command.attempt), command)
         first.grace_s = min(first.grace_s, command.grace_s)
 
     def on_recalled(self, keys: list[AttemptKey], attempts: AttemptQueue) -> RecallOutcome:
-        """Remove the attempts that the executor returned from the queue."""
+        """Remove the returned attempts from the queue; return what must happen to each."""
         requested = self._requests.popleft() if self._requests else True
         outcome = RecallOutcome([], [], [], requested)
         for key in keys:

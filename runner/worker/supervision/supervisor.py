@@ -27,12 +27,12 @@ from runner.worker.supervision.teardown import ExecutorTeardown, report_unstarte
 from runner.worker.supervision.termination import Termination
 from runner.worker.supervision.worker_link import WorkerLink
 
-#: From a closed channel to the kill; longest time for an unloading executor to exit.
+#: Seconds from a closed channel to the kill; longest time, in seconds, for an unloading executor to exit.
 CHANNEL_GRACE_S, UNLOAD_S = 0.1, 5.0
 
 
 class Supervisor:
-    """Its executor is loading, then accepts attempts, then is closing (`Termination`), then dead."""
+    """Owner of one executor: loading, then accepting attempts, then closing (`Termination`), then dead."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Supervisor:
         try:
             self.process = process = self._launch(env, self.state.marker)
         except OSError as error:
-            message = f"the executor could not be started: {error}"
+            message = f"cannot start the executor: {error}"
             self._loop.call_soon(report_unstarted, self.state, self._link, message)
             return
         self._build_parts(process)
@@ -77,11 +77,11 @@ class Supervisor:
 
     @property
     def is_open(self) -> bool:
-        """Return whether it accepts commands."""
+        """Return whether the executor accepts commands."""
         return self.process is not None and not self.state.is_dead and not self._termination.is_closing
 
     def run_attempts(self, message: bytes, command: RunAttempts) -> None:
-        """Assign attempts; `message` is the encoded command."""
+        """Assign attempts; `message` is the encoded command, which is forwarded."""
         if self.process is not None and (not self.is_open or self.state.is_stopping):
             self.attempts.not_started += [(attempt.job_id, attempt.attempt) for attempt in command.attempts]
             return
@@ -93,7 +93,7 @@ class Supervisor:
             self._link.wake_at(time.monotonic() + START_REPORT_S)
 
     def cancel_attempt(self, command: CancelAttempt) -> None:
-        """End one attempt; one that has finished keeps its result, which is on the way."""
+        """End one attempt; one that has already finished keeps its result."""
         entry = self.attempts.find((command.job_id, command.attempt))
         if entry is None or self.process is None or self.state.is_dead:
             return
@@ -112,20 +112,20 @@ class Supervisor:
             self._deadline_monitor.end_attempt(entry, command)
 
     def recall_unstarted(self) -> None:
-        """Recall the unstarted attempts; the answer goes to the coordinator."""
+        """Recall the unstarted attempts for the coordinator."""
         if self.is_open:
             self._recall(requested=True)
 
     def unload(self) -> None:
-        """Unload an idle executor."""
+        """Unload an idle executor; one that is still loading is killed."""
         if not self.state.is_loaded:
-            self.kill(EndCause("unloaded", "it was unloaded while it loaded"))
+            self.kill(EndCause("unloaded", "unloaded while loading"))
         elif self.process is not None and self.is_open and not self.attempts.entries:
-            self._termination.expect_exit(EndCause("unloaded", "it was unloaded"), UNLOAD_S)
+            self._termination.expect_exit(EndCause("unloaded", "unloaded"), UNLOAD_S)
             self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
     def kill(self, cause: EndCause, *, only_if_idle: bool = False) -> None:
-        """Send SIGKILL to the executor (`only_if_idle`: unless an attempt has started), for this cause."""
+        """SIGKILL the executor for this cause; with `only_if_idle`, not if an attempt has started."""
         if (
             self.process
             and not self.state.is_dead
@@ -134,7 +134,7 @@ class Supervisor:
             self._termination.kill(cause)
 
     def forward(self, message: bytes) -> None:
-        """Pass a message of the coordinator on to the executor."""
+        """Forward a message of the coordinator to the executor."""
         if self.process is not None and not self.state.is_dead:
             self.process.send([message])
 
@@ -150,12 +150,12 @@ class Supervisor:
             self.unload()
 
     def pause(self, is_paused: bool) -> None:
-        """Stop reading while too many messages are unacknowledged: the executor then blocks in send."""
+        """Stop reading while too many messages are unacknowledged; the executor then blocks in its send."""
         if self.process is not None and not self.state.is_dead:
             self.process.set_reading(not is_paused)
 
     def run_due(self, now: float) -> float | None:
-        """Do everything due; return when to check again."""
+        """Do everything that is due; return when to check again (monotonic), or None."""
         if self.process is None or self.state.is_dead:
             return None
         if self._output_pipes.next_release_at is not None:
@@ -166,7 +166,7 @@ class Supervisor:
         return min((at for at in due if at is not None), default=None)
 
     def drain(self) -> None:
-        """Read all messages of a dead executor, even if the window is full, and its held frames."""
+        """Read all remaining messages of a dead executor, even if the window is full, and its held frames."""
         if self.process is None or self.state.is_dead:
             return
         while self._messages.receive()[0]:
@@ -176,7 +176,7 @@ class Supervisor:
             self._output_pipes.read_available(name)
 
     def wait_for_death(self, until_mono: float) -> None:
-        """Wait for the death of a killed executor and report its attempts' ends, without the loop."""
+        """Wait for a killed executor's death and report the ends of its attempts, without the event loop."""
         if (process := self.process) is not None and not self.state.is_dead:
             while (status := process.reap()) is None and time.monotonic() < until_mono:
                 time.sleep(0.002)
@@ -184,7 +184,7 @@ class Supervisor:
             self._teardown.run(exit_status.from_returncode(status or 0, oom_kills=0))
 
     def on_usage(self, nbytes: int) -> None:
-        """Record the memory that it uses now."""
+        """Record the memory that the executor uses now."""
         self.state.usage_bytes = nbytes
         if self.process is not None and not self.state.is_dead:
             for entry in self.attempts.running(self.process.read_page()):
@@ -242,7 +242,7 @@ class Supervisor:
         if not self.state.is_loaded:
             limit_s = self.load_command.load_timeout_s
             if limit_s is not None and now >= self.state.started_mono + limit_s:
-                self.kill(EndCause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
+                self.kill(EndCause("load_timeout", f"loading timed out after {limit_s:g} s"))
             return self.state.started_mono + limit_s if limit_s is not None and self.is_open else None
         return self._deadline_monitor.check(now, is_stopping=self.state.is_stopping)
 
@@ -253,7 +253,7 @@ class Supervisor:
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
 
     def _amend_ended(self, entry: AssignedAttempt, message: bytes) -> bytes:
-        """Return the `AttemptEnded` to send, amended by what only the worker knows."""
+        """Return the `AttemptEnded` to send, with the facts that only the worker knows."""
         assert self.process is not None
         ladder = self._termination.on_attempt_ended(entry.key)
         amendment = messages.Amendment(
@@ -267,7 +267,7 @@ class Supervisor:
         return messages.amend_ended(entry, message, amendment)
 
     def _on_exit(self, process: ExecutorProcess) -> None:
-        # The group may be signalled only until the leader is reaped: after that its pid may be reused.
+        # Signal the group before reaping the leader: after that its pid may be reused.
         process.signal_group(signal.SIGKILL)
         self.drain()
         status = process.reap()  # guard: wait-status

@@ -40,7 +40,10 @@ class ExecutorTeardown:
         self._termination, self._output_pipes, self._cleanup = termination, output_pipes, cleanup
 
     def run(self, exit_status: ExitStatus, *, is_stuck: bool = False) -> None:
-        """Report how each of its attempts ended, then clean up and report that it is gone."""
+        """Report how each of its attempts ended, then clean up and report that the executor is gone.
+
+        `is_stuck`: its process survived SIGKILL.
+        """
         state, attempts = self._state, self._state.attempts
         self._output_pipes.close()
         figures = self._process.read_page()
@@ -78,14 +81,14 @@ class ExecutorTeardown:
         if is_clear:
             _report_gone(state, link, crash_report.code, crash_report.message, crash_report.detail)
             return
-        log.error("executor %s does not die of SIGKILL; it is written off", state.marker)
-        _report_gone(state, link, STUCK, "a process of the executor does not die of SIGKILL")
-        cleared = worker_protocol.encode(ExecutorGone(state.number, "cleared", "what did not die is gone"))
+        log.error("executor %s survived SIGKILL; giving up on it", state.marker)
+        _report_gone(state, link, STUCK, "a process of the executor survived SIGKILL")
+        cleared = worker_protocol.encode(ExecutorGone(state.number, "cleared", "the stuck process is gone"))
         self._cleanup.sweep_until_gone(self._loop, lambda: link.send_reliably(cleared))
 
 
 def report_unstarted(state: ExecutorState, link: WorkerLink, message: str) -> None:
-    """Report that the process could not be started, for which its first attempt is blamed."""
+    """Report that the process could not be started; the first attempt is blamed."""
     attempts = state.attempts
     for entry in attempts.entries[:1]:
         link.send_reliably(messages.encode_ended(ReportedEnd(entry, "worker_crashed", message), time.time()))

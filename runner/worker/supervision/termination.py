@@ -15,7 +15,7 @@ from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 
 
 class Termination:
-    """The first cause is the one reported."""
+    """How and why one executor ends; the first cause is the one reported."""
 
     def __init__(
         self,
@@ -30,16 +30,16 @@ class Termination:
         self._recall, self._wake_at, self._on_stuck = recall, wake_at, on_stuck
         self._before_kill = before_kill
         self.cause: EndCause | None = None
-        #: One for each attempt that is being ended; attempts of a batch may share one.
+        #: One for each attempt that is being ended; the attempts of a batch may share one.
         self.ladders: dict[AttemptKey, KillLadder] = {}
-        #: It will exit and gets no further attempts.
+        #: The executor will exit and gets no more attempts.
         self.is_closing = False
         self._kill_at: float | None = None
         self._stuck_at: float | None = None
 
     @property
     def next_at(self) -> float | None:
-        """Return when `run_due` has work; monotonic seconds."""
+        """Return when `run_due` has work; monotonic seconds, None if never."""
         moments = [self._kill_at, self._stuck_at]
         if self.ladders:
             moments += [ladder.next_at for ladder in self.ladders.values()]
@@ -48,9 +48,9 @@ class Termination:
     def end_attempts(
         self, keys: Sequence[AttemptKey], code: str, message: str, grace_s: float, *, flag_only: bool = False
     ) -> None:
-        """End running attempts, immediately if `grace_s` is negative; a second cause can only hasten the end.
+        """End running attempts, at once if `grace_s` is negative; a second cause can only hasten the end.
 
-        `flag_only`: ask them to stop, and spare the attempts that run beside them.
+        `flag_only`: ask them to stop, and spare the attempts that run next to them.
         """
         now = time.monotonic()
         new_keys = [key for key in keys if key not in self.ladders]
@@ -62,7 +62,7 @@ class Termination:
             self.ladders.update(dict.fromkeys(new_keys, ladder))
         self.run_due(now)
         if grace_s < 0:
-            # Without a cause: the next attempt may have started by now, and must not get this one's cause.
+            # Kill without a cause: the next attempt may have started by now and must not get this cause.
             self.ladders[keys[0]].skip_all()
             self.kill()
         elif self.next_at is not None:
@@ -76,7 +76,7 @@ class Termination:
         return ladder
 
     def expect_exit(self, cause: EndCause, within_s: float) -> None:
-        """Expect the executor to exit by itself, and kill it if it does not."""
+        """Expect the executor to exit by itself; kill it after `within_s` seconds."""
         self.cause = self.cause or cause
         self.is_closing = True
         self._kill_at = time.monotonic() + within_s
@@ -84,7 +84,7 @@ class Termination:
 
     def kill(self, cause: EndCause | None = None) -> None:
         """Send SIGKILL to the process group."""
-        # A process without its session, group and marker is found through its parent, while that lives.
+        # A process that left session, group and marker is found only through its parent, while that lives.
         self._before_kill()
         self.cause = self.cause or cause
         self.is_closing = True
@@ -115,7 +115,7 @@ class Termination:
                     ]
                 )
             case KillRung.RAISE:
-                # The executor is not used again, so no unstarted attempt may start there.
+                # The executor is not used after this rung: no unstarted attempt may start in it.
                 self.is_closing = True
                 self._recall()
                 self._process.send([worker_protocol.encode(worker_protocol.RaiseCancelled(*ladder.keys[0]))])

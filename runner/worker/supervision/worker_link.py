@@ -1,4 +1,4 @@
-"""Pure: the interface through which supervisors use their worker."""
+"""Pure: the interface of the worker for its supervisors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runner.protocol.worker import AttemptRequest
 
 
 class WorkerLink(Protocol):
-    """The worker as its supervisors use it."""
+    """The worker as its supervisors use it; see `WorkerProcess` for details."""
 
     def send_reliably(self, message: bytes) -> None:
         """Send a message that must not be lost."""
@@ -20,13 +20,13 @@ class WorkerLink(Protocol):
         """Record that an executor reported a new amount of simulated device memory."""
 
     def is_alone(self, executor: int) -> bool:
-        """Return whether no other executor has processes now."""
+        """Return whether no other executor has processes."""
 
     def own_pids(self) -> set[int]:
-        """Return processes of the worker that belong to no executor."""
+        """Return the pids of processes that the worker itself needs."""
 
     def wake_at(self, mono: float) -> None:
-        """Have the periodic check run at this monotonic time, or earlier."""
+        """Have the periodic check run at this monotonic time or earlier."""
 
     def on_executor_gone(self, executor: int) -> None:
-        """Forget an executor that has no process left."""
+        """Forget an executor that has no processes left."""

@@ -221,7 +221,7 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: WorkerHandle) -
         (post,) = scenario.wishes.unload("h", None, None)
         scenario.dispatch.control.retire(post)
         assert [type(each) for each in await scenario.turn()] == [UnloadExecutor]
-        await scenario.says(ExecutorGone(1, "unloaded", "it was unloaded"))
+        await scenario.says(ExecutorGone(1, "unloaded", "unloaded"))
         assert await scenario.orders() == []
         assert scenario.wishes.build_document("h")["preload_suspended"] == [None]
         scenario.ask()

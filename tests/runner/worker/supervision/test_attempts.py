@@ -111,4 +111,4 @@ def test_a_death_says_by_what_and_at_what() -> None:
     assert ExitStatus("SIGKILL", None, was_oom_kill=True).message("loading") == (
         "the executor was killed by SIGKILL (the kernel's out-of-memory killer) while loading"
     )
-    assert ExitStatus(None, 3).message("idle") == "the executor ended with exit code 3 while idle"
+    assert ExitStatus(None, 3).message("idle") == "the executor exited with code 3 while idle"
