@@ -1,1 +1,1 @@
-"""Pure: the HTTP front: stateless processes for HTTP and server-sent events, beside the coordinator."""
+"""Pure: the HTTP front: stateless processes that serve HTTP and server-sent events for the coordinator."""

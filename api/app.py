@@ -1,4 +1,7 @@
-"""Effect: the ASGI application: access rules first, then the hot routes, then the framework."""
+"""Effect: the ASGI application: access rules first, then the routes of every job, then the framework.
+
+The hot routes bypass the framework, whose routing and validation cost more than the rest of a submit.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ _STRICT_POLICY = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
 
 
 class App:
-    """One ASGI callable for all requests of a front."""
+    """The ASGI callable for all requests of a front."""
 
     def __init__(self, front: FrontState) -> None:
         config = front.config
@@ -67,10 +70,10 @@ class App:
         self._framework = build_framework_app(table)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to one request, whatever happens."""
+        """Respond to one request; an unexpected error is logged and answered with 500."""
         if scope["type"] != "http":
-            # uvicorn is configured for HTTP only.
-            raise RuntimeError(f"a connection of type {scope['type']}")
+            # uvicorn is configured for HTTP only, so this is a bug.
+            raise RuntimeError(f"unexpected connection of type {scope['type']}")
         started = False
         extra = _SECURITY
 
@@ -122,19 +125,19 @@ class App:
 
 
 def path_pattern(path: str) -> re.Pattern[str]:
-    """Return a pattern of the paths that match a path template."""
+    """Return a pattern that matches the paths of a template such as `/v1/jobs/{job_id}`."""
     return re.compile(re.sub(r"{(\w+)}", lambda found: f"(?P<{found[1]}>{_PATTERNS[found[1]]})", path))
 
 
 def build_framework_app(table: tuple[RouteSpec, ...]) -> FastAPI:
-    """Return the framework's application over the same table, with our errors in place of its own."""
+    """Return the framework's application for the route table, with our problem documents for its errors."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     by_path: dict[str, list[RouteSpec]] = {}
     for route in table:
         by_path.setdefault(route.path, []).append(route)
     for path, on_path in by_path.items():
         endpoints = {route.method: route.endpoint for route in on_path}
-        # All methods of a path together, so that a 405 can list them.
+        # One route for all methods of a path, so that a 405 can list them.
         app.router.routes.append(_PathRoute(path, endpoints))
     app.add_exception_handler(RunnerError, _on_runner_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -151,7 +154,7 @@ class _PathRoute(FrameworkRoute):
             return response
 
         super().__init__(path, dispatch, methods=list(endpoints))
-        # Starlette adds HEAD to GET; the server omits the body of its response.
+        # Starlette adds HEAD to GET; uvicorn omits the body of the response.
         if "GET" in endpoints:
             endpoints["HEAD"] = endpoints["GET"]
         self.path_regex = re.compile(f"^{path_pattern(path).pattern}$")
@@ -166,15 +169,15 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = {
         404: _not_found_detail(request.url.path),
-        405: f"{request.method} is not for {request.url.path}",
+        405: f"{request.method} is not supported at {request.url.path}",
     }.get(error.status_code, error.detail)
     return status_response(error.status_code, detail, dict(error.headers or {}))
 
 
 def _not_found_detail(path: str) -> str:
-    """Return the detail of a 404: usually only the address was opened, or an id was truncated."""
+    """Return the detail of a 404, with a hint at its usual causes: the bare address, or a truncated id."""
     if path == "/":
-        return "there is nothing at /; /docs shows all routes"
+        return "there is nothing at /; see /docs for all routes"
     job_id = path.removeprefix("/v1/jobs/").partition("/")[0]
     if path.startswith("/v1/jobs/") and job_id and len(job_id) != ID_CHARS:
         return f"there is no job {job_id!r}: an id has {ID_CHARS} characters"
@@ -182,5 +185,5 @@ def _not_found_detail(path: str) -> str:
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> Response:
-    # The framework raises it again afterwards, so that it is logged in one place.
+    # Not logged here: the framework raises the error again, and `App` logs it.
     return internal_error_response()

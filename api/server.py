@@ -23,18 +23,18 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: uvicorn cancels unfinished responses after this time, when none should be left.
+#: Seconds after which uvicorn cancels unfinished responses; none should be left by then.
 GRACEFUL_S = 1
-#: Slow clients are cut off after this time, so that the shutdown stays within a second.
+#: Seconds after which slow clients are disconnected, so that the shutdown stays within a second.
 ABORT_CONNECTIONS_S = 0.7
-#: A process still alive this long after its shutdown began exits immediately.
+#: A process that is still alive this long (s) after its shutdown began exits at once.
 FORCED_EXIT_S = 3.0
-#: Longest idle time of a connection between two requests.
+#: Longest idle time of a connection between two requests, in seconds.
 KEEP_ALIVE_S = 75
 
 
 class FrontServer(uvicorn.Server):
-    """uvicorn without signal handlers, which reports when it accepts requests."""
+    """uvicorn without signal handlers; reports to the coordinator when it accepts requests."""
 
     def __init__(self, config: uvicorn.Config, front: FrontState) -> None:
         super().__init__(config)
@@ -46,16 +46,16 @@ class FrontServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept requests, then report that to the coordinator."""
+        """Start accepting requests, then report that to the coordinator."""
         await super().startup(sockets)
-        # Objects that exist now live to the end: collections need not traverse them again.
+        # The objects of the start live until the exit: exclude them from garbage collection.
         gc.collect()
         gc.freeze()
         self._front.coordinator.send(front_protocol.FrontHello(os.getpid()))  # guard: front-hello
 
 
 async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
-    """Serve until the coordinator sends `Exit` or is gone."""
+    """Serve requests until the coordinator sends `Exit` or is gone."""
     loop = asyncio.get_running_loop()
     end_requested = asyncio.Event()
     front = FrontState(config, end_requested.set)
@@ -121,11 +121,11 @@ def _uvicorn_config(config: FrontConfig, app: App) -> uvicorn.Config:
 
 
 def main() -> None:
-    """Run `python -m runner front`."""
+    """Run the front process (`python -m runner front`)."""
     ignore_terminal_signals()
     config, lifeline = read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), FrontConfig)
     logs.configure(config.log_format, config.log_level, "front")
-    # uvicorn logs every malformed request and its own start and end, which would flood the log.
+    # uvicorn would log every malformed request, and its own start and end.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").propagate = False
     uvloop.run(serve(config, lifeline))

@@ -1,1 +1,1 @@
-"""Effect: the front's connection to the coordinator and what it knows from it."""
+"""Effect: the front's connection to the coordinator, and the handlers received through it."""

@@ -13,13 +13,13 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: Bound on requests without a reply; beyond it clients are told to retry later.
+#: Limit on requests without a reply; beyond it clients get 503 and retry later.
 MAX_PENDING = 20_000
-#: Bound on bytes that the coordinator has not read; beyond it clients are told to retry later.
+#: Limit on bytes that the coordinator has not read; beyond it clients get 503 and retry later.
 MAX_UNSENT_BYTES = 256 * 1024 * 1024
-#: A frame is closed at this size, so that two large bodies of one iteration stay within its bound.
+#: A frame is closed at this size, so that two large bodies of one iteration stay below MAX_FRAME_BYTES.
 FRAME_BYTES = 4 * 1024 * 1024
-#: Longest wait for a reply to a request that needs no waiting.
+#: Longest wait, in seconds, for the reply to a request that does not itself wait.
 REPLY_TIMEOUT_S = 30.0
 
 CoordinatorReply = front_protocol.Reply | front_protocol.EventPage
@@ -40,29 +40,29 @@ CoordinatorRequest = (
 
 
 class CoordinatorListener(Protocol):
-    """Receives the messages that the coordinator sends unrequested."""
+    """Receives the messages that the coordinator sends without a request."""
 
     def on_job_events(self, message: front_protocol.JobEvents) -> None:
         """Handle new durable events of a subscribed job."""
 
     def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
-        """Handle the list of handlers known now."""
+        """Handle a new list of all known handlers."""
 
     def on_memory_level(self, message: front_protocol.MemoryLevel) -> None:
         """Handle a new level of memory attribution."""
 
     def on_shutdown_begun(self, deadline_s: float) -> None:
-        """Handle the begin of a shutdown."""
+        """Handle the beginning of a shutdown, which ends `deadline_s` seconds from now."""
 
     def on_exit_requested(self) -> None:
-        """Exit within a second."""
+        """Handle the request to exit within a second."""
 
     def on_coordinator_lost(self) -> None:
         """Handle the loss of the coordinator."""
 
 
 class CoordinatorClient(asyncio.Protocol):
-    """One stream to the coordinator; requests of one loop iteration share a frame."""
+    """The stream to the coordinator; requests of one loop iteration share a frame."""
 
     def __init__(self, listener: CoordinatorListener) -> None:
         self._listener = listener
@@ -70,7 +70,7 @@ class CoordinatorClient(asyncio.Protocol):
         self._frames = framing.FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        #: Request id -> its future, and the deadline of the reply (loop time).
+        #: Request id -> the future of its reply, and the deadline for it (loop time).
         self._pending: dict[int, tuple[asyncio.Future[CoordinatorReply], float]] = {}
         self._last_request_id = 0
         self._error: RunnerError | None = None
@@ -94,7 +94,10 @@ class CoordinatorClient(asyncio.Protocol):
     def send_request(
         self, message: CoordinatorRequest, wait_s: float = 0.0
     ) -> asyncio.Future[CoordinatorReply]:
-        """Return a future of the reply; `wait_s` is the wait that the request itself demands.
+        """Send a request; return the future of its reply.
+
+        `wait_s` is added to the timeout if the request itself waits. A timeout fails the future with
+        Unavailable.
 
         Raises:
             Unavailable: no coordinator, or too many requests are pending.
@@ -107,7 +110,7 @@ class CoordinatorClient(asyncio.Protocol):
             or len(self._pending) >= MAX_PENDING
             or transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         ):
-            raise Unavailable("too many requests are under way; try again", retry_after_s=1)
+            raise Unavailable("too many pending requests; try again later", retry_after_s=1)
         self._last_request_id += 1
         message.request_id = self._last_request_id
         future: asyncio.Future[CoordinatorReply] = self._loop.create_future()
@@ -116,10 +119,10 @@ class CoordinatorClient(asyncio.Protocol):
         return future
 
     async def request_reply(self, message: CoordinatorRequest, wait_s: float = 0.0) -> front_protocol.Reply:
-        """Send a request that is answered by a `Reply`, and return that."""
+        """Send a request that is answered by a `Reply`, and return that; raises as `send_request`."""
         answer = await self.send_request(message, wait_s)
         if isinstance(answer, front_protocol.EventPage):
-            raise Unavailable("the coordinator gave a page where a reply was due")
+            raise Unavailable("the coordinator sent an event page instead of a reply")
         return answer
 
     def send(
@@ -130,7 +133,7 @@ class CoordinatorClient(asyncio.Protocol):
         | front_protocol.FrontHello
         | front_protocol.Pong,
     ) -> None:
-        """Send a message; without a coordinator it is dropped."""
+        """Send a message without waiting; it is dropped if there is no coordinator."""
         if self._error is not None:
             return
         if not self._out:
@@ -138,7 +141,7 @@ class CoordinatorClient(asyncio.Protocol):
         self._out.append(front_protocol.encode(message))
 
     def fail_pending(self, error: RunnerError) -> None:
-        """Fail all pending and all future requests with `error`."""
+        """Fail all pending and all later requests with `error`."""
         self._error = error
         pending, self._pending = self._pending, {}
         for future, _ in pending.values():
@@ -154,15 +157,17 @@ class CoordinatorClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        # uvloop's transports are no subclasses of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
-        # Never paused: unsent data is bounded by MAX_UNSENT_BYTES, and clients are told to retry.
+        # Writing is never paused: MAX_UNSENT_BYTES bounds unsent data, and clients retry.
         transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
         if self._error is None:
-            self.fail_pending(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
+            self.fail_pending(
+                Unavailable("the coordinator is gone; this server is shutting down", retry_after_s=2)
+            )
         self._transport = None
         self._listener.on_coordinator_lost()
 
@@ -174,14 +179,14 @@ class CoordinatorClient(asyncio.Protocol):
                     message = front_protocol.to_front_decoder.decode(encoded)
                     self._message_handlers[type(message)](message)
         except Exception:
-            # A stream that can't be read further is as good as closed.
-            logger.exception("the coordinator's stream can't be read")
+            # An invalid stream can't be read any further: treat it as closed.
+            logger.exception("cannot read the stream of the coordinator")
             if self._transport is not None:
                 self._transport.abort()
 
     def _on_reply(self, reply: CoordinatorReply) -> None:
         waiter = self._pending.pop(reply.request_id, None)
-        # None: the requester no longer waits.
+        # None: the request timed out or its client has left.
         if waiter is not None and not waiter[0].done():
             waiter[0].set_result(reply)
 

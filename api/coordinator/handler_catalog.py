@@ -18,18 +18,18 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: Wait for a handler that is being described; the coordinator waits 30 s.
+#: Longest wait, in seconds, for a handler that is being described; the coordinator waits 30 s as well.
 AWAIT_S = 30.0
 
 
 class KnownHandler:
-    """A handler and its validator, compiled at the first input."""
+    """A handler with its validator, which is compiled at the first input."""
 
     def __init__(self, spec: HandlerSpec) -> None:
         self.spec = spec
         self._validator: jsonschema_rs.Validator | None = None
         options = spec.options
-        #: None if the handler names no fields: its jobs pay nothing.
+        #: None if no option of the handler names fields of the input.
         self._trait_reader: TraitReader | None = None
         group_by = () if options.batch is None else options.batch.by
         if options.model_by is not None or options.size_by or group_by:
@@ -38,7 +38,10 @@ class KnownHandler:
         self._takes_anything = spec.input_schema.strip() in (b"true", b"{}", b"")
 
     def accept_input(self, submission: Submission, value: Any, at: str) -> list[Fault]:
-        """Validate the input and read its traits into the submission; `at` is the pointer to it."""
+        """Validate the input and store its traits in the submission; return the faults.
+
+        `at` is the JSON pointer to the input in the request.
+        """
         faults = self.input_faults(value, at)
         if self._trait_reader is None or faults:
             return faults
@@ -49,7 +52,7 @@ class KnownHandler:
         return []
 
     def input_faults(self, value: Any, at: str) -> list[Fault]:
-        """Return the faults that the input schema finds in `value`; `at` is the pointer to it."""
+        """Return the faults that the input schema finds in `value`; `at` is the JSON pointer to it."""
         if self._takes_anything:
             return []
         if self._validator is None:
@@ -66,7 +69,7 @@ class KnownHandler:
 
 
 class HandlerCatalog:
-    """All handlers by name."""
+    """All handlers by name, as the coordinator sent them last."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, KnownHandler] = {}
@@ -75,7 +78,7 @@ class HandlerCatalog:
         self.generation = 0
 
     def replace(self, update: front_protocol.HandlersUpdate) -> None:
-        """Replace the handlers by the coordinator's; validators of unchanged ones are kept."""
+        """Replace all handlers; compiled validators of unchanged ones are kept."""
         old = self._handlers
         self._handlers = {}
         for spec in update.specs:
@@ -91,15 +94,17 @@ class HandlerCatalog:
         return [handler.spec for handler in self._handlers.values()]
 
     def find_usable(self, name: str) -> KnownHandler | None:
-        """Return the handler if its inputs can be validated now."""
+        """Return the handler if its inputs can be validated now; None otherwise."""
         handler = self._handlers.get(name)
         return handler if handler is not None and handler.spec.state == "ok" else None
 
     async def resolve(self, name: str, coordinator: CoordinatorClient) -> KnownHandler:
-        """Return the handler; wait for its description if that is in progress.
+        """Return the handler, after waiting for its description if that is in progress.
 
         Raises:
-            UnknownHandler, HandlerBroken
+            UnknownHandler: no source has a handler of this name.
+            HandlerBroken: its import failed.
+            Unavailable: the coordinator did not reply.
         """
         handler = self._handlers.get(name)
         is_undecided = handler.spec.state == "describing" if handler is not None else self._describing
@@ -107,7 +112,7 @@ class HandlerCatalog:
             reply = await coordinator.request_reply(front_protocol.AwaitHandler(0, name), AWAIT_S)
             handler = self._handlers.get(name)
             if handler is None and reply.status >= 400 and reply.status != 404:
-                raise HandlerBroken(_detail(reply) or f"handler {name} can't be used now")
+                raise HandlerBroken(_detail(reply) or f"handler {name} is not usable")
         if handler is None:
             raise UnknownHandler(unknown_handler_text(name, self._handlers), handler=name)
         if handler.spec.state == "broken":
@@ -122,15 +127,15 @@ class HandlerCatalog:
 def _compile(spec: HandlerSpec) -> jsonschema_rs.Validator:
     schema = msgspec.json.decode(spec.input_schema)
     try:
-        # Linear-time patterns: no input can make a pattern run for ever.
+        # The linear-time regex engine: no input can make a pattern run for ever.
         return jsonschema_rs.validator_for(schema, offline=True, pattern_options=jsonschema_rs.RegexOptions())
     except ValueError as linear:
-        # Look-around needs the other engine, which stops after a bounded number of steps.
+        # Patterns with look-around need the backtracking engine, which stops after a bounded number of steps.
         try:
             return jsonschema_rs.validator_for(schema, offline=True)
         except ValueError as error:
-            logger.warning("the input schema of %s can't be compiled: %s", spec.name, error)
-            message = f"the input schema of handler {spec.name} can't be used: {str(error).splitlines()[0]}"
+            logger.warning("cannot compile the input schema of %s: %s", spec.name, error)
+            message = f"the input schema of handler {spec.name} is invalid: {str(error).splitlines()[0]}"
             raise HandlerBroken(message, handler=spec.name) from linear
 
 
@@ -141,4 +146,4 @@ def _detail(reply: front_protocol.Reply) -> str:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "no traceback was kept"
+    return lines[-1] if lines else "no traceback is available"

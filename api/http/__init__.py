@@ -1,1 +1,1 @@
-"""Effect: HTTP in the front: connections, bodies, authentication, parsing and problems."""
+"""Effect: HTTP in the front: connections, bodies, authentication, parsing and problem documents."""

@@ -1,4 +1,7 @@
-"""Pure: access rules of the server: Host, Origin, Sec-Fetch-Site, and the token or a ticket."""
+"""Pure: access rules of the server: Host, Origin, Sec-Fetch-Site, and the token or a ticket.
+
+Host and origin are checked even on loopback, so that no web page can reach the server through a browser.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from runner.errors import Unauthorized, WrongHost, WrongOrigin
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _WILDCARDS = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
-#: Paths that need no token: they reveal only that the process is alive.
+#: Paths that need no token: they only show that the process is alive.
 _OPEN_PATHS = frozenset({"/healthz"})
 _EXPOSED = b"Location, Preference-Applied, Retry-After, Content-Disposition"
 _ALLOWED_HEADERS = b"Authorization, Content-Type, Prefer, Last-Event-ID, Cache-Control, Range"
@@ -25,9 +28,10 @@ Scope = MutableMapping[str, Any]
 
 
 class Access:
-    """The rules of one server; every request passes `check` first.
+    """The access rules of one server; every request passes `check` first.
 
-    `streams` are the paths that accept a ticket in place of the token; `now` returns UTC epoch seconds.
+    `streams` are patterns of the paths that accept a ticket instead of the token; `now` returns UTC epoch
+    seconds; `token_sha256` is empty if no token is required.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class Access:
     ) -> None:
         names = list(LOOPBACK)
         if host not in _WILDCARDS:
-            # The address that the operator bound by name is as trusted as loopback.
+            # A specific address that the operator has bound is as trusted as loopback.
             names.append(f"[{host}]" if ":" in host and not host.startswith("[") else host)
         self._hosts = {f"{name.lower()}:{port}" for name in names}
         if port == 80:
@@ -59,10 +63,12 @@ class Access:
         self._now = now
 
     def check(self, scope: Scope) -> Headers:
-        """Check a request; return the CORS headers of its response (none for our own pages and for programs).
+        """Check a request; return the CORS headers for its response, none for our own pages and for programs.
 
         Raises:
-            WrongHost, WrongOrigin, Unauthorized
+            WrongHost: the Host header is not a name of this server.
+            WrongOrigin: the request comes from a page of another site.
+            Unauthorized: neither the token nor a valid ticket was sent.
         """
         host = origin = fetch_site = token = None
         hosts = 0
@@ -79,7 +85,7 @@ class Access:
         name_and_port = "" if host is None or hosts > 1 else host.decode("latin-1").lower()
         if name_and_port not in self._hosts and not self._is_allowed_on_any_port(name_and_port):
             raise WrongHost(
-                f"Host {name_and_port!r} is not a name of this server; start it with --allow-host to add one"
+                f"Host {name_and_port!r} is not allowed; start the server with --allow-host to add it"
             )
         cors = self._check_origin(origin, fetch_site, name_and_port)
         if self._token_sha256 and not is_preflight(scope) and scope["path"] not in _OPEN_PATHS:
@@ -104,7 +110,9 @@ class Access:
     def _check_origin(self, origin: bytes | None, fetch_site: bytes | None, host: str) -> Headers:
         if origin is None:
             if fetch_site is not None and fetch_site.strip().lower() == b"cross-site":
-                raise WrongOrigin("pages of other sites are refused (Sec-Fetch-Site: cross-site)")
+                raise WrongOrigin(
+                    "requests from pages of other sites are not allowed (Sec-Fetch-Site: cross-site)"
+                )
             return []
         text = origin.decode("latin-1").lower()
         if text in self._origins:
@@ -115,11 +123,13 @@ class Access:
             ]
         is_own = text in self._own_origins or text in (f"http://{host}", f"https://{host}")
         if not is_own or (fetch_site is not None and fetch_site.strip().lower() == b"cross-site"):
-            raise WrongOrigin(f"Origin {text!r} is not allowed; --allow-origin at the start adds one")
+            raise WrongOrigin(
+                f"Origin {text!r} is not allowed; start the server with --allow-origin to add it"
+            )
         return []
 
     def _has_ticket(self, scope: Scope) -> bool:
-        """Return whether a ticket opens this stream; False for other paths, or without a ticket."""
+        """Return whether a valid ticket opens this stream; False without one or for other paths."""
         if scope["method"] != "GET":
             return False
         found = next(filter(None, (path.fullmatch(scope["path"]) for path in self._streams)), None)
@@ -138,14 +148,14 @@ class Access:
 
 
 def is_preflight(scope: Scope) -> bool:
-    """Return whether a browser asks for permission to send the actual request."""
+    """Return whether this is a CORS preflight: a browser asks for permission to send the actual request."""
     return scope["method"] == "OPTIONS" and any(
         name == b"access-control-request-method" for name, _ in scope["headers"]
     )
 
 
 def preflight_headers() -> Headers:
-    """Return the headers with what an allowed origin may send."""
+    """Return the headers that list what an allowed origin may send."""
     return [
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-allow-headers", _ALLOWED_HEADERS),

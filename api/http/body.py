@@ -1,4 +1,4 @@
-"""Effect: reads request bodies: bounded while they stream in, as strict JSON of plain types."""
+"""Effect: reads request bodies: bounded while they arrive, as strict JSON of plain types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api.http.problems import JSON, Fault, escape_pointer, fault, raise_invalid
 from runner.errors import PayloadTooLarge, UnsupportedMediaType
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1
-#: No 64-bit integer has more digits, so a text without such a run needs no check.
+#: An integer beyond 64 bits has at least this many digits: a text without such a run needs no check.
 _LONG_DIGITS = re.compile(rb"[0-9]{19}")
 _AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -23,16 +23,18 @@ async def read_json(request: Request, *, max_bytes: int, depth_max: int) -> Any:
     """Return the body as one JSON value.
 
     Raises:
-        UnsupportedMediaType, PayloadTooLarge, ValidationFailed
+        UnsupportedMediaType: the body is compressed or not declared as JSON.
+        PayloadTooLarge: more than `max_bytes`.
+        ValidationFailed: invalid JSON, nested deeper than `depth_max`, or an integer beyond 64 bits.
     """
     require_type(request, JSON)
     return parse_json(await read_body(request, max_bytes), depth_max)
 
 
 async def read_optional_object(request: Request, *, max_bytes: int, depth_max: int) -> dict[str, Any]:
-    """Return the body as an object; `{}` without a body.
+    """Return the body as an object; `{}` without a body. Raises as `read_json`.
 
-    A content type is checked even then: a browser's form that posts nothing still names its own.
+    The content type is checked even without a body: a browser's form that posts nothing still sends its own.
     """
     if "content-type" in request.headers:
         require_type(request, JSON)
@@ -47,10 +49,15 @@ async def read_optional_object(request: Request, *, max_bytes: int, depth_max: i
 
 
 def require_type(request: Request, *allowed: str) -> str:
-    """Return the media type of the body, one of `allowed`; compressed bodies are refused."""
+    """Return the media type of the body, one of `allowed`; compressed bodies are refused.
+
+    Raises UnsupportedMediaType.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body as it is")
+        raise UnsupportedMediaType(
+            f"Content-Encoding {encoding!r} is not supported; send the body uncompressed"
+        )
     named = request.headers.get("content-type", "")
     if named in allowed:
         return named
@@ -63,7 +70,7 @@ def require_type(request: Request, *allowed: str) -> str:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Return the whole body; refuse it as soon as it is known to be too large, even without a length."""
+    """Return the whole body; raise PayloadTooLarge as soon as it exceeds the limit, even without a length."""
     announced = request.headers.get("content-length", "0")
     if not announced.isdigit() or int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
@@ -83,7 +90,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def parse_json(text: bytes, depth_max: int, at: str = "") -> Any:
-    """Parse one strict JSON value; `at` is the pointer to it in the request.
+    """Parse one strict JSON value; `at` is the JSON pointer to it in the request.
 
     Raises:
         ValidationFailed: not JSON, nested too deeply, or an integer beyond 64 bits.
@@ -95,13 +102,13 @@ def parse_json(text: bytes, depth_max: int, at: str = "") -> Any:
 
 
 class CheckedJson(msgspec.Struct, frozen=True):
-    """A validated JSON value."""
+    """A JSON value that has passed all checks."""
 
     value: Any
 
 
 def check_json(text: bytes, depth_max: int, at: str = "") -> CheckedJson | list[Fault]:
-    """Return the value of a strict JSON text, or its faults."""
+    """Return the value of a strict JSON text, or its faults with pointers below `at`."""
     try:
         value = _decode(text)
     except RecursionError:
@@ -120,12 +127,12 @@ def check_json(text: bytes, depth_max: int, at: str = "") -> CheckedJson | list[
 
 
 def deeper_than(text: bytes, depth_max: int) -> bool:
-    """Return whether valid JSON text nests deeper, without walking it in Python."""
+    """Return whether valid JSON text nests deeper than `depth_max`, without walking it in Python."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Braces become brackets: they are known to match, as the text was decoded.
+    # Treat braces as brackets: they match, because the text has been decoded.
     bare = b"".join(text.split(b'"')[::2]).translate(_AS_BRACKETS, _NOT_BRACKETS)
-    # Each pass removes the innermost pairs, so depth d is gone after d passes.
+    # Each pass removes the innermost pairs, so nothing is left of depth d after d passes.
     for _ in range(depth_max):
         if not bare:
             return False
@@ -134,7 +141,10 @@ def deeper_than(text: bytes, depth_max: int) -> bool:
 
 
 def _integers_beyond(value: Any, at: str) -> list[Fault]:
-    """Return pointers to integers beyond 64 bits (with its own stack: width is not bounded as depth is)."""
+    """Return faults for integers beyond 64 bits.
+
+    Uses a stack of its own, since depth is bounded but the size of a value is not.
+    """
     found: list[Fault] = []
     stack: list[tuple[str, Any]] = [(at, value)]
     while stack and len(found) < 10:

@@ -7,11 +7,10 @@ from typing import Any
 
 
 class CoalescingTransport(asyncio.Transport):
-    """Joins writes of uvicorn, which writes a response's head and body separately.
+    """Joins the writes of uvicorn, which writes a response's head and body separately.
 
-    Sent that way they are two packets, for which the kernel and the client are woken twice. A head waits for
-    the next write, or for the next iteration of the loop if none follows at once (before a stream's first
-    event).
+    Separate writes are two packets, for each of which the kernel and the client wake up. A head is held until
+    the next write, or until the next loop iteration if none follows (before a stream's first event).
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -21,7 +20,7 @@ class CoalescingTransport(asyncio.Transport):
         self._head = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send data, or keep a head briefly."""
+        """Send data; a response's head is held briefly."""
         if self._head:
             head, self._head = self._head, b""
             self._transport.writelines((head, data))
@@ -32,7 +31,7 @@ class CoalescingTransport(asyncio.Transport):
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close as every transport does: written data is sent first."""
+        """Close after sending what was written, as every transport does."""
         self._flush()
         self._transport.close()
 

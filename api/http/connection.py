@@ -1,4 +1,4 @@
-"""Effect: one client's connection: uvicorn's protocol with additional limits."""
+"""Effect: one client's connection: uvicorn's HTTP protocol with additional limits."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from api.http.coalescing_transport import CoalescingTransport
 from api.http.problems import MEDIA_TYPE, problem_document
 
-#: Bound on the request line and headers together.
+#: Limit on the request line and headers together.
 HEAD_BYTES = 16 * 1024
-#: Bound on trailer fields together, which may follow the last chunk of a body.
+#: Limit on trailer fields together, which may follow the last chunk of a body.
 TRAILER_BYTES = 16 * 1024
-#: A body slower than this for a whole receipt period is cut off.
+#: A body that arrives more slowly than this for a whole receipt period is rejected.
 BODY_BYTES_PER_S = 64 * 1024
-#: Send buffer of a stream; the kernel doubles it.
+#: Send buffer of an event stream; the kernel doubles it.
 STREAM_BUFFER_BYTES = 64 * 1024
 
 
 class ConnectionLimits:
-    """Limits of every connection."""
+    """Time limits of every connection, in seconds."""
 
-    #: Time for the request's head, and for each part of its body.
+    #: For the request's head, and for each part of its body.
     receipt_s = 10.0
-    #: Time within which a reader must read something.
+    #: Within which a reader must read something.
     stall_s = 30.0
 
 
 class ClientGone(Exception):
-    """The client hung up while its response was awaited, so no response can be sent."""
+    """The client disconnected while its response was awaited, so no response can be sent."""
 
 
 class Connection(HttpToolsProtocol):
@@ -46,24 +46,24 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._receipt_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        #: Bytes that the client had not read when the stall timer was set.
+        #: Bytes that the client had not read when the stall timer was started.
         self._unsent = 0
         self._head_bytes = 0
         self._head_complete = False
-        #: A chunk's size has come and none of its bytes: trailers follow the size of the last chunk.
+        #: A chunk's size has arrived but none of its bytes; after the last chunk's size come trailers.
         self._behind_chunk_size = False
-        #: Bytes read since then: a field that never ends reaches no callback.
+        #: Bytes received since then: a field that never ends reaches no callback.
         self._trailer_bytes = 0
-        #: Bytes of the trailer fields that reached a callback.
+        #: Bytes of the trailer fields that have reached a callback.
         self._trailer_field_bytes = 0
-        #: Body bytes since the receipt timer was set.
+        #: Body bytes since the receipt timer was started.
         self._body_bytes = 0
         self._refused = False
-        #: Future that a route awaits on behalf of this client.
+        #: The future that a route awaits for this client.
         self._awaited: asyncio.Future[Any] | None = None
 
     async def while_connected(self, awaited: asyncio.Future[Any]) -> Any:
-        """Return the result of `awaited`, or raise ClientGone as soon as the client hangs up."""
+        """Return the result of `awaited`; raise ClientGone as soon as the client disconnects."""
         self._awaited = awaited
         if self.transport.is_closing() and not awaited.done():
             raise ClientGone
@@ -73,16 +73,16 @@ class Connection(HttpToolsProtocol):
             self._awaited = None
 
     def abort(self) -> None:
-        """Cut the connection and drop unsent data."""
+        """Close the connection at once and drop unsent data."""
         self.transport.abort()
 
     def shrink_send_buffer(self) -> None:
-        """Shrink the kernel's send buffer of a stream.
+        """Shrink the kernel's send buffer, for an event stream.
 
-        It would hold megabytes for a reader that stalls, which would be noticed only when they are full.
+        The default holds megabytes for a stalled reader, which would be noticed only when they are full.
 
         Raises:
-            ClientGone
+            ClientGone: the connection is closed.
         """
         if self.transport.is_closing():
             raise ClientGone
@@ -114,7 +114,7 @@ class Connection(HttpToolsProtocol):
         if self._behind_chunk_size:
             self._trailer_bytes += len(data)
         super().data_received(data)
-        # A head that never ends reaches no callback of the parser, so it is counted here too.
+        # A head that never ends reaches no callback of the parser: count its bytes here as well.
         if not self._head_complete and self._head_bytes > HEAD_BYTES and not self._refused:
             self._refuse_head()
         if self._trailer_bytes > TRAILER_BYTES:
@@ -141,7 +141,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, for each field of the head and of the trailers."""
+        """Called by the parser for each field of the head and of the trailers."""
         if self._refused:
             return
         if self._head_complete:
@@ -152,7 +152,7 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_chunk_header(self) -> None:
-        """Called by the parser, after a chunk's size."""
+        """Called by the parser after a chunk's size."""
         self._behind_chunk_size = True
 
     def on_body(self, body: bytes) -> None:
@@ -173,7 +173,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
 
     def pause_writing(self) -> None:
-        """Called by the event loop: the client reads less than is sent."""
+        """Called by the event loop when the client reads more slowly than data is sent."""
         super().pause_writing()
         self._start_stall_timer()
 
@@ -203,7 +203,8 @@ class Connection(HttpToolsProtocol):
             return
         fast_enough = self._body_bytes >= BODY_BYTES_PER_S * self.limits.receipt_s
         answered = self.cycle is not None and self.cycle.response_complete
-        # While the server itself does not read (an earlier request is in progress), the client is not slow.
+        # The client is not slow if the server itself does not read, because an earlier request is in
+        # progress.
         if self.flow.read_paused or (fast_enough and not answered):
             self._start_receipt_timer()
             return
@@ -218,7 +219,7 @@ class Connection(HttpToolsProtocol):
 
     def _on_stall_timeout(self) -> None:
         self._stall_timer = None
-        # A slow reader is allowed, a stalled one is not.
+        # A slow reader may continue, a stalled one is disconnected.
         if self.transport.get_write_buffer_size() < self._unsent:
             self._start_stall_timer()
         else:
@@ -232,7 +233,7 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         if self.cycle.response_started or self.pipeline:
-            # Part of a response was sent: another one would be taken for its rest.
+            # Part of a response was sent: the client would read another one as its rest.
             self._refused = True
             self._cancel_receipt_timer()
             self.transport.abort()
@@ -245,7 +246,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(431, "headers_too_large", "Request header fields too large", detail)
 
     def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
-        """Send a response below the application, then close."""
+        """Send a problem without the application, then close the connection."""
         if self._refused:
             return
         self._refused = True

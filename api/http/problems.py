@@ -14,7 +14,7 @@ from runner.protocol.front import Reply
 
 MEDIA_TYPE = "application/problem+json"
 JSON = "application/json"
-#: Errors that the framework raises by status alone.
+#: (code, title) of errors that the framework raises by status alone.
 _BY_STATUS = {
     400: ("bad_request", "Bad request"),
     404: ("not_found", "Not found"),
@@ -25,20 +25,20 @@ _BY_STATUS = {
     422: ("validation_error", "The request is not valid"),
 }
 
-#: Bound on the faults reported for one request; a client fixes the first ones first.
+#: Largest number of faults reported for one request.
 FAULTS_MAX = 50
 
 Fault = dict[str, str]
 
 
 class JsonTextResponse(Response):
-    """A body that is JSON text already."""
+    """A response whose body is already JSON text."""
 
     media_type = JSON
 
 
 def problem_document(status: int, code: str, title: str, detail: str, figures: dict[str, Any]) -> bytes:
-    """Return the JSON text of a problem; `figures` are further machine-readable members."""
+    """Return the JSON text of an RFC 9457 problem; `figures` are further machine-readable members."""
     head = {
         "type": f"urn:runner:problem:{code}",
         "title": title,
@@ -55,7 +55,7 @@ def error_document(error: RunnerError) -> bytes:
 
 
 def error_response(error: RunnerError) -> Response:
-    """Return the response for a `RunnerError`."""
+    """Return the response for a `RunnerError`, with Retry-After if the error has `retry_after_s`."""
     headers = dict(error.detail.get("headers", {}))
     retry_after_s = error.detail.get("retry_after_s")
     if retry_after_s is not None:
@@ -66,22 +66,22 @@ def error_response(error: RunnerError) -> Response:
 
 
 def status_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Return the problem for an error known only by its HTTP status."""
+    """Return the problem response for an error known only by its HTTP status."""
     phrase = http.HTTPStatus(status).phrase
     code, title = _BY_STATUS.get(status, (phrase.lower().replace(" ", "_"), phrase))
     return Response(problem_document(status, code, title, detail, {}), status, headers, MEDIA_TYPE)
 
 
 def internal_error_response() -> Response:
-    """Return the response for a bug of the server: it reveals no internals; the log has the trace."""
-    detail = "The server made an error; its log has the details."
+    """Return the response for a bug of the server: no internals, since the log has the traceback."""
+    detail = "Internal server error; see the server's log for details."
     return Response(
         problem_document(500, "internal_error", "Internal error", detail, {}), 500, media_type=MEDIA_TYPE
     )
 
 
 def reply_document(reply: Reply) -> dict[str, Any]:
-    """Return a coordinator's problem (status >= 400) with all members of a problem document."""
+    """Return the members of a problem document for a coordinator's reply with status >= 400."""
     document = msgspec.json.decode(reply.body) if reply.body else {}
     code, title = _BY_STATUS.get(reply.status, ("error", http.HTTPStatus(reply.status).phrase))
     document.setdefault("code", code)
@@ -101,12 +101,12 @@ def reply_response(reply: Reply, headers: dict[str, str] | None = None) -> Respo
 
 
 def fault(pointer: str, message: str) -> Fault:
-    """Return one fault of a request."""
+    """Return one fault of a request; `pointer` is a JSON pointer into it, "" for the whole body."""
     return {"pointer": pointer, "message": message}
 
 
 def raise_invalid(faults: list[Fault]) -> NoReturn:
-    """Raise the error that reports all faults of a request."""
+    """Raise ValidationFailed with all faults of a request."""
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     raise ValidationFailed(
@@ -115,7 +115,7 @@ def raise_invalid(faults: list[Fault]) -> NoReturn:
 
 
 def escape_pointer(name: str | int) -> str:
-    """Return a name as one step of a JSON pointer."""
+    """Return a name or index as one step of a JSON pointer."""
     return str(name).replace("~", "~0").replace("/", "~1")
 
 

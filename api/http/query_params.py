@@ -21,13 +21,13 @@ WAIT_MAX_S = 300
 SEQ_MAX = 2**63 - 1
 STATES: tuple[str, ...] = get_args(State)
 REASONS: tuple[str, ...] = (*get_args(QueuedReason), *get_args(RunningReason), *get_args(ErrorCode))
-#: Query parameters of the interface that this version does not support.
+#: Query parameters of the documented interface that this version does not support yet.
 _UNSUPPORTED = frozenset({"run_id"})
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 
 def allow_query(request: Request, *names: str) -> None:
-    """Refuse query parameters that the route does not know."""
+    """Raise ValidationFailed for query parameters that the route does not have."""
     if not request.scope["query_string"]:
         return
     faults = [_unknown_parameter(key) for key in request.query_params if key not in names]
@@ -43,9 +43,10 @@ def prefer_wait_s(request: Request) -> int | None:
 
 
 def resume_cursor(request: Request) -> int:
-    """Return the sequence number after which a stream continues; 0 for all events.
+    """Return the sequence number after which a stream resumes; 0 for all events.
 
-    `Last-Event-ID` takes precedence over `?after=`: a browser that reconnects sends it.
+    `Last-Event-ID` takes precedence over `?after=`: a browser sends it when it reconnects. Raises
+    ValidationFailed.
     """
     sources = (
         ("/Last-Event-ID", request.headers.get("last-event-id")),
@@ -59,14 +60,17 @@ def resume_cursor(request: Request) -> int:
         if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= SEQ_MAX:
             values.append(int(text))
         else:
-            faults.append(fault(pointer, "must be the number of an event"))
+            faults.append(fault(pointer, "must be a sequence number of an event"))
     if faults:
         raise_invalid(faults)
     return values[0] if values else 0
 
 
 def event_types(request: Request) -> frozenset[str] | None:
-    """Return the requested event types: `types=a,b` or the key repeated; None for all."""
+    """Return the requested event types, `types=a,b` or the key repeated; None for all.
+
+    Raises ValidationFailed.
+    """
     given = request.query_params.getlist("types")
     if not given:
         return None
@@ -74,13 +78,13 @@ def event_types(request: Request) -> frozenset[str] | None:
     unknown = sorted(types - set(EVENT_TYPES))
     if unknown:
         raise_invalid(
-            [fault("/types", f"there is no type {unknown[0]!r}; there are {', '.join(EVENT_TYPES)}")]
+            [fault("/types", f"there is no type {unknown[0]!r}; known types: {', '.join(EVENT_TYPES)}")]
         )
     return frozenset(types)
 
 
 def parse_job_query(request: Request) -> JobQuery:
-    """Return the filters of GET /v1/jobs."""
+    """Return the filters, order and page of GET /v1/jobs. Raises ValidationFailed with all faults."""
     query = JobQuery()
     faults: list[Fault] = []
     given: dict[str, list[str]] = {}
@@ -112,7 +116,7 @@ def _unknown_parameter(key: str) -> Fault:
 
 
 def _json_value(text: str) -> bytes:
-    """Return the value as JSON text; a text that is not JSON becomes a string."""
+    """Return the value as JSON text; a text that is not JSON is taken as a string."""
     try:
         return msgspec.json.encode(msgspec.json.decode(text))
     except (msgspec.MsgspecError, RecursionError):
@@ -121,7 +125,7 @@ def _json_value(text: str) -> bytes:
 
 def _text(text: str) -> str:
     if "\x00" in text:
-        raise ValueError("must not hold a NUL character")
+        raise ValueError("must not contain a NUL character")
     return text
 
 
@@ -136,7 +140,7 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
 
 def _timestamp(text: str) -> float:
     try:
-        # A plus sign that was not percent-encoded arrives as a space.
+        # A plus sign that was not percent-encoded is decoded as a space.
         return parse_rfc3339(text[:64].replace(" ", "+") if "T" in text else text[:64])
     except (ValueError, OverflowError):
         raise ValueError("must be a time such as 2026-01-31T09:05:00Z") from None

@@ -1,1 +1,1 @@
-"""Pure: the published schema, its document and the page that shows it."""
+"""Pure: the published schema, the OpenAPI document and the page that shows it."""

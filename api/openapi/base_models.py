@@ -1,4 +1,4 @@
-"""Pure: what all shapes of requests and answers have in common."""
+"""Pure: base classes of all models of requests and responses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RequestModel(BaseModel):
-    """A request: what it does not know it refuses."""
+    """A request; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ResponseModel(BaseModel):
-    """An answer: later versions may add to it."""
+    """A response; later versions may add fields."""
 
     model_config = ConfigDict(extra="allow")

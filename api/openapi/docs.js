@@ -315,7 +315,7 @@ async function load() {
     const answer = await fetch("/openapi.json", { headers: token ? { Authorization: `Bearer ${token}` } : {} });
     const document = await answer.json();
     at("access").hidden = answer.status !== 401 && !document.security;
-    if (!answer.ok) throw new Error(answer.status === 401 ? "This server wants its token." : document.detail);
+    if (!answer.ok) throw new Error(answer.status === 401 ? "Enter the server's token to view the API." : document.detail);
     spec = document;
     draw();
   } catch (error) {

@@ -1,4 +1,4 @@
-"""Effect: the page at /docs, self-contained so that it works without access to other servers."""
+"""Effect: the page at /docs, self-contained so that it works offline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent
 
 
 class DocsPage:
-    """The page, and the policy that allows it nothing but its own script and style.
+    """The page, with a content security policy that allows only its own script and style.
 
     It contains nothing confidential: it requests all content from /openapi.json.
     """
@@ -27,7 +27,7 @@ class DocsPage:
         )
 
     def response(self, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
-        """Return the page as a response."""
+        """Return the page as a response with this status and these extra headers."""
         return HTMLResponse(self.text, status, {"content-security-policy": self.policy, **(headers or {})})
 
 

@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 
 class OpenApiDocument:
-    """The document of a route table; cached as text until the handlers change."""
+    """The OpenAPI 3.1 document of a route table; cached as text until the handlers change."""
 
     def __init__(self, routes: Callable[[], Sequence[RouteSpec]], version: str, *, needs_token: bool) -> None:
         self._routes = routes
@@ -34,14 +34,14 @@ class OpenApiDocument:
         self._generation = -1
 
     def json_text(self, catalog: HandlerCatalog) -> bytes:
-        """Return the document as JSON text."""
+        """Return the document as JSON text (UTF-8), with the handlers of the catalog."""
         if self._generation != catalog.generation:
             self._generation = catalog.generation
             self._text = msgspec.json.encode(self.build(catalog.specs()))
         return self._text
 
     def build(self, specs: list[HandlerSpec]) -> Json:
-        """Return the document with a typed path for each of these handlers."""
+        """Return the document, with a typed path for each of these handlers."""
         _, definitions = models_json_schema(
             [(model, "validation") for model in schema.MODELS], ref_template=_REF + "{model}"
         )
@@ -128,7 +128,7 @@ def _parameter(parameter: Parameter) -> Json:
 
 
 def _add_handler(paths: Json, components: Json, route: RouteSpec, spec: HandlerSpec) -> None:
-    """Add the handler's own path, with its input and output types."""
+    """Add the handler's own submit path, with its input and output types."""
     input_schema = _add_schema(components, f"{spec.name}.input", msgspec.json.decode(spec.input_schema))
     output_schema = _add_schema(components, f"{spec.name}.output", msgspec.json.decode(spec.output_schema))
     options = components["HandlerJobRequest"]
@@ -155,7 +155,7 @@ def _add_handler(paths: Json, components: Json, route: RouteSpec, spec: HandlerS
 
 
 def _add_schema(components: Json, name: str, found: Any) -> Any:
-    """Move a schema and its definitions under the components; return the reference to it."""
+    """Move a schema and its definitions to the components; return a reference to it."""
     if not isinstance(found, dict):
         return {}
     definitions = found.get("$defs", {})
@@ -166,7 +166,7 @@ def _add_schema(components: Json, name: str, found: Any) -> Any:
 
 
 def _with_moved_refs(value: Any, name: str) -> Any:
-    """Return the schema with local references pointing to where `_add_schema` moved their targets."""
+    """Return the schema with its local references adjusted to where `_add_schema` has moved their targets."""
     if isinstance(value, list):
         return [_with_moved_refs(item, name) for item in value]
     if not isinstance(value, dict):

@@ -20,8 +20,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
 ANY_TYPE = "*/*"
-#: Problems of any route: a wrong Host, Origin or token, an unknown parameter, a bug of the server, no
-#: coordinator.
+#: Problems of every route: a wrong Host, Origin or token, an unknown parameter, a bug, no coordinator.
 COMMON_PROBLEMS = (401, 403, 421, 422, 500, 503)
 #: Further problems of routes with a body.
 BODY_PROBLEMS = (413, 415)
@@ -29,9 +28,10 @@ BODY_PROBLEMS = (413, 415)
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query parameter or header."""
+    """A query parameter or header of a route."""
 
     name: str
+    #: "query" or "header".
     location: str
     schema: dict[str, Any]
     description: str = ""
@@ -39,25 +39,27 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """One method on one path."""
+    """One method on one path; the first line of the endpoint's docstring is its summary."""
 
     method: str
     path: str
     endpoint: Endpoint
+    #: The operation id.
     name: str
     tag: str
     responses: Responses
+    #: Statuses of problems besides COMMON_PROBLEMS.
     problems: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     #: Model of the body by media type.
     body: dict[str, str | None] = field(default_factory=dict)
     body_required: bool = True
-    #: Tried first, without the framework: the routes that every job uses.
+    #: Matched first, without the framework: the routes that every job uses.
     bypasses_framework: bool = False
 
     @property
     def is_stream(self) -> bool:
-        """Return whether it responds with events; its readers may authenticate by a ticket."""
+        """Return whether it responds with events; readers may authenticate with a ticket."""
         return any(media_type == EVENTS for media_type, _, _ in self.responses.values())
 
 
@@ -76,17 +78,19 @@ NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern":
 TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 PREFER = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=30"]},
-    "`wait=N`: answer when the job has ended, or after N seconds (at most 300)",
+    "`wait=N`: respond when the job has ended, or after N seconds (at most 300)",
 )  # fmt: skip
 PREFER_LOADED = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=60"]},
-    "`wait=N`: answer when it is loaded or has failed, or after N seconds (at most 300)",
+    "`wait=N`: respond when the load has finished or failed, or after N seconds (at most 300)",
 )  # fmt: skip
 STREAM_PARAMETERS = (
-    query_parameter("after", {"type": "integer", "minimum": 0}, "stream what comes after this event"),
-    query_parameter("types", enum_list(EVENT_TYPES), "only these types of events; commas part them too"),
+    query_parameter("after", {"type": "integer", "minimum": 0}, "start after the event with this id"),
     query_parameter(
-        "ticket", {"type": "string"}, "from POST /v1/tickets, for those who can't send the token"
+        "types", enum_list(EVENT_TYPES), "only these types of events; repeated or comma-separated"
     ),
-    Parameter("Last-Event-ID", "header", {"type": "integer", "minimum": 0}, "goes before `after`"),
+    query_parameter(
+        "ticket", {"type": "string"}, "ticket from POST /v1/tickets, for clients that can't send the token"
+    ),
+    Parameter("Last-Event-ID", "header", {"type": "integer", "minimum": 0}, "takes precedence over `after`"),
 )

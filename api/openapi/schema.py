@@ -1,7 +1,7 @@
-"""Pure: the shapes of what goes in and comes out, as the OpenAPI document shows them.
+"""Pure: the models of requests and responses for the OpenAPI document.
 
 Requests are checked by `api.http.submission` and `api.http.query_params`, which are many times faster than
-models; a test holds these models to them.
+models; a test keeps both in agreement.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
 
 
 class BackoffCurve(RequestModel):
-    """Waits between attempts; `jitter` 0.2 spreads them by up to 20 % either way."""
+    """Delays between attempts; `jitter` 0.2 varies them by up to 20 % either way."""
 
     kind: Literal["fixed", "linear", "exponential"] = "exponential"
     base_s: float = Field(1.0, ge=0, le=SECONDS_MAX)
@@ -33,88 +33,91 @@ class BackoffCurve(RequestModel):
 
 
 class SubmitOptions(RequestModel):
-    """What may be asked for a job, beside its input; what is left out is the handler's own."""
+    """Options of a job besides its input; options that are left out are the handler's own."""
 
     queue: str | None = Field(None, pattern=NAME_PATTERN)
     priority: int | Literal["critical", "high", "normal", "low"] | None = Field(
         None, description="0 to 100, higher first; critical, high, normal, low are 90, 70, 50, 30"
     )
-    timeout_s: float | str | None = Field(None, description='longest run: seconds, "30s", "5m"')
-    queue_timeout_s: float | str | None = Field(None, description="longest wait before the start")
-    run_at: datetime | None = Field(
-        None, description="not before this time, at most ten years ahead; not beside delay_s"
+    timeout_s: float | str | None = Field(None, description='timeout of one run: seconds, "30s", "5m"')
+    queue_timeout_s: float | str | None = Field(
+        None, description="timeout of the wait before the first start"
     )
-    delay_s: float | str | None = Field(None, description="not before so much time has passed")
+    run_at: datetime | None = Field(
+        None, description="earliest start, at most ten years ahead; cannot be combined with delay_s"
+    )
+    delay_s: float | str | None = Field(None, description="delay before the earliest start")
     retries: int | None = Field(None, ge=0, le=1000)
     backoff: float | str | list[float | str] | BackoffCurve | None = Field(
-        None, description="seconds, a list of seconds (the last repeats), or a curve"
+        None,
+        description="delay before retries: seconds, a list of seconds (the last one repeats), or a curve",
     )
     vram: int | str | None = Field(None, description='peak device memory: bytes or "6GiB"')
     tenant: str | None = Field(
         None,
         pattern=NAME_PATTERN,
-        description="for whom it is: devices are shared between tenants by their weights",
+        description="tenant of the job; tenants share devices by weight",
     )
     tags: list[Annotated[str, Field(pattern=TAG)]] | None = Field(None, max_length=100)
     metadata: dict[str, Any] | None = None
 
 
 class HandlerJobRequest(SubmitOptions):
-    """A job for the handler that the path names."""
+    """A job for the handler named by the path."""
 
     input: Any = None
 
 
 class JobRequest(HandlerJobRequest):
-    """A job."""
+    """A job to submit."""
 
     handler: str = Field(pattern=NAME_PATTERN)
 
 
 class BulkRequest(RequestModel):
-    """Many jobs at once."""
+    """Several jobs to submit at once."""
 
     jobs: list[JobRequest] = Field(max_length=10_000)
 
 
 class TicketRequest(RequestModel):
-    """Which stream the ticket is for; without a job, for all."""
+    """The stream that the ticket is for; without a job, all streams."""
 
     job_id: str | None = Field(None, pattern=r"^[0-9a-f-]{36}$")
 
 
 class Ticket(ResponseModel):
-    """Opens a stream to those who can't send the token, until it expires."""
+    """A short-lived substitute for the token in the URL of a stream."""
 
     ticket: str
     expires_at: datetime
-    url: str | None = Field(description="the job's stream with the ticket in it; null without a job")
+    url: str | None = Field(description="URL of the job's stream including the ticket; null without a job")
 
 
 class CancelRequest(RequestModel):
-    """How to end a job; may be left out."""
+    """How to cancel a job; optional."""
 
     reason: str | None = Field(None, max_length=1000)
-    force: bool | None = Field(None, description="kill at once instead of asking the handler to stop")
+    force: bool | None = Field(None, description="kill the job at once instead of asking the handler to stop")
 
 
 class DeviceChange(RequestModel):
-    """What is to hold for a device, also after a restart."""
+    """Settings of a device, which survive restarts of the server."""
 
     max_executors: int | None = Field(
-        ge=1, le=1000, description="executors that load or run there at once; null: what the settings say"
+        ge=1, le=1000, description="limit on executors that load or run at once; null: as configured"
     )
 
 
 class Fault(ResponseModel):
-    """One thing that is wrong with a request."""
+    """One invalid part of a request."""
 
     pointer: str = Field(description="JSON pointer into the request; empty: the whole body")
     message: str
 
 
 class Problem(ResponseModel):
-    """RFC 9457: what went wrong; `code` is the stable word to test."""
+    """An RFC 9457 problem; `code` is stable, for programs to test."""
 
     type: str
     title: str
@@ -134,7 +137,7 @@ class JobFailure(ResponseModel):
 
 
 class Progress(ResponseModel):
-    """The last progress that the handler told."""
+    """The latest progress reported by the handler."""
 
     done: float | None = None
     total: float | None = None
@@ -144,7 +147,7 @@ class Progress(ResponseModel):
 
 
 class Job(ResponseModel):
-    """A job."""
+    """A job and its current state."""
 
     id: str
     handler: str
@@ -153,17 +156,17 @@ class Job(ResponseModel):
     reason: str | None
     priority: int
     input: Any
-    input_bytes: int = Field(description="a list leaves out an input or output of more than 64 KiB")
+    input_bytes: int = Field(description="lists omit an input or output of more than 64 KiB")
     output: Any
     output_bytes: int | None
     error: JobFailure | None
     progress: Progress | None
-    attempt: int = Field(description="starts so far")
+    attempt: int = Field(description="number of starts so far")
     retries_left: int
     vram_bytes: int | None
     devices: list[str]
-    device_s: float = Field(description="seconds of devices that its ended attempts used")
-    byte_s: float = Field(description="the same times the bytes that were granted")
+    device_s: float = Field(description="device seconds used by its ended attempts")
+    byte_s: float = Field(description="granted bytes times device seconds")
     run_id: str | None
     tenant: str | None
     tags: list[str]
@@ -176,14 +179,14 @@ class Job(ResponseModel):
 
 
 class JobPage(ResponseModel):
-    """One page of jobs."""
+    """One page of a list of jobs."""
 
     data: list[Job]
     next_cursor: str | None
 
 
 class AcceptedJob(ResponseModel):
-    """A job of a bulk request that was accepted."""
+    """An accepted job of a bulk request."""
 
     id: str
     handler: str
@@ -193,13 +196,13 @@ class AcceptedJob(ResponseModel):
 
 
 class BulkAnswer(ResponseModel):
-    """What became of each job, in order."""
+    """The result for each job, in order: accepted, or the problem."""
 
     jobs: list[AcceptedJob | Problem]
 
 
 class Attempt(ResponseModel):
-    """One execution."""
+    """One attempt to run a job."""
 
     attempt: int
     worker: str
@@ -209,21 +212,21 @@ class Attempt(ResponseModel):
     load_s: float | None
     run_s: float | None
     vram_peak_bytes: int | None
-    granted_bytes: int = Field(description="on each of its devices")
-    alone: bool = Field(description="started with nobody else at work there")
+    granted_bytes: int = Field(description="grant on each of its devices")
+    alone: bool = Field(description="no other executor was busy on its devices when it started")
     device_s: float
     byte_s: float
     error: JobFailure | None
 
 
 class AttemptList(ResponseModel):
-    """All executions of a job."""
+    """All attempts of a job."""
 
     data: list[Attempt]
 
 
 class Explanation(ResponseModel):
-    """Why a job waits, with the figures that decided it."""
+    """Why a job waits, with the figures behind it."""
 
     id: str
     state: State
@@ -231,7 +234,7 @@ class Explanation(ResponseModel):
 
 
 class Queue(ResponseModel):
-    """A named line of jobs."""
+    """A queue with its counts."""
 
     name: str
     counts: dict[State, int]
@@ -262,15 +265,15 @@ class Executor(ResponseModel):
     state: str
     worker: str
     devices: list[str]
-    granted_bytes: int = Field(description="on each of its devices")
-    resident_bytes: int | None = Field(description="what it was seen to use")
-    charged_bytes: int = Field(description="what counts as its own: the grant, or its use where that is more")
-    jobs: list[str] = Field(description="ids of the jobs that it has")
+    granted_bytes: int = Field(description="grant on each of its devices")
+    resident_bytes: int | None = Field(description="memory in use when last measured")
+    charged_bytes: int = Field(description="bytes charged to it: the grant, or its use if that is more")
+    jobs: list[str] = Field(description="ids of its current jobs")
     jobs_done: int
 
 
 class HandlerFigures(ResponseModel):
-    """Times of a handler's last attempts."""
+    """Times of a handler's latest attempts."""
 
     run_s: Percentiles
     wait_s: Percentiles
@@ -279,7 +282,7 @@ class HandlerFigures(ResponseModel):
 
 
 class Handler(ResponseModel):
-    """A handler: what it takes, needs and was measured at."""
+    """A handler: schemas, options and measured figures."""
 
     name: str
     state: Literal["ok", "describing", "broken"]
@@ -291,13 +294,13 @@ class Handler(ResponseModel):
     input_schema: Any
     output_schema: Any
     options: dict[str, Any]
-    executors: list[Executor] = Field(description="where it is loaded")
-    waiting: list[dict[str, Any]] = Field(description="loads without a job that wait for room")
-    load_failures: list[dict[str, Any]] = Field(description="loads without a job that failed")
+    executors: list[Executor] = Field(description="executors that have it loaded")
+    waiting: list[dict[str, Any]] = Field(description="prewarms and preloads that wait for capacity")
+    load_failures: list[dict[str, Any]] = Field(description="prewarms and preloads that failed")
     preload_suspended: list[str | None] = Field(
-        description="models that are not preloaded any more because loads failed; null: the handler has none"
+        description="models whose preload is suspended after failed loads; null: the handler has no models"
     )
-    learned: list[dict[str, Any]] = Field(description="estimates by model and size, the latest first")
+    learned: list[dict[str, Any]] = Field(description="estimates by model and size, latest first")
     figures: HandlerFigures
 
 
@@ -305,18 +308,18 @@ class HandlerList(ResponseModel):
     """All handlers."""
 
     data: list[Handler]
-    describing: bool = Field(description="more are being described")
+    describing: bool = Field(description="more handlers are still being described")
 
 
 class HandlerChanges(ResponseModel):
-    """What a reload has made of the handlers: each name stands in one list."""
+    """The changes of a reload; every name is in exactly one list."""
 
     added: list[str]
-    changed: list[str] = Field(description="their code or options are others, or they were broken")
+    changed: list[str] = Field(description="other code or options than before, or no longer broken")
     removed: list[str]
-    broken: list[str] = Field(description="all that can't be used now")
+    broken: list[str] = Field(description="all handlers that can't be used now")
     unchanged: list[str]
-    describing: bool = Field(description="it takes long and goes on; the lists are still empty")
+    describing: bool = Field(description="the reload is still in progress; the lists are empty")
 
 
 class DeviceEvent(ResponseModel):
@@ -328,34 +331,34 @@ class DeviceEvent(ResponseModel):
 
 
 class LoadRequest(RequestModel):
-    """Which executors are meant; may be left out."""
+    """Which executors to load or unload; optional."""
 
-    model: str | None = Field(None, description="of a handler with `model_by`; of others there is none")
-    device: str | None = Field(None, description="only this one, by its id")
+    model: str | None = Field(None, description="the model, for a handler with `model_by`")
+    device: str | None = Field(None, description="only on the device with this id")
 
 
 class LoadAnswer(ResponseModel):
-    """How far it is."""
+    """The state of the load."""
 
     handler: str
     model: str | None
     device: str | None
     state: Literal["loaded", "loading", "waiting"]
     executor: dict[str, Any] | None
-    message: str | None = Field(None, description="what it waits for, in words")
+    message: str | None = Field(None, description="why it waits, in words")
 
 
 class UnloadAnswer(ResponseModel):
-    """Which executors go."""
+    """The executors being unloaded."""
 
     handler: str
     model: str | None
     device: str | None
-    executors: list[dict[str, Any]] = Field(description="`jobs` are those that they end first")
+    executors: list[dict[str, Any]] = Field(description="`jobs` are those that they finish first")
 
 
 class DeviceCondition(ResponseModel):
-    """How a device is, and since when."""
+    """The health of a device, and since when."""
 
     state: Literal["ok", "suspect", "quarantined", "lost", "unknown"]
     since: datetime
@@ -363,33 +366,35 @@ class DeviceCondition(ResponseModel):
 
 
 class Device(ResponseModel):
-    """A device and who has its bytes."""
+    """A device: memory, health and executors."""
 
     id: str
     uuid: str
     kind: Literal["nvidia", "sim", "cpu"]
     name: str
     total_bytes: int
-    used_bytes: int = Field(description="as the device itself tells, whoever it is that uses them")
-    free_bytes: int = Field(description="what may still be promised")
-    reserved_bytes: int = Field(description="charged to executors that live")
+    used_bytes: int = Field(description="as reported by the device, for all programs")
+    free_bytes: int = Field(description="bytes that can still be granted")
+    reserved_bytes: int = Field(description="charged to executors that are alive")
     draining_bytes: int = Field(
-        description="charged to executors that ended, until the device shows them free"
+        description="charged to ended executors until the device reports them as free"
     )
-    suspect_bytes: int = Field(description="the part of draining_bytes that is overdue")
-    foreign_bytes: int = Field(description="what other programs had at most in the last half minute")
-    headroom_bytes: int = Field(description="never promised")
-    short_bytes: int = Field(description="what others took of what was promised; the total is less by these")
-    level: Level = Field(description="how much is known of who uses what")
+    suspect_bytes: int = Field(description="overdue part of draining_bytes")
+    foreign_bytes: int = Field(description="peak use of other programs in the last 30 s")
+    headroom_bytes: int = Field(description="never granted")
+    short_bytes: int = Field(
+        description="granted bytes taken by other programs; the other figures exceed total_bytes by these"
+    )
+    level: Level = Field(description="level of memory attribution")
     context_bytes: int | None = Field(
-        description="what every process takes before its first tensor; measured"
+        description="measured bytes that every process uses before its first tensor"
     )
     max_executors: int
-    drained: bool = Field(description="it takes no new work because the operator said so")
-    health: str = Field(description="ok, or what keeps new work away from it")
+    drained: bool = Field(description="drained by the operator: it gets no new work")
+    health: str = Field(description="ok, or why it gets no new work")
     condition: DeviceCondition
-    events: list[DeviceEvent] = Field(description="what happened to it since the start, the latest last")
-    worker: str | None = Field(description="its worker process; null where none runs")
+    events: list[DeviceEvent] = Field(description="events since the start of the server, oldest first")
+    worker: str | None = Field(description="its worker process; null if none is running")
     executors: list[Executor]
 
 
@@ -417,16 +422,14 @@ class WorkerList(ResponseModel):
 
 
 class Health(ResponseModel):
-    """The front answers."""
+    """The front is running."""
 
     status: Literal["ok"]
-    level: Level | None = Field(
-        None, description="how much is known of who uses the devices' memory, the least of all"
-    )
+    level: Level | None = Field(None, description="least exact level of memory attribution among all devices")
 
 
 class Readiness(ResponseModel):
-    """Whether work is taken; `degraded` names the parts that are not well."""
+    """Whether jobs are accepted; `degraded` names the parts with a problem."""
 
     status: Literal["ok", "degraded"]
     parts: dict[str, Any]

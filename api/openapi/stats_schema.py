@@ -1,4 +1,4 @@
-"""Pure: the shape of the whole's figures, as the OpenAPI document shows it."""
+"""Pure: the model of /v1/stats for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from runner.jobs.job import State
 
 
 class Percentiles(ResponseModel):
-    """Of the last samples, in seconds; null where there are none."""
+    """Percentiles of the latest samples, in seconds; null without samples."""
 
     p50: float | None
     p95: float | None
 
 
 class Used(ResponseModel):
-    """What was used of devices."""
+    """Device usage."""
 
-    device_s: float = Field(description="time of executors at work, on each of their devices")
-    byte_s: float = Field(description="the same times the bytes that were granted")
+    device_s: float = Field(description="seconds in which executors were busy, summed over their devices")
+    byte_s: float = Field(description="granted bytes times device seconds")
     attempts_on_devices: int
 
 
 class HandlerStats(Used):
-    """A handler's runs and what they used."""
+    """Runs of a handler and their device usage."""
 
     runs: int
     run_s: Percentiles
@@ -34,7 +34,7 @@ class HandlerStats(Used):
 
 
 class TenantStats(Used):
-    """A tenant's jobs and what they used."""
+    """Jobs of a tenant and their device usage."""
 
     weight: float
     queued: int
@@ -42,7 +42,7 @@ class TenantStats(Used):
 
 
 class Stats(ResponseModel):
-    """Counts and times since the start (`since`), and what was used of devices since `spent_since`."""
+    """Counts and times since the start (`since`), and device usage since `spent_since`."""
 
     at: datetime
     since: datetime
@@ -51,9 +51,9 @@ class Stats(ResponseModel):
     ended: dict[str, int]
     retried: int
     cancelled: int
-    stale_messages: int = Field(description="messages of attempts that had ended, which were dropped")
-    failures: dict[str, int] = Field(description="jobs that did not succeed, by code")
-    throughput_per_s: float = Field(description="jobs that ended in the last 60 s, a second")
+    stale_messages: int = Field(description="messages dropped because their attempt had already ended")
+    failures: dict[str, int] = Field(description="jobs that did not succeed, by error code")
+    throughput_per_s: float = Field(description="jobs per second that ended, over the last 60 s")
     run_s: Percentiles
     wait_s: Percentiles
     spent_since: datetime

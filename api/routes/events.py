@@ -1,4 +1,4 @@
-"""Effect: GET /v1/jobs/{job_id}/events: a job's events as they happen."""
+"""Effect: GET /v1/jobs/{job_id}/events: the live event stream of a job."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from api.streaming.sse import JobChannel, JobEventReader, event_source_response
 
 
 class EventRoutes:
-    """Streams of single jobs."""
+    """Event streams of single jobs."""
 
     def __init__(self, front: FrontState) -> None:
         self._front = front
 
     async def stream_job(self, request: Request) -> Response:
-        """The stream; 204 where the job has ended and the client has seen it all."""
+        """Stream the job's events; 204 if the job has ended and the client has seen all of them."""
         allow_query(request, "after", "types", "ticket")
         after, types = resume_cursor(request), event_types(request)
         hub = self._front.hub
-        # Subscribed before reading: events that become durable in between arrive as job events.
+        # Subscribe before reading: events that become durable in between then arrive as job events.
         channel = hub.subscribe(request.path_params["job_id"])
         try:
-            # With other readers, they continue together over pages that are read once.
+            # With several readers, all of them continue over shared pages: fetch only one event here.
             max_bytes = PAGE_BYTES if channel.readers == 1 else 1
             fetched = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
         except BaseException:
@@ -43,7 +43,7 @@ class EventRoutes:
 
 
 class _EventStream(Response):
-    """An event source that releases its channel whether it was read or not."""
+    """A streaming response that releases its channel even if it was never read."""
 
     def __init__(self, front: FrontState, channel: JobChannel, reader: JobEventReader) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Effect: loads and unloads handlers without a job."""
+"""Effect: routes that load and unload handlers without a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from api.routes.state import FrontState
 from runner.jobs.traits import NAME_CHARS_MAX
 from runner.protocol import front as front_protocol
 
-#: Longest wait of the coordinator until a handler is described.
+#: Longest time, in seconds, for which the coordinator waits for a handler's description.
 HANDLER_WAIT_S = 30.0
 
 
@@ -29,13 +29,13 @@ _RULES = {"model": _model, "device": parse_name}
 
 
 class ExecutorRoutes:
-    """Loading and unloading ahead of jobs."""
+    """Loading and unloading of executors without a job."""
 
     def __init__(self, front: FrontState) -> None:
         self._front = front
 
     async def load(self, request: Request) -> Response:
-        """Have an executor ready without a job."""
+        """Load an executor of the handler without a job."""
         wait = prefer_wait_s(request)
         target = await self._read_target(request)
         message = front_protocol.LoadHandler(
@@ -46,7 +46,7 @@ class ExecutorRoutes:
         return reply_response(reply, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def unload(self, request: Request) -> Response:
-        """Have executors go: idle ones now, busy ones when they have ended what they run."""
+        """Unload the handler's executors: idle ones now, busy ones after their current jobs."""
         target = await self._read_target(request)
         message = front_protocol.UnloadHandler(0, request.path_params["name"], **target)
         reply = await self._front.send_and_wait(request, message, HANDLER_WAIT_S)

@@ -21,10 +21,10 @@ from api.routes.state import FrontState
 from runner.errors import NotFound
 from runner.protocol import front as front_protocol
 
-#: Bound on a file reference; a larger output is never parsed to find one.
+#: Largest size of a file reference; a larger output is not parsed to find one.
 _REFERENCE_BYTES = 8192
 REASON_CHARS_MAX = 1000
-#: Media types of files passed on to a browser; all others become plain bytes.
+#: Media types that a browser gets as declared; all others are sent as plain bytes.
 _SAFE_TYPE = re.compile(
     r"(image/(png|jpeg|gif|webp|bmp|tiff)|(audio|video)/[a-z0-9.+-]+|text/(plain|csv)"
     r"|application/(json|pdf|zip|gzip|x-ndjson|octet-stream))"
@@ -36,19 +36,19 @@ JobDocumentName = Literal["explain", "attempts"]
 
 
 class JobRoutes:
-    """Everything under /v1/jobs that does not create a job."""
+    """Routes under /v1/jobs that do not create jobs."""
 
     def __init__(self, front: FrontState) -> None:
         self._front = front
 
     async def list_jobs(self, request: Request) -> Response:
-        """One page of the jobs that match all filters."""
+        """List the jobs that match all filters, one page at a time."""
         return reply_response(
             await self._front.coordinator.request_reply(front_protocol.ListJobs(0, parse_job_query(request)))
         )
 
     async def get(self, request: Request) -> Response:
-        """The job; with `Prefer: wait=N` as soon as it has ended, or after N seconds."""
+        """Get a job; with `Prefer: wait=N` wait until it has ended, N seconds at most."""
         allow_query(request)
         wait = prefer_wait_s(request)
         message = front_protocol.GetJob(0, request.path_params["job_id"], wait or None)
@@ -57,22 +57,22 @@ class JobRoutes:
         return reply_response(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def delete(self, request: Request) -> Response:
-        """Remove a job that does not run, with its events and files."""
+        """Delete a job that is not running, with its events and files."""
         await self._require_no_body(request)
         return await self._apply_action(request, "delete")
 
     async def retry(self, request: Request) -> Response:
-        """Try an ended job again, under its id."""
+        """Run an ended job again under the same id."""
         await self._require_no_body(request)
         return await self._apply_action(request, "retry")
 
     async def cancel(self, request: Request) -> Response:
-        """End a job: 200 where it had not started, 202 where it is being stopped."""
+        """Cancel a job: 200 if it had not started, 202 while it is being stopped."""
         body = await self._read_options(request)
         reason, force = body.pop("reason", None), body.pop("force", None)
         faults = _unknown_fields(body)
         if reason is not None and not (isinstance(reason, str) and len(reason) <= REASON_CHARS_MAX):
-            faults.append(fault("/reason", f"must be a text of at most {REASON_CHARS_MAX} characters"))
+            faults.append(fault("/reason", f"must be a string of at most {REASON_CHARS_MAX} characters"))
         if force is not None and not isinstance(force, bool):
             faults.append(fault("/force", "must be true or false"))
         if faults:
@@ -80,15 +80,15 @@ class JobRoutes:
         return await self._apply_action(request, "cancel", reason, bool(force))
 
     async def explain(self, request: Request) -> Response:
-        """Why the job waits, with the figures."""
+        """Explain why the job waits, with the figures."""
         return await self._get_document(request, "explain")
 
     async def attempts(self, request: Request) -> Response:
-        """Every execution of the job so far."""
+        """List all attempts of the job."""
         return await self._get_document(request, "attempts")
 
     async def output(self, request: Request) -> Response:
-        """The output's JSON text, or the way to the file that it is."""
+        """Get the output as JSON, or a redirect if the output is a single file."""
         allow_query(request)
         job_id = request.path_params["job_id"]
         reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "output", job_id))
@@ -98,7 +98,7 @@ class JobRoutes:
         return Response(reply.body, 303, {"location": url}, "application/json")
 
     async def file(self, request: Request) -> Response:
-        """The bytes of a file that the job saved, or a range of them."""
+        """Get a file that the job saved, or a byte range of it."""
         allow_query(request)
         job_id, name = request.path_params["job_id"], request.path_params["file"]
         reply = await self._front.coordinator.request_reply(
@@ -110,7 +110,7 @@ class JobRoutes:
         record, path = found["file"], Path(found["path"])
         stat = await asyncio.to_thread(_stat_regular_file, path)
         if stat is None:
-            raise NotFound(f"file {name!r} of job {job_id} is gone from the disk")
+            raise NotFound(f"file {name!r} of job {job_id} no longer exists")
         declared_type = str(record.get("content_type", "")).partition(";")[0].strip().lower()
         media_type = declared_type if _SAFE_TYPE.fullmatch(declared_type) else "application/octet-stream"
         return _SavedFileResponse(
@@ -146,7 +146,7 @@ class JobRoutes:
 
 
 class _SavedFileResponse(FileResponse):
-    """A file response whose range errors are problem documents like all others."""
+    """A file response whose range errors are problem documents."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = False
@@ -156,7 +156,9 @@ class _SavedFileResponse(FileResponse):
             if message["type"] == "http.response.start" and message["status"] in (400, 416):
                 refused = True
                 kept = {"content-range": f"bytes */{self.stat_result.st_size}"} if self.stat_result else {}
-                answer = status_response(message["status"], "the Range header does not fit the file", kept)
+                answer = status_response(
+                    message["status"], "the Range header is not valid for this file", kept
+                )
                 await answer(scope, receive, send)
             elif not refused:
                 await send(message)
@@ -169,7 +171,7 @@ def _unknown_fields(body: dict[str, Any]) -> list[Fault]:
 
 
 def _stat_regular_file(path: Path) -> os.stat_result | None:
-    """Return the file's status; None if it is gone or no regular file (a link is none)."""
+    """Return the file's status; None if it does not exist or is not a regular file (such as a link)."""
     try:
         found = path.lstat()
     except OSError:
@@ -178,14 +180,14 @@ def _stat_regular_file(path: Path) -> os.stat_result | None:
 
 
 def _file_url(job_id: str, output: bytes) -> str | None:
-    """Return the URL of an output that is one file reference; None for any other output."""
+    """Return the URL of the file if the output is a single file reference; None otherwise."""
     if len(output) > _REFERENCE_BYTES or b'"$file"' not in output:
         return None
     value = msgspec.json.decode(output)
     if not isinstance(value, dict) or not isinstance(value.get("$file"), str):
         return None
     url, name = value.get("url"), value.get("name")
-    # A handler may return an object that only looks like a reference: never redirect a client elsewhere.
+    # A handler may return an object that looks like a reference: never redirect outside this job's files.
     if isinstance(url, str) and _FILE_URL.fullmatch(url):
         return url
     return f"/v1/jobs/{job_id}/files/{quote(name, safe='')}" if isinstance(name, str) and name else None

@@ -1,4 +1,4 @@
-"""Pure: all routes of this version."""
+"""Pure: the route table of this version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from api.routes.tickets import TicketRoutes
 
 _SUBMIT_RESPONSES: Responses = {
     202: (JSON, "Job", "Accepted; Location names the job"),
-    200: (JSON, "Job", "It ended within the wait"),
+    200: (JSON, "Job", "The job ended within the wait"),
 }
 _FILTERS = (
     query_parameter("state", enum_list(STATES)),
@@ -48,12 +48,12 @@ _FILTERS = (
     query_parameter("finished_before", TIME),
     query_parameter("order", {"type": "string", "enum": ["desc", "asc"], "default": "desc"}),
     query_parameter("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
-    query_parameter("cursor", {"type": "string", "minLength": 1}, "`next_cursor` of the page before"),
+    query_parameter("cursor", {"type": "string", "minLength": 1}, "`next_cursor` of the previous page"),
     query_parameter(
         "input",
         {"type": "object", "additionalProperties": {"type": "string"}},
-        "`input.PATH=VALUE`: jobs whose input has this value at the dotted path; VALUE is read as JSON, "
-        "and as a string where it is none",
+        "`input.PATH=VALUE`: jobs whose input has this value at the dotted path; VALUE is parsed as JSON, "
+        "or taken as a string if it is not JSON",
     ),
 )
 _JOB = "/v1/jobs/{job_id}"
@@ -81,7 +81,7 @@ def _submit_routes(routes: SubmitRoutes) -> list[RouteSpec]:
         ),
         RouteSpec(
             "POST", "/v1/jobs/bulk", routes.submit_bulk, "submit_jobs", "jobs",
-            {202: (JSON, "BulkAnswer", "What became of each")}, (429,),
+            {202: (JSON, "BulkAnswer", "The result for each job, in order")}, (429,),
             body={JSON: "BulkRequest", NDJSON: None}, bypasses_framework=True,
         ),
         RouteSpec(
@@ -93,18 +93,21 @@ def _submit_routes(routes: SubmitRoutes) -> list[RouteSpec]:
 
 def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
     found: Responses = {200: (JSON, "Job", "The job")}
-    stopped: Responses = {200: (JSON, "Job", "It had not started"), 202: (JSON, "Job", "It is being stopped")}
+    stopped: Responses = {
+        200: (JSON, "Job", "Cancelled before it started"),
+        202: (JSON, "Job", "It is being stopped"),
+    }
     stream: Responses = {
         200: (EVENTS, None, "The events; the stream ends with the job"),
-        204: (None, None, "The job has ended and nothing is left"),
+        204: (None, None, "The job has ended and there are no more events"),
     }
     output: Responses = {
         200: (JSON, None, "The output"),
-        303: (JSON, None, "It is a file; Location names it"),
+        303: (JSON, None, "The output is a single file, at Location"),
     }
     file: Responses = {
-        200: (ANY_TYPE, None, "The file, in the media type that it was saved with"),
-        206: (ANY_TYPE, None, "The range asked for"),
+        200: (ANY_TYPE, None, "The file, with the media type that it was saved with"),
+        206: (ANY_TYPE, None, "The requested range"),
     }
     return [
         RouteSpec(
@@ -124,7 +127,7 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
         RouteSpec("GET", f"{_JOB}/output", routes.output, "get_output", "jobs", output, (404, 409)),
         RouteSpec(
             "GET", f"{_JOB}/attempts", routes.attempts, "list_attempts", "jobs",
-            {200: (JSON, "AttemptList", "Every execution")}, (404,),
+            {200: (JSON, "AttemptList", "All attempts")}, (404,),
         ),
         RouteSpec(
             "GET", f"{_JOB}/explain", routes.explain, "explain_job", "jobs",
@@ -136,7 +139,7 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
         ),
         RouteSpec(
             "POST", f"{_JOB}/retry", routes.retry, "retry_job", "jobs",
-            {202: (JSON, "Job", "It will run again")}, (404, 409),
+            {202: (JSON, "Job", "The job is queued again")}, (404, 409),
         ),
         RouteSpec("GET", f"{_JOB}/files/{{file}}", routes.file, "get_file", "jobs", file, (400, 404, 416)),
     ]  # fmt: skip
@@ -147,16 +150,16 @@ def _executor_routes(routes: ExecutorRoutes) -> list[RouteSpec]:
         RouteSpec(
             "POST", "/v1/handlers/{name}/load", routes.load, "load_handler", "handlers",
             {
-                200: (JSON, "LoadAnswer", "It is loaded"),
-                202: (JSON, "LoadAnswer", "It loads, or waits for room"),
+                200: (JSON, "LoadAnswer", "The handler is loaded"),
+                202: (JSON, "LoadAnswer", "It is loading, or waiting for capacity"),
             },
             (404, 409), (PREFER_LOADED,), {JSON: "LoadRequest"}, body_required=False,
         ),
         RouteSpec(
             "POST", "/v1/handlers/{name}/unload", routes.unload, "unload_handler", "handlers",
             {
-                200: (JSON, "UnloadAnswer", "None of it was loaded"),
-                202: (JSON, "UnloadAnswer", "These go, when they have ended what they run"),
+                200: (JSON, "UnloadAnswer", "The handler was not loaded"),
+                202: (JSON, "UnloadAnswer", "These executors are unloaded after their current jobs"),
             },
             (404,), body={JSON: "LoadRequest"}, body_required=False,
         ),
@@ -179,12 +182,12 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
         RouteSpec("POST", "/v1/queues/{name}/pause", routes.pause, "pause_queue", "queues", queue, (404,)),
         RouteSpec("POST", "/v1/queues/{name}/resume", routes.resume, "resume_queue", "queues", queue, (404,)),
         _get_route("/v1/handlers", routes.handlers, "list_handlers", "handlers", "HandlerList"),
-        # Before the route that matches any name.
+        # Must precede the route that matches any handler's name.
         RouteSpec(
             "POST", "/v1/handlers/reload", routes.reload, "reload_handlers", "handlers",
             {
-                200: (JSON, "HandlerChanges", "What has changed; it is in force"),
-                202: (JSON, "HandlerChanges", "It takes long and goes on"),
+                200: (JSON, "HandlerChanges", "The changes, now active"),
+                202: (JSON, "HandlerChanges", "The reload is still in progress"),
             },
             (409,),
         ),
@@ -208,12 +211,13 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
         _get_route("/healthz", routes.health, "live", "server", "Health"),
         _get_route("/readyz", routes.ready, "ready", "server", "Readiness"),
         RouteSpec(
-            "GET", "/metrics", routes.metrics, "metrics", "server", {200: ("text/plain", None, "Figures")},
+            "GET", "/metrics", routes.metrics, "metrics", "server",
+            {200: ("text/plain", None, "Metrics in the Prometheus text format")},
         ),
         _get_route("/openapi.json", routes.openapi, "openapi", "server", None),
         RouteSpec(
             "GET", "/docs", routes.docs, "docs", "server",
-            {200: ("text/html", None, "This document to read")},
+            {200: ("text/html", None, "A page that shows this document")},
         ),
     ]  # fmt: skip
 

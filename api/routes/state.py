@@ -16,12 +16,12 @@ from runner.errors import RunnerError, ShuttingDown, Unavailable
 from runner.processes.child import FrontConfig
 from runner.protocol import front as front_protocol
 
-#: Time after `Exit` at which pending replies are given up, so that the exit stays within a second.
+#: Seconds after `Exit` at which pending replies are abandoned, so that the exit stays within a second.
 EXIT_GRACE_S = 0.5
 
 
 class FrontState:
-    """One front process, without its server. `on_end` is called when the process must exit."""
+    """One front process without its HTTP server; `on_end` is called when the process must exit."""
 
     def __init__(self, config: FrontConfig, on_end: Callable[[], None]) -> None:
         self.config = config
@@ -32,11 +32,11 @@ class FrontState:
         self.memory_level: str | None = None
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        #: End of the shutdown (monotonic); None before a shutdown.
+        #: End of the shutdown (monotonic); None if no shutdown has begun.
         self._shutdown_deadline_mono: float | None = None
 
     def require_open(self) -> None:
-        """Raise ShuttingDown if no new job is accepted any more."""
+        """Raise ShuttingDown if no new jobs are accepted."""
         if self._shutdown_deadline_mono is not None:
             remaining_s = max(1.0, self._shutdown_deadline_mono - time.monotonic())
             raise ShuttingDown("the server is shutting down; try again later", retry_after_s=remaining_s)
@@ -44,7 +44,10 @@ class FrontState:
     async def send_and_wait(
         self, request: Request, message: CoordinatorRequest, wait_s: float
     ) -> CoordinatorReply:
-        """Return the reply to a request that may take long; give up when the client hangs up."""
+        """Return the reply to a request that may wait long; stop waiting when the client disconnects.
+
+        `wait_s` is the wait that the request itself asks for. Raises ClientGone, Unavailable.
+        """
         awaited = self.coordinator.send_request(message, wait_s)
         connection = request.scope.get("state", {}).get("connection")
         if wait_s and isinstance(connection, Connection):
@@ -81,7 +84,7 @@ class FrontState:
 
     def on_coordinator_lost(self) -> None:
         """Called by the coordinator client, and when the lifeline ends."""
-        self.fail(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
+        self.fail(Unavailable("the coordinator is gone; this server is shutting down", retry_after_s=2))
 
     def fail(self, error: RunnerError) -> None:
         """Fail all pending requests with `error`, and exit."""

@@ -31,7 +31,7 @@ from runner.protocol import front as front_protocol
 
 NDJSON = "application/x-ndjson"
 BULK_MAX = 10_000
-#: Items checked before other requests get their turn on the event loop.
+#: Items checked before other requests get a turn on the event loop.
 _ITEMS_PER_TURN = 200
 
 BulkItem = Submission | bytes
@@ -44,18 +44,18 @@ class SubmitRoutes:
         self._front = front
 
     async def submit(self, request: Request) -> Response:
-        """Accept a job: 202, or 200 where it ended within the wait."""
+        """Submit a job: 202, or 200 if it ended within the wait."""
         return await self._accept(request, await self._read_object(request))
 
     async def submit_to_handler(self, request: Request) -> Response:
-        """Accept a job for the handler that the path names."""
+        """Submit a job for the handler named by the path."""
         body = await self._read_object(request)
         if "handler" in body:
-            raise_invalid([fault("/handler", "is named by the path already")])
+            raise_invalid([fault("/handler", "the path already names the handler")])
         return await self._accept(request, {"handler": request.path_params["name"], **body})
 
     async def submit_bulk(self, request: Request) -> Response:
-        """Accept up to 10,000 jobs; each gets its own result, in order."""
+        """Submit up to 10,000 jobs; results are returned in order."""
         self._check_request(request)
         items: list[BulkItem] = []
         async for value, at in self._read_items(request):
@@ -73,7 +73,7 @@ class SubmitRoutes:
                 return reply_response(reply)
             results = msgspec.json.decode(reply.body)
             if len(results) != len(accepted):
-                raise Unavailable("the coordinator's answer does not fit the question")
+                raise Unavailable("the coordinator's reply has the wrong number of results")
         return JsonTextResponse(self._bulk_document(items, results), 202)
 
     def _check_request(self, request: Request) -> None:
@@ -116,7 +116,7 @@ class SubmitRoutes:
         return handler.accept_input(submission, value, at)
 
     async def _check_item(self, value: CheckedJson | list[Fault], at: str) -> BulkItem:
-        """Return one job of a bulk request: its submission, or the problem's JSON text."""
+        """Return one job of a bulk request: its submission, or the problem as JSON text."""
         try:
             if isinstance(value, list):
                 raise _validation_error(value)
@@ -144,7 +144,7 @@ class SubmitRoutes:
             for index, line in enumerate(lines):
                 yield check_json(line, config.depth_max, f"/{index}"), f"/{index}"
             return
-        # The list and its envelope are two levels more than a single job.
+        # The list and its envelope add two levels to the depth of a single job.
         body = parse_json(text, config.depth_max + 2)
         del text
         if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
@@ -174,7 +174,7 @@ class SubmitRoutes:
         handler = self._front.catalog.find_usable(item.handler)
         queue = item.queue or (handler.spec.options.queue if handler is not None else "default")
         base = f"/v1/jobs/{item.id}"
-        # Ids and names contain no characters that JSON would escape.
+        # Ids and names have no characters that JSON must escape.
         return (
             f'{{"id":"{item.id}","handler":"{item.handler}","queue":"{queue}","state":"queued",'
             f'"urls":{{"self":"{base}","events":"{base}/events","output":"{base}/output",'
@@ -192,7 +192,7 @@ def _problem_json(result: dict[str, Any]) -> bytes:
 
 def _check_count(count: int, at: str) -> None:
     if count > BULK_MAX:
-        raise_invalid([fault(at, f"{count} jobs are more than {BULK_MAX} at once")])
+        raise_invalid([fault(at, f"{count} jobs exceed the limit of {BULK_MAX} per request")])
 
 
 def _validation_error(faults: list[Fault]) -> ValidationFailed:

@@ -1,4 +1,4 @@
-"""Effect: queues, handlers, devices, workers and the server itself."""
+"""Effect: routes of queues, handlers, devices, workers and the server itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runner.protocol import front as front_protocol
 
 SystemDocumentName = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "stats"]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: Longest wait for a reload; the coordinator replies within 60 s.
+#: Longest wait for a reload, in seconds; the coordinator replies within 60 s.
 RELOAD_S = 60.0
 EXECUTORS_MAX = 1000
 
@@ -33,31 +33,31 @@ class SystemRoutes:
         self._page = page
 
     async def queues(self, request: Request) -> Response:
-        """All queues with their counts."""
+        """List all queues with their counts."""
         return await self._get_document(request, "queues")
 
     async def queue(self, request: Request) -> Response:
-        """One queue."""
+        """Get one queue."""
         return await self._get_document(request, "queue", request.path_params["name"])
 
     async def pause(self, request: Request) -> Response:
-        """Start nothing from this queue until it is resumed."""
+        """Stop starting jobs of this queue until it is resumed; running jobs continue."""
         return await self._set_queue(request, True)
 
     async def resume(self, request: Request) -> Response:
-        """Start jobs from this queue again."""
+        """Start jobs of this queue again."""
         return await self._set_queue(request, False)
 
     async def handlers(self, request: Request) -> Response:
-        """All handlers, the broken ones too."""
+        """List all handlers, including broken ones."""
         return await self._get_document(request, "handlers")
 
     async def handler(self, request: Request) -> Response:
-        """One handler."""
+        """Get one handler."""
         return await self._get_document(request, "handler", request.path_params["name"])
 
     async def reload(self, request: Request) -> Response:
-        """Find and describe the handlers again, from the sources that the server was started with."""
+        """Find and describe the handlers again, from the server's configured sources."""
         self._front.require_open()
         await self._refuse_body(request)
         reply = await self._front.send_and_wait(request, front_protocol.ReloadHandlers(0), RELOAD_S)
@@ -65,11 +65,11 @@ class SystemRoutes:
         return reply_response(reply)
 
     async def devices(self, request: Request) -> Response:
-        """Every device with its bytes and executors."""
+        """List all devices with their memory and executors."""
         return await self._get_document(request, "devices")
 
     async def drain(self, request: Request) -> Response:
-        """Start nothing more on this device: what runs there ends by itself, what idles goes."""
+        """Stop starting jobs on this device: running jobs finish, idle executors are unloaded."""
         return await self._set_drained(request, True)
 
     async def undrain(self, request: Request) -> Response:
@@ -77,7 +77,7 @@ class SystemRoutes:
         return await self._set_drained(request, False)
 
     async def set_device(self, request: Request) -> Response:
-        """How many executors load or run on this device at once; null: what the settings say."""
+        """Set the limit on concurrent executors of this device; null: as configured."""
         allow_query(request)
         config = self._front.config
         body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
@@ -95,15 +95,15 @@ class SystemRoutes:
         return reply_response(await self._front.coordinator.request_reply(message))
 
     async def workers(self, request: Request) -> Response:
-        """The worker processes."""
+        """List the worker processes."""
         return await self._get_document(request, "workers")
 
     async def stats(self, request: Request) -> Response:
-        """Throughput, waits, runs and failures."""
+        """Get throughput, waiting and run times, and failures."""
         return await self._get_document(request, "stats")
 
     async def ready(self, request: Request) -> Response:
-        """Whether the coordinator holds its store and takes work."""
+        """Check whether the server accepts jobs; 503 with the missing parts if not."""
         allow_query(request)
         reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "ready"))
         if reply.status < 400:
@@ -113,25 +113,25 @@ class SystemRoutes:
         raise Unavailable(f"not ready: {', '.join(missing) or 'starting'}", parts=parts, retry_after_s=1)
 
     async def health(self, request: Request) -> Response:
-        """This process answers, whoever else does."""
+        """Check whether this process answers; says nothing about the coordinator."""
         level = self._front.memory_level
         return JsonTextResponse(
             b'{"status":"ok"}' if level is None else b'{"status":"ok","level":"%s"}' % level.encode()
         )
 
     async def metrics(self, request: Request) -> Response:
-        """The coordinator's figures for Prometheus."""
+        """Get the coordinator's metrics in the Prometheus text format."""
         reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "metrics"))
         if reply.status >= 400:
             return reply_response(reply)
         return Response(reply.body, headers={"content-type": _METRICS_TYPE})
 
     async def openapi(self, request: Request) -> Response:
-        """The OpenAPI document, with a typed path for each handler."""
+        """Get the OpenAPI document, with a typed path for each handler."""
         return JsonTextResponse(self._openapi.json_text(self._front.catalog))
 
     async def docs(self, request: Request) -> Response:
-        """A page to read and try the interface."""
+        """Show the API on a page, with forms to try it."""
         return self._page.response()
 
     async def _get_document(
@@ -153,7 +153,7 @@ class SystemRoutes:
         return reply_response(await self._front.coordinator.request_reply(message))
 
     async def _refuse_body(self, request: Request) -> None:
-        """Refuse a body, as the request needs none; an empty object is allowed."""
+        """Raise ValidationFailed for a body other than an empty object: these requests take none."""
         allow_query(request)
         config = self._front.config
         body = await read_optional_object(

@@ -1,4 +1,4 @@
-"""Effect: POST /v1/tickets, for readers of streams that can't send the token."""
+"""Effect: POST /v1/tickets, for clients of streams that can't send the token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TicketRoutes:
         self._tickets = tickets
 
     async def issue(self, request: Request) -> Response:
-        """A ticket for a job's stream, or for all streams, to be passed as `?ticket=`."""
+        """Issue a ticket for a job's stream, or for all streams, to pass as `?ticket=`."""
         allow_query(request)
         config = self._front.config
         body = await read_optional_object(

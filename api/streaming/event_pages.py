@@ -11,19 +11,19 @@ from runner.protocol import front as front_protocol
 
 #: Size of one page requested from the coordinator.
 PAGE_BYTES = 128 * 1024
-#: Pages cached by one front: readers of one job that start together stay about this close to each other.
+#: Pages cached by one front: readers of a job that start together stay about this close to each other.
 PAGES_CACHED_MAX = 32
 
 
 class RequestSender(Protocol):
-    """The coordinator's client, as far as pages use it."""
+    """The part of the coordinator's client that pages use."""
 
     def send_request(self, message: front_protocol.ReadEvents) -> asyncio.Future[CoordinatorReply]:
         """Return a future of the coordinator's reply."""
 
 
 class CachedPage:
-    """A page of a job's events, with its encoding as server-sent events."""
+    """A page of a job's events with its encodings as server-sent events."""
 
     __slots__ = ("_encoded_by_types", "page")
 
@@ -32,7 +32,10 @@ class CachedPage:
         self._encoded_by_types: dict[frozenset[str] | None, bytes] = {}
 
     def encode_sse(self, types: frozenset[str] | None) -> bytes:
-        """Return its events of these types (None: all)."""
+        """Return the page's events of these types (None: all) as server-sent events.
+
+        Encoded once per selection.
+        """
         encoded = self._encoded_by_types.get(types)
         if encoded is None:
             encoded = self._encoded_by_types[types] = event_ring.encode_events(self.page.events, types)
@@ -40,33 +43,33 @@ class CachedPage:
 
 
 class EventPages:
-    """Requests pages from the coordinator, and caches those that other readers will need soon."""
+    """Requests pages from the coordinator and caches those that other readers will need soon."""
 
     def __init__(self, coordinator: RequestSender) -> None:
         self._coordinator = coordinator
-        #: (job id, after) -> the page of later events, perhaps still pending; oldest first.
+        #: (job id, after) -> the page of later events, possibly still pending; oldest first.
         self._tasks: dict[tuple[str, int], asyncio.Task[CachedPage | front_protocol.Reply]] = {}
 
     async def fetch(
         self, job_id: str, after: int, *, max_bytes: int = PAGE_BYTES
     ) -> CachedPage | front_protocol.Reply:
-        """Return a page with the job as it is now, or the coordinator's problem.
+        """Return a page with the job's current document, or the coordinator's problem.
 
-        The page has at least one event if there are any.
+        The page has at least one event if there are any after `after`.
 
         Raises:
-            Unavailable
+            Unavailable: the coordinator is gone, overloaded, or did not reply in time.
         """
         answer = await self._coordinator.send_request(front_protocol.ReadEvents(0, job_id, after, max_bytes))
         return CachedPage(answer) if isinstance(answer, front_protocol.EventPage) else answer
 
     async def fetch_cached(self, job_id: str, after: int) -> CachedPage | front_protocol.Reply:
-        """Return the events after `after`.
+        """Return the page of events after `after`, possibly one that another reader fetched.
 
-        Events never change, so a page of another reader can be reused, though its job document may be old.
+        Events never change, so a page can be reused, but its job document may be outdated.
 
         Raises:
-            Unavailable
+            Unavailable: as `fetch`.
         """
         key = job_id, after
         task = self._tasks.get(key)
@@ -75,18 +78,18 @@ class EventPages:
                 del self._tasks[next(iter(self._tasks))]
             task = self._tasks[key] = asyncio.create_task(self.fetch(job_id, after))
             task.add_done_callback(lambda done: self._on_fetched(key, done))
-        # A reader that leaves must not cancel the page for others.
+        # A reader that leaves must not cancel the request that others await.
         return await asyncio.shield(task)
 
     def drop_job(self, job_id: str) -> None:
-        """Drop a job's pages after its last reader has left."""
+        """Drop a job's pages, after its last reader has left."""
         for key in [key for key in self._tasks if key[0] == job_id]:
             del self._tasks[key]
 
     def _on_fetched(
         self, key: tuple[str, int], task: asyncio.Task[CachedPage | front_protocol.Reply]
     ) -> None:
-        """Keep only what stays valid: pages with events."""
+        """Keep a fetched page only if it stays valid, that is, has events."""
         if not task.cancelled() and task.exception() is None:
             cached = task.result()
             if isinstance(cached, CachedPage) and cached.page.events:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 #: Size kept per subscribed job; a reader that is further behind reads pages from the store.
 RING_BYTES = 1024 * 1024
-#: Largest single write to a reader, and so the memory that a stalled reader holds.
+#: Largest single write to a reader, and so the memory that a stalled reader occupies.
 WRITE_BYTES = 64 * 1024
 
 RETRY_FIELD = b"retry: 2000\n\n"
@@ -14,18 +14,18 @@ StoredEvent = tuple[int, str, bytes]
 
 
 def encode_event(event: StoredEvent) -> bytes:
-    """Return a stored event as SSE; its data is one line already."""
+    """Return a stored event as SSE; its data is already one line."""
     seq, kind, data = event
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, kind.encode(), data)
 
 
 def encode_events(events: Iterable[StoredEvent], types: frozenset[str] | None) -> bytes:
-    """Return stored events as SSE, only of these types (None: all)."""
+    """Return stored events as SSE; only those of `types` (None: all)."""
     return b"".join([encode_event(event) for event in events if types is None or event[1] in types])
 
 
 def encode_without_id(name: str, data: bytes) -> bytes:
-    """Return an event without an id: a reader's cursor stays where it was."""
+    """Return an event without an id, which does not move a reader's cursor."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data.replace(b"\n", b" ").replace(b"\r", b" "))
 
 
@@ -35,7 +35,7 @@ def encode_cursor(seq: int) -> bytes:
 
 
 class EventRing:
-    """Consecutive events, the oldest dropped beyond `max_bytes`."""
+    """Consecutive events of one job; beyond `max_bytes` the oldest are dropped."""
 
     __slots__ = ("_bytes", "_items", "_max_bytes", "_recent_reads", "_types", "first_seq")
 
@@ -44,18 +44,18 @@ class EventRing:
         self._items: list[bytes] = []
         self._types: list[str] = []
         self._bytes = 0
-        #: Sequence number of the first event held; 0 before any was held.
+        #: Sequence number of the first event held; 0 before the first event.
         self.first_seq = 0
         #: Results of the latest reads by their arguments: concurrent readers ask for the same.
         self._recent_reads: dict[tuple[int, frozenset[str] | None], tuple[bytes, int]] = {}
 
     @property
     def last_seq(self) -> int:
-        """Return the sequence number of the last event held, or of the one before `first_seq`."""
+        """Return the sequence number of the last event held; `first_seq` - 1 if the ring is empty."""
         return self.first_seq + len(self._items) - 1
 
     def add(self, events: list[StoredEvent]) -> None:
-        """Append events; skip known ones, and empty the ring first if some are missing in between."""
+        """Append events; skip known ones, and empty the ring first if events are missing in between."""
         for event in events:
             seq = event[0]
             if self._items and seq <= self.last_seq:
@@ -71,16 +71,16 @@ class EventRing:
             self._trim()
 
     def contains(self, seq: int) -> bool:
-        """Return whether the ring holds this event."""
+        """Return whether the ring holds the event with this sequence number."""
         return bool(self._items) and self.first_seq <= seq <= self.last_seq
 
     def read_after(
         self, after: int, types: frozenset[str] | None = None, max_bytes: int = WRITE_BYTES
     ) -> tuple[bytes, int]:
-        """Return the bytes of events after `after` and the cursor behind them.
+        """Return the bytes of events after `after`, and the cursor after them.
 
-        The bytes hold at least one event, then up to `max_bytes`. The ring must hold the event next to
-        `after`.
+        The bytes contain at least one event, then up to `max_bytes`. The ring must hold the event that
+        follows `after`.
         """
         key = (after, types)
         found = self._recent_reads.get(key)
@@ -109,7 +109,7 @@ class EventRing:
         self.first_seq = first
 
     def _trim(self) -> None:
-        # Drop a quarter at once, so that a full ring is not shifted for every event.
+        # Drop a quarter at once, so that a full ring is not shifted for every new event.
         target = self._max_bytes * 3 // 4
         dropped = 0
         while self._bytes > target and dropped < len(self._items) - 1:

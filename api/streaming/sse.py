@@ -18,7 +18,7 @@ from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
-#: Shortest interval between two wake-ups of readers: one costs about 8 us a reader.
+#: Shortest interval, in seconds, between two wake-ups of readers: one costs about 8 us per reader.
 WAKE_EVERY_S = 0.002
 
 
@@ -29,7 +29,7 @@ class JobChannel:
         self.job_id = job_id
         self.ring = event_ring.EventRing()
         self.readers = 0
-        #: The latest durable event known, and whether the job ended with it.
+        #: The latest durable event known, and whether the job has ended with it.
         self.last_seq = 0
         self.is_job_ended = False
         self.is_closed = False
@@ -42,10 +42,10 @@ class JobChannel:
         self._woken_at = 0.0
 
     def advance(self, last_seq: int, ended: bool) -> None:
-        """Update from job events or a page."""
+        """Update the latest known event, from job events or a page."""
         if last_seq < self.last_seq:
             return
-        # A page may be older than job events that overtook it: only a later event revokes an end.
+        # A page may be older than job events that arrived before it: only a later event revokes an end.
         ended = ended or (last_seq == self.last_seq and self.is_job_ended)
         has_advanced = last_seq > self.last_seq or ended != self.is_job_ended
         self.last_seq, self.is_job_ended = last_seq, ended
@@ -53,12 +53,12 @@ class JobChannel:
             self._schedule_wake()
 
     def close(self) -> None:
-        """End all readers."""
+        """End the streams of all readers."""
         self.is_closed = True
         self._wake_readers()
 
     async def wait_for_news(self) -> None:
-        """Wait until there may be new events."""
+        """Wait until there may be new events, or the channel is closed."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         try:
@@ -89,7 +89,7 @@ class JobChannel:
 
 
 class StreamHub:
-    """All channels of this front."""
+    """All channels of this front; `ping_s` is the interval of pings and of checks for silence."""
 
     def __init__(self, coordinator: CoordinatorClient, ping_s: float) -> None:
         self.pages = EventPages(coordinator)
@@ -100,7 +100,7 @@ class StreamHub:
         self._closed = False
 
     def subscribe(self, job_id: str) -> JobChannel:
-        """Return the job's channel, subscribed from now on; release it by `unsubscribe`."""
+        """Return the job's channel, subscribed from now on; it must be released by `unsubscribe`."""
         channel = self._channels.get(job_id)
         if channel is None:
             channel = self._channels[job_id] = JobChannel(job_id)
@@ -121,9 +121,9 @@ class StreamHub:
             self._coordinator.send(front_protocol.UnsubscribeEvents(channel.job_id))
 
     def publish(self, message: front_protocol.JobEvents) -> None:
-        """Add new durable events from the coordinator."""
+        """Add new durable events from the coordinator to their job's channel."""
         channel = self._channels.get(message.job_id)
-        # None: the last reader has left, which the coordinator did not know yet.
+        # None: the last reader has left, and the coordinator had not received the unsubscribe yet.
         if channel is None or not message.events:
             return
         channel.has_published = True
@@ -131,15 +131,15 @@ class StreamHub:
         channel.advance(message.events[-1][0], message.is_job_ended)
 
     def close(self) -> None:
-        """End all streams, and later ones at once."""
+        """End all streams; later ones end at once."""
         self._closed = True
         for channel in self._channels.values():
             channel.close()
 
     def _check_silence(self, channel: JobChannel) -> None:
-        """Ask for the job's latest event after a silence.
+        """Ask for the job's latest event after a period without events.
 
-        Job events may have been left out (the front's credit was used up), and after the last one nothing
+        Job events may have been skipped (if the front's credit was exhausted); after the last one nothing
         else would reveal that.
         """
         channel.silence_timer = self._loop.call_later(self._ping_s, self._check_silence, channel)
@@ -163,12 +163,12 @@ class StreamHub:
         if isinstance(page, front_protocol.EventPage):
             channel.advance(page.last_seq, page.is_job_ended)
         elif page.status == 404:
-            # Deleted while it was read: no event will come.
+            # The job was deleted while it was being read: no more events will come.
             channel.close()
 
 
 class JobEventReader:
-    """One client's position in a job's events, first over pages, then over the ring."""
+    """One client's position in a job's events, first in pages, then in the ring."""
 
     def __init__(
         self,
@@ -183,11 +183,11 @@ class JobEventReader:
         self._cached_page: CachedPage | None = cached_page
         self._cursor = after
         self._types = types
-        #: The client's own cursor is behind `_cursor` because of `types`.
+        #: The client's own cursor is behind `_cursor`, because `types` hides the latest events.
         self._is_cursor_unsent = False
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Yield all chunks, in order, until the job's last event or the end of the server."""
+        """Yield all chunks in order, up to the job's last event or the server's shutdown."""
         assert self._cached_page is not None
         prefix = event_ring.RETRY_FIELD + event_ring.encode_without_id("snapshot", self._cached_page.page.job)
         while True:
@@ -196,13 +196,13 @@ class JobEventReader:
                 before = self._cursor
                 chunk = prefix + self._encode_page(cached_page)
                 if not chunk and self._cursor == before < self._channel.last_seq:
-                    # The store has fewer events than were announced: no consistent stream is possible.
+                    # The store has fewer events than were announced: the stream can't be consistent.
                     return
                 prefix, self._cached_page = b"", None
                 if chunk:
                     yield chunk
             elif self._channel.is_closed:
-                # Randomised, or all clients would reconnect at the same moment.
+                # Randomised, so that clients do not all reconnect at the same moment.
                 yield b"retry: %d\n\n" % random.randint(1000, 4000)
                 return
             elif self._cursor >= self._channel.last_seq:
@@ -225,7 +225,7 @@ class JobEventReader:
         try:
             answer = await self._hub.pages.fetch_cached(self._channel.job_id, self._cursor)
         except RunnerError as error:
-            logger.info("a stream of job %s ends: %s", self._channel.job_id, error.message)
+            logger.info("ending a stream of job %s: %s", self._channel.job_id, error.message)
             return False
         if isinstance(answer, CachedPage):
             self._cached_page = answer
@@ -233,7 +233,7 @@ class JobEventReader:
         return False
 
     def _encode_page(self, cached: CachedPage) -> bytes:
-        """Move the cursor over a page; return its bytes, after a `gap` for missing events."""
+        """Move the cursor past a page; return its bytes, with a `gap` event for removed events."""
         page = cached.page
         self._channel.advance(page.last_seq, page.is_job_ended)
         reached = page.events[-1][0] if page.events else self._cursor
@@ -243,7 +243,7 @@ class JobEventReader:
             gap = self._encode_gap(first - 1)
             reached = max(reached, first - 1)
         elif not page.events and page.last_seq > self._cursor:
-            # Retention removed it between the two reads.
+            # Retention removed these events between the two reads.
             gap = self._encode_gap(page.last_seq)
             reached = page.last_seq
         self._cursor = max(self._cursor, reached)
@@ -256,7 +256,7 @@ class JobEventReader:
 
 
 def event_source_response(reader: JobEventReader, ping_s: float) -> EventSourceResponse:
-    """Return the response with a reader's chunks; its connection cuts a reader that stalls."""
+    """Return the streaming response for a reader; a reader that stalls is disconnected."""
     return EventSourceResponse(
         reader.stream(),
         ping=ping_s,

@@ -343,7 +343,7 @@ def test_what_is_not_there_is_404(http: httpx2.Client, front: RunningFront, meth
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/", "there is nothing at /; /docs shows all routes"),
+        ("/", "there is nothing at /; see /docs for all routes"),
         ("/v1/jobs/01a203b1/events", "there is no job '01a203b1': an id has 36 characters"),
         ("/v1/jobs/", "there is nothing at /v1/jobs/"),
         ("/v1/other", "there is nothing at /v1/other"),
