@@ -44,7 +44,7 @@ def _commits(connection: Connection) -> dict[float, float]:
 
 
 def _saturate(port: int, until_mono: float) -> None:
-    """Post from several connections at once; whoever fails fails the measurement."""
+    """Post from several connections at once; one failure fails the measurement."""
     failures: list[Exception] = []
 
     def keep(post: str) -> None:

@@ -22,7 +22,7 @@ QUICK = b'{"handler":"echo","input":{"i":7},"queue":"quick"}'
 #: A server under a million jobs may take long; that is then what is measured.
 PATIENCE_S = 330.0
 PAGES = 20
-#: The two servers take turns so often.
+#: Number of turns that the two servers take.
 CHUNKS = 5
 
 
@@ -58,7 +58,7 @@ def _open(data_dir: Path, stack: contextlib.ExitStack) -> tuple[Server, Connecti
 
 
 def _fill(connection: Connection, jobs: int) -> None:
-    """Submit so many; what is in them does not matter, so most of them are one text."""
+    """Submit `jobs` jobs; their inputs do not matter, so most of them are one text."""
     (body,) = bulk_bodies(BATCH, queue=BACKLOG, batch=BATCH)
     for _ in range(jobs // BATCH):
         connection.post("/v1/jobs/bulk", body, 202)

@@ -13,10 +13,10 @@ class Sizes(msgspec.Struct, frozen=True):
 
     #: No-op jobs of a bulk round.
     bulk: int = 10_000
-    #: Single jobs: so many chunks, sides taking turns, of so many jobs.
+    #: Single jobs: number of chunks, with sides taking turns, and jobs in each.
     chunks: int = 10
     chunk: int = 50
-    #: Jobs accepted one by one: so many chunks of so many jobs, sides taking turns.
+    #: Jobs accepted one by one: number of chunks, with sides taking turns, and jobs in each.
     accept_chunks: int = 5
     accept_chunk: int = 200
     #: Jobs accepted in bulk, and rows of the insert alone.

@@ -53,7 +53,7 @@ def single(connection: Connection, request: bytes) -> float:
 
 
 def accept(connection: Connection, request: bytes, jobs: int) -> float:
-    """Seconds in which so many POSTs were answered with 202, one after the other."""
+    """Seconds in which `jobs` POSTs were answered with 202, one after the other."""
     started = time.perf_counter()
     for _ in range(jobs):
         status, body = connection.exchange(request)
@@ -63,7 +63,7 @@ def accept(connection: Connection, request: bytes, jobs: int) -> float:
 
 
 def await_succeeded(connection: Connection, queue: str, total: int, *, within_s: float = 120.0) -> None:
-    """Until so many of the queue's jobs have succeeded."""
+    """Until `total` of the queue's jobs have succeeded."""
     deadline = time.monotonic() + within_s
     request = connection.request("GET", f"/v1/queues/{queue}")
     while True:

@@ -51,7 +51,7 @@ class Embeddings(BaseModel):
 
 
 # Enough for models of some 100 million weights; the operator sets another by [handlers.embed] vram = "8GiB".
-# The grace lets a cancelled job end its batch: whoever is stopped within one loses the loaded model.
+# The grace lets a cancelled job finish its batch: a job stopped within one loses the loaded model.
 @handler("embed", vram="2GiB", timeout="30m", keep_alive="10m", grace="5s")
 class Embed:
     """Turn texts into vectors whose dot products are similarities."""

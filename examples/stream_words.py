@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from runner import Context, handler
 
 TEXT = (
-    "Whatever a handler yields goes out at once, as an output event of its own; whoever opens the "
-    "stream late gets every word from the first one, and whoever was cut off goes on behind the last."
+    "Everything that a handler yields is sent at once, as an output event of its own; a client opening the "
+    "stream late gets every word from the first one, and one that lost its connection resumes after the last."
 )
 
 

@@ -88,7 +88,7 @@ class DeviceUnderTest:
 
     @contextmanager
     def serve(self, *, at_once: int) -> Iterator[ServedClient]:
-        """A client of a server that has this device alone, and runs so many executors on it at once."""
+        """A client of a server that has this device alone, and runs `at_once` executors on it."""
         settings: dict[str, Any] = {"devices": {"max_executors": at_once}, "log_level": "warning"}
         with (
             Server([str(HANDLERS)], gpus=self.device.uuid, env=self._env, grace_s="1s", **settings) as server,

@@ -51,7 +51,7 @@ class Small3(_Small):
 
 @handler("cold", vram="2GiB", keep_alive="0s")
 class Cold(_Small):
-    """Starts anew for each job."""
+    """Starts a fresh executor for each job."""
 
 
 @handler("products", vram="2GiB")

@@ -1,7 +1,7 @@
 """Effect: the same work in one plain process, `python -m benchmarks.device.plain`, asked line by line.
 
-`about` gives versions and the device, `times SECONDS` how many products take so long, and `run TIMES JOBS`
-the seconds that so many jobs take one after the other.
+`about` gives versions and the device, `times SECONDS` how many products take that long, and `run TIMES JOBS`
+the seconds that JOBS jobs take one after the other.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import time
 import torch
 
 MIB = 1 << 20
-#: Of a small model: so many square layers of float32, 512 MiB in all.
+#: Of a small model: the number of square float32 layers and their width, 512 MiB in all.
 LAYERS, WIDTH = 8, 4096
 #: Each of its jobs is a wait, as for an image from the network, then passes of a batch through all layers.
 WAIT_S, PASSES, BATCH = 0.015, 20, 8

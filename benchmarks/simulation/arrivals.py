@@ -21,7 +21,7 @@ class JobShape:
 def poisson_arrivals(
     shapes: Iterator[JobShape], count: int, mean_gap_s: float, draw_gap: Callable[[float], float]
 ) -> list[SimulatedJob]:
-    """So many jobs at random gaps: `draw_gap` gives one of an exponential distribution with that rate."""
+    """Jobs at random gaps: `draw_gap` gives one of an exponential distribution with that rate."""
     jobs: list[SimulatedJob] = []
     now = 0.0
     for number in range(1, count + 1):

@@ -100,7 +100,7 @@ class BusyCluster:
         return self.classes.get(handler, NEEDS_GIB[place % len(NEEDS_GIB)] * GIB)
 
     def _run(self, executor: int) -> None:
-        """One more executor is at work; what runs leaves nothing free. A plan for so many starts is no part
+        """One more executor is at work; what runs leaves nothing free. A plan for that many starts is no part
         of the measurement."""
         job_class = self.classes.get(f"r{executor % 100}", DEVICE_BYTES // 2)
         self.last_number += 1

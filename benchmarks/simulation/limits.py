@@ -9,12 +9,12 @@ from dataclasses import replace
 from benchmarks.simulation.job import SimulatedJob
 from gpu.job_class import JobClass
 
-#: A job's limit is so many times its run, unless its file says otherwise.
+#: A job's limit is this multiple of its run, unless its file says otherwise.
 LIMIT_FACTOR = 3.0
 
 
 def add_limits(jobs: Iterable[SimulatedJob], factor: float | None) -> list[SimulatedJob]:
-    """The same jobs, where those without a limit get one: so many times their run (None: none), in steps of
+    """The same jobs, where those without a limit get one: `factor` times their run (None: none), in steps of
     the square root of 2, as the product rounds limits up."""
     classes: dict[tuple[JobClass, float], JobClass] = {}
     made: list[SimulatedJob] = []

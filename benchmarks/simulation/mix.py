@@ -10,7 +10,7 @@ from benchmarks.simulation.arrivals import JobShape, poisson_arrivals
 from benchmarks.simulation.job import GIB, JobClassCache, SimulatedJob
 
 MODELS = 87
-#: The first so many models have that share of the requests; within a step all have the same.
+#: (number of models, their share of the requests) from the first model; within a step all have the same.
 STEPS = ((1, 0.31), (4, 0.63), (8, 0.81), (16, 0.92), (MODELS, 1.0))
 RUN_P50_S = 23.0
 #: Of the logarithm. With it the mean is 28.9 s, 1.26 times the median.

@@ -24,7 +24,7 @@ class RunnerPolicy:
         self._waiting: dict[int, SimulatedJob] = {}
         self._last_executor = 0
         # True while another plan would say again that nothing is to be done. Most of a long line's
-        # arrivals join a class of which somebody waits in vain: they change nothing for the plan.
+        # arrivals join a class with a job that can't start: they change nothing for the plan.
         self._is_settled = True
 
     def advance(self, now: float) -> None:

@@ -79,7 +79,7 @@ class Outcome:
         return self._last_s - (self._first_s or 0.0)
 
     def waits_of(self, min_gpus: int = 1) -> list[float]:
-        """The waits of jobs of so many devices or more, the shortest first."""
+        """The waits of jobs of at least `min_gpus` devices, the shortest first."""
         return sorted(wait for gpus, waits in self.waits.items() if gpus >= min_gpus for wait in waits)
 
     def figures(self) -> dict[str, Any]:

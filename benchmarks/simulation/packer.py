@@ -48,7 +48,7 @@ class PackingPolicy:
         """Idle executors stay until others need their bytes."""
 
     def submit(self, job: SimulatedJob) -> None:
-        """A job waits. Behind another of its class that waits in vain it changes nothing."""
+        """A job waits. Behind another of its class that can't start it changes nothing."""
         backlog = self._backlogs.get(job.job_class)
         if backlog is None:
             backlog = self._backlogs[job.job_class] = deque()

@@ -27,7 +27,7 @@ LOCK_WAIT_S = 2.0
 
 @contextlib.contextmanager
 def stamped(ctx: Context) -> Iterator[None]:
-    """A file for this execution, made anew or not at all, with its start and its end.
+    """A file for this execution, created as a new one or not at all, with its start and its end.
 
     The job's lock is let go of by the kernel when the process ends, however it ends: how long it was
     waited for is how long an earlier attempt was still alive.

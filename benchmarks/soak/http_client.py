@@ -97,7 +97,7 @@ class Connection:
             yield chunk[:-2]
 
     async def read_some(self, count: int) -> bytes:
-        """At most so many raw bytes; b"" at the end."""
+        """At most `count` raw bytes; b"" at the end."""
         assert self._reader is not None
         return await self._reader.read(count)
 

@@ -10,7 +10,7 @@ from benchmarks.soak.http_client import Connection, ConnectionLost, SoakResponse
 from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.run_context import RunContext
 
-#: Of the accepted jobs so many have a reader that keeps count.
+#: Share of the accepted jobs that have a reader which keeps count.
 SHARE = 0.12
 READERS_MAX = 24
 IDLERS_MAX = 5
@@ -70,7 +70,7 @@ class Readers:
                     return
                 context.expect(stream, set(), f"a stream of {entry.job_id} from {after}")
                 continue
-            # A reader that hangs up after so many events; most do not.
+            # A reader that hangs up after this number of events; most do not.
             left = context.rng.choice((3, 10, 40, 10_000, 10_000))
             cursor = StreamCursor(context, entry, after)
             try:

@@ -17,12 +17,12 @@ EVERY_S = 5.0
 #: A process has reached its level after this.
 WARM_S = 45.0
 LONG_LIVED = ("coordinator", "front", "writer", "probe", "worker")
-#: So many descriptors more than in the beginning are still the same level: one of a kept connection, one of
-#: a file that is being read.
+#: This number of descriptors more than in the beginning is still the same level: one of a kept connection,
+#: one of a file that is being read.
 SPARE = 2
 #: The pools of threads that read files grow with use, up to this.
 SPARE_THREADS = 8
-#: A process that saw so many jobs in the calm part may have grown by so many bytes for each.
+#: A process that saw DRIFT_JOBS jobs in the calm part may have grown by DRIFT_BYTES for each.
 DRIFT_JOBS = 5_000
 DRIFT_BYTES = 1024
 
