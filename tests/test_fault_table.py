@@ -1,4 +1,4 @@
-"""Effect: reads docs/faults.md: every test that it names exists, and every test file of faults is named."""
+"""Effect: reads docs/reliability.md: the tests it names exist, and every test file of faults is named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "docs" / "faults.md"
+TABLE = ROOT / "docs" / "reliability.md"
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 #: Shows nothing of the server: it tests a tool of the other tests.
 NO_FAULT = {"tests/faults/test_mutate.py"}
@@ -37,4 +37,4 @@ def test_every_fault_names_a_test_that_exists() -> None:
 def test_every_test_file_of_faults_is_in_the_table() -> None:
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "faults").glob("test_*.py")}
     named = {path for path, _ in NAMED.findall(TABLE.read_text())}
-    assert not files - NO_FAULT - named, "say in docs/faults.md what these show"
+    assert not files - NO_FAULT - named, "say in docs/reliability.md what these show"

@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--jobs", type=Path, metavar="FILE.csv", help="jobs of your own; see docs/simulation.md"
+        "--jobs", type=Path, metavar="FILE.csv", help="jobs of your own; see benchmarks/simulation.md"
     )
     source.add_argument(
         "--trace", type=Path, metavar="DIR", help=f"a real cluster's jobs: {trace.FILE} in there"
