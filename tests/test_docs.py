@@ -1,13 +1,24 @@
-"""Effect: reads the documents: the files, headings and tests that they point at exist."""
+"""Effect: reads the documents: what they point at exists, and their tables have what the code has."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
+from typer.main import get_command
+
+from api.routes.routes import build_routes
+from runner import Context, handler
+from runner.cli.__main__ import build_app
+from runner.settings.sections import TenantSettings
+from runner.settings.settings import SHOWN_NAMES, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
@@ -56,4 +67,102 @@ def test_broken_links_and_names_would_be_seen() -> None:
         ("tests/a.py", "test_b"),
         ("tests/c.py", ""),
     ]
-    assert "who-may-speak-to-it" in anchors(ROOT / "docs" / "http.md")
+    assert "who-goes-first" in anchors(ROOT / "docs" / "scheduling.md")
+
+
+def table_rows(page: str, columns: int) -> list[list[str]]:
+    """Rows of the tables of a page that have this many columns, heads and rules left out."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line[:3] == "| `"]
+    return [row for row in rows if len(row) == columns]
+
+
+def default_text(value: object) -> str:
+    """A default as the table of settings writes it."""
+    if value is None or value == [] or value == {}:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def all_settings() -> dict[str, str]:
+    """Name -> default of every setting, as users know them."""
+    found = {"handlers.NAME": "none", "tenants.NAME.weight": default_text(TenantSettings().weight)}
+    shown = {**SHOWN_NAMES, "overrides": "", "tenants": ""}
+    for field, info in Settings.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            found |= {f"{field}.{name}": default_text(value) for name, value in default}
+        elif name := shown.get(field, field):
+            found[name] = default_text(default)
+    sizes = {f"`{size}`": f"`{size >> 20}MiB`" for size in (1 << 20, 16 << 20, 64 << 20)}
+    found = {name: sizes.get(text, text) for name, text in found.items()}
+    return found | {"grace": found["grace"].replace("30", "30s")}
+
+
+def test_settings_page_has_every_setting_with_its_default() -> None:
+    server = {row[0].strip("`"): row[2] for row in table_rows("settings.md", 4)}
+    tables = {row[0].strip("`"): row[1] for row in table_rows("settings.md", 3)}
+    assert server | tables == all_settings()
+
+
+def test_settings_page_has_every_flag_of_serve() -> None:
+    flags = {flag for row in table_rows("settings.md", 4) for flag in re.findall(r"`(--[a-z-]+)`", row[1])}
+    command = get_command(build_app()).commands["serve"]
+    options = {opt for one in command.params for opt in (*one.opts, *one.secondary_opts)}
+    assert flags == options
+
+
+def command_paths(group: Any, before: str = "runner") -> set[str]:
+    found = set()
+    for name, command in group.commands.items():
+        path = f"{before} {name}"
+        nested = getattr(command, "commands", None)
+        found |= {path} if nested is None or command.invoke_without_command else set()
+        found |= command_paths(command, path) if nested else set()
+    return found
+
+
+def test_command_line_page_has_every_command() -> None:
+    described = {
+        " ".join(re.findall(r"^`runner ((?:[a-z]+ ?)+)", row[0])[0].split())
+        for row in table_rows("cli.md", 2)
+        if row[0].startswith("`runner ")
+    }
+    assert {f"runner {words}" for words in described} == command_paths(get_command(build_app()))
+
+
+def test_options_that_the_command_line_page_names_exist() -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", (ROOT / "docs" / "cli.md").read_text()))
+
+    def options(command: Any) -> set[str]:
+        own = {opt for one in command.params for opt in one.opts}
+        return own.union(*(options(nested) for nested in getattr(command, "commands", {}).values()))
+
+    assert named - options(get_command(build_app())) == {"--help"}
+
+
+def test_http_page_has_every_route() -> None:
+    front = SimpleNamespace(config=SimpleNamespace(version="", token_sha256=b""))
+    described = {
+        (method, path)
+        for row in table_rows_of_routes()
+        for method, cell in re.findall(r"([A-Z]+) ((?:`/[^`]*`(?:, )?)+)", row)
+        for path in re.findall(r"`([^`]*)`", cell)
+    }
+    assert described == {(route.method, route.path) for route in build_routes(front, None, None)}  # type: ignore[arg-type]
+
+
+def table_rows_of_routes() -> list[str]:
+    text = (ROOT / "docs" / "http.md").read_text().partition("## Routes")[2].partition("\n## ")[0]
+    return [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_handlers_page_has_every_option_and_member_of_the_context() -> None:
+    text = (ROOT / "docs" / "handlers.md").read_text()
+    options = set(inspect.signature(handler).parameters) - {"name", "others"}
+    table = text.partition("| option | default |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.M)))) == options
+    members = set(re.findall(r"`ctx\.(\w+)", text.partition("## The context")[2].partition("\n\n`load`")[0]))
+    assert members == {name for name in dir(Context) if not name.startswith("_")}

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import subprocess
-from pathlib import Path
 
 import httpx2
 
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
-
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "http.md"
 
 
 def start(server_fixture: ServerFixture, token: str, *, port: int = 0) -> LiveServer:
@@ -44,16 +39,3 @@ def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(server_fixture: 
     server_fixture.kill(server)
     server = start(server_fixture, "second", port=server.port)
     assert status(url) == 401
-
-
-def test_the_example_of_the_guide_works(server_fixture: ServerFixture) -> None:
-    server = start(server_fixture, "first")
-    job_id = server.submit("echo", {"a": 1})
-    (example,) = re.findall(r"^```\n(url=[^`]*)```", GUIDE.read_text(), re.MULTILINE)
-    script = example.replace("JOB_ID", job_id).replace("http://127.0.0.1:8484", server.url)
-    environ = {**os.environ, "RUNNER_TOKEN": "first", "NO_PROXY": "*"}
-    ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], env=environ, capture_output=True, text=True, timeout=20
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "event: done" in ran.stdout
