@@ -8,15 +8,17 @@ import re
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
+from api.http.query_params import REASONS
 from api.routes.routes import build_routes
 from runner import Context, handler
 from runner.cli.__main__ import build_app
+from runner.jobs.job import ErrorCode
 from runner.settings.sections import TenantSettings
 from runner.settings.settings import SHOWN_NAMES, Settings
 
@@ -166,3 +168,21 @@ def test_handlers_page_has_every_option_and_member_of_the_context() -> None:
     assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.M)))) == options
     members = set(re.findall(r"`ctx\.(\w+)", text.partition("## The context")[2].partition("\n\n`load`")[0]))
     assert members == {name for name in dir(Context) if not name.startswith("_")}
+
+
+def test_jobs_page_has_every_reason_and_error_code() -> None:
+    text = (ROOT / "docs" / "jobs.md").read_text()
+    states = text.partition("| state | reason |")[2].partition("\n\n")[0]
+    reasons = {row.split(" | ")[1].strip("` ") for row in states.splitlines() if row.startswith("| ")}
+    codes = text.partition("| code | what happened |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", codes, re.M))))
+    assert named == set(get_args(ErrorCode))
+    assert reasons - {"---", "null", "the error code"} == set(REASONS) - named | {"cancelled"}
+
+
+def test_http_page_names_only_error_codes_that_exist() -> None:
+    errors = (ROOT / "docs" / "http.md").read_text().partition("| status | codes |")[2].partition("\n\n")[0]
+    code = "".join((ROOT / file).read_text() for file in ("runner/errors.py", "api/http/problems.py"))
+    named = re.findall(r"`([a-z]+_[a-z_]+|unavailable|unauthorized|unsatisfiable)`", errors)
+    assert len(named) >= 20
+    assert [one for one in named if f'"{one}"' not in code] == []
