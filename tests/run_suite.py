@@ -47,6 +47,7 @@ PROCESS_TESTS = (
     "tests/runner/worker/test_*.py",
     "tests/runner/test_testing.py",
     "tests/test_deploy.py",
+    "tests/test_docs_commands.py",
     "tests/test_packaging.py",
 )
 UNMARKED = "not timed and not serial and not slow"

@@ -16,6 +16,7 @@ APART = (
     "tests/runner/coordinator/test_serve_faults.py",
     "tests/runner/coordinator/test_serve_prewarm.py",
     "tests/runner/coordinator/test_serve_reload.py",
+    "tests/test_docs_commands.py",
 )
 
 

@@ -111,8 +111,8 @@ def test_settings_page_has_every_setting_with_its_default() -> None:
 
 def test_settings_page_has_every_flag_of_serve() -> None:
     flags = {flag for row in table_rows("settings.md", 4) for flag in re.findall(r"`(--[a-z-]+)`", row[1])}
-    command = get_command(build_app()).commands["serve"]
-    options = {opt for one in command.params for opt in (*one.opts, *one.secondary_opts)}
+    app: Any = get_command(build_app())
+    options = {opt for one in app.commands["serve"].params for opt in (*one.opts, *one.secondary_opts)}
     assert flags == options
 
 
