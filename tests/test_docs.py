@@ -186,3 +186,16 @@ def test_http_page_names_only_error_codes_that_exist() -> None:
     named = re.findall(r"`([a-z]+_[a-z_]+|unavailable|unauthorized|unsatisfiable)`", errors)
     assert len(named) >= 20
     assert [one for one in named if f'"{one}"' not in code] == []
+
+
+def test_glossary_names_only_code_that_exists() -> None:
+    lines = (ROOT / "docs" / "glossary.md").read_text().splitlines()
+    cells = [
+        line.strip("| ").split(" | ")[3] for line in lines if line.startswith("| ") and "| --- |" not in line
+    ]
+    named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    paths = {name for name in named if "/" in name}
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    files = [file for folder in ("runner", "gpu", "api", "tests") for file in (ROOT / folder).rglob("*.py")]
+    words = set(re.findall(r"\w+", " ".join(file.read_text() for file in files)))
+    assert [name for name in sorted(named - paths) if not set(re.findall(r"\w+", name)) <= words] == []
