@@ -89,7 +89,14 @@ def test_every_block_says_what_it_is(page: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if is_run(page)], ids=lambda page: str(page.relative_to(ROOT))
+    "page",
+    [
+        # The first page that a user meets is tried with every change, the others before one lands.
+        pytest.param(page, marks=[] if page == PAGES[0] else pytest.mark.slow)
+        for page in PAGES
+        if is_run(page)
+    ],
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_commands_of_the_page_work(page: Path, tmp_path: Path) -> None:
     folder, blocks = tmp_path / "work", tmp_path / "blocks"

@@ -206,6 +206,7 @@ def random_jobs(seed: int, count: int = 300) -> list[SimulatedJob]:
     return jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_no_device_is_given_twice_and_every_job_runs_once(policy: str, seed: int) -> None:
@@ -253,6 +254,7 @@ def test_overtaking_is_counted_as_a_plain_count_would() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_two_runs_are_equal(policy: str) -> None:
     devices = [sim(place, mix.DEVICE_BYTES, 1) for place in range(mix.DEVICES)]
@@ -263,6 +265,7 @@ def test_two_runs_are_equal(policy: str) -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_left_out_would_have_done_nothing() -> None:
     """What saves plans must not change what the product would do."""
 

@@ -130,6 +130,7 @@ def test_model_that_is_not_named_is_asked_for() -> None:
         assert "EMBED_MODEL is not set: start the server with" in failure(client)
 
 
+@pytest.mark.slow
 def test_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with running(handlers=[EXAMPLE], env={"EMBED_MODEL": str(tmp_path / "gone")}) as client:
         message = failure(client)
@@ -148,6 +149,7 @@ def test_library_that_is_missing_is_named_with_the_command(tmp_path: Path) -> No
     assert "-m pip install sentence-transformers" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", [{"texts": []}, {"texts": [""]}, {"texts": ["x"], "batch_size": 0}])
 def test_texts_out_of_bounds_are_refused(wish: dict[str, object]) -> None:
     with (

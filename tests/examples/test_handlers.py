@@ -33,6 +33,7 @@ def test_training_gives_accuracy_and_a_picture(client: ServedClient) -> None:
     assert len(picture) == reference["size"]
 
 
+@pytest.mark.slow
 def test_training_shows_every_epoch(client: ServedClient) -> None:
     events = list(client.submit("train_digits", {"epochs": 2}).events())
     shown = [event for event in events if isinstance(event, ProgressEvent)]

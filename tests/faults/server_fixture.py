@@ -26,6 +26,10 @@ Found = TypeVar("Found")
 Document = dict[str, Any]
 
 
+#: How long a test waits for what must come. No promise: where one is at stake, the test names its own bound.
+PATIENCE_S = 15.0
+
+
 class SseEvent(NamedTuple):
     name: str
     id: int | None
@@ -33,7 +37,7 @@ class SseEvent(NamedTuple):
 
 
 def until(
-    look: Callable[[], Found | None], what: str, *, within_s: float = 5.0, every_s: float = 0.01
+    look: Callable[[], Found | None], what: str, *, within_s: float = PATIENCE_S, every_s: float = 0.01
 ) -> Found:
     """What `look` gives as soon as that is true; AssertionError after `within_s`."""
     deadline = time.monotonic() + within_s
@@ -47,7 +51,7 @@ def until(
 
 
 def wait_until_stable(
-    look: Callable[[], Found], what: str, *, for_s: float = 0.3, within_s: float = 5.0
+    look: Callable[[], Found], what: str, *, for_s: float = 0.3, within_s: float = PATIENCE_S
 ) -> Found:
     """What `look` gives once it has given the same for so long; AssertionError after `within_s`."""
     deadline = time.monotonic() + within_s

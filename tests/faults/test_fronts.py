@@ -217,6 +217,7 @@ def test_with_sockets_of_their_own_the_waiting_die_with_a_front(tmp_path: Path) 
         assert served_beside_a_death(server_fixture, start(server_fixture)) < QUEUED
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_a_front_that_hangs_is_told_of_and_replaced(server_fixture: ServerFixture) -> None:
     server = start(server_fixture)

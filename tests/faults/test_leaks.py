@@ -26,10 +26,12 @@ def leak(server_fixture: ServerFixture, handler: str, *flags: str) -> None:
     assert [pid for n, pid in enumerate(pids) if n and pid != pids[n - 1]] == list(dict.fromkeys(pids))[1:]
 
 
+@pytest.mark.slow
 def test_a_leak_of_host_memory_is_ended_between_jobs(server_fixture: ServerFixture) -> None:
     leak(server_fixture, "seep")
 
 
+@pytest.mark.slow
 def test_a_leak_of_device_memory_is_ended_between_jobs(server_fixture: ServerFixture) -> None:
     leak(server_fixture, "seep_on_gpu", "--gpus", "sim:1x4GiB")
 

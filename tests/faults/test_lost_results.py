@@ -71,6 +71,7 @@ def _succeeded_once(server: LiveServer, wanted: set[str]) -> set[str]:
     return found if len(found) == len(wanted) else set()
 
 
+@pytest.mark.slow
 def test_200_unread_results_are_all_recorded_once_after_a_kill(server_fixture: ServerFixture) -> None:
     lose_results(server_fixture)
 

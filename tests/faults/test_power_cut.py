@@ -67,6 +67,7 @@ def lost(folder: Path, acknowledged: int) -> int:
         store.close()
 
 
+@pytest.mark.slow
 def test_no_acknowledged_job_is_lost_to_a_power_cut(tmp_path: Path) -> None:
     chosen = random.Random()
     for _ in range(ROUNDS):

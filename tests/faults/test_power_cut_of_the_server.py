@@ -69,6 +69,7 @@ def lose_power(server_fixture: ServerFixture, rounds: int) -> int:
     return len(accepted - {job["id"] for job in server.jobs()})
 
 
+@pytest.mark.slow
 def test_no_accepted_job_is_missing_after_five_power_cuts(server_fixture: ServerFixture) -> None:
     assert lose_power(server_fixture, ROUNDS) == 0
 

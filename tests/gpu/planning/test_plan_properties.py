@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -297,7 +298,7 @@ class OvertakingMachine(RuleBasedStateMachine):
         assert waiting <= set(self.harness.started)
 
 
-TestOvertaking = OvertakingMachine.TestCase
+TestOvertaking = pytest.mark.slow(OvertakingMachine.TestCase)
 TestOvertaking.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from heapq import heappop, heappush
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -249,6 +250,7 @@ def test_those_who_run_together_are_charged_for_one_run() -> None:
 RUNS_S = st.lists(st.floats(0.5, 20.0), min_size=1, max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     weights=st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=2, max_size=4),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from runner.testing import Server as Process
 from tests.faults.server_fixture import LiveServer, until
 from tests.runner.coordinator.conftest import HANDLERS
@@ -84,6 +86,7 @@ def test_no_more_run_at_once_than_the_operator_says(serve: Serve, gate: Path) ->
     assert missing.status_code == 404 and "known devices: sim0" in missing.json()["detail"]
 
 
+@pytest.mark.slow
 def test_what_the_operator_said_of_a_device_holds_over_a_restart(tmp_path: Path) -> None:
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
         server = connect_to(process)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.server_client import (
@@ -54,6 +55,7 @@ def test_a_lost_worker_costs_no_retry_and_is_replaced(serve: Callable[..., LiveS
     assert first["error"]["code"] == "interrupted" and "SIGKILL" in first["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_worker_lost_while_its_executor_loads_costs_nothing(serve: Callable[..., LiveServer]) -> None:
     server = serve()
     job_id = server.submit("gated_load")
@@ -64,6 +66,7 @@ def test_a_worker_lost_while_its_executor_loads_costs_nothing(serve: Callable[..
     assert server.wait_for_end(job_id, within_s=3)["state"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_cancel_during_the_loss_of_a_worker_holds(serve: Callable[..., LiveServer]) -> None:
     server = serve()
     job_id = server.submit("deaf")
@@ -97,6 +100,7 @@ def test_a_lost_writer_is_replaced_and_nothing_is_missing(serve: Callable[..., L
     assert server.http.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_while_the_disk_takes_nothing_all_is_refused_and_nothing_is_left(
     serve: Callable[..., LiveServer], gate: Path
 ) -> None:
@@ -130,6 +134,7 @@ def _accepted(server: LiveServer) -> str | None:
     return str(answer.json()["id"]) if answer.status_code == 202 else None
 
 
+@pytest.mark.slow
 def test_a_probe_that_dies_or_hangs_is_replaced(serve: Callable[..., LiveServer]) -> None:
     server = serve()
     killed(server, "probe")
@@ -169,6 +174,7 @@ def test_a_broken_handler_is_told_and_the_rest_works(
     assert server.http.get("/readyz").json()["status"] == "degraded"
 
 
+@pytest.mark.slow
 def test_two_thousand_jobs_leave_nothing_behind_in_memory(serve: Callable[..., LiveServer]) -> None:
     server = serve()
 

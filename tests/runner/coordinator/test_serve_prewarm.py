@@ -101,6 +101,7 @@ def test_a_load_is_told_of_before_it_is_done_and_a_second_one_joins_it(start: Se
     assert len(loads(tmp_path, "small")) == 1
 
 
+@pytest.mark.slow
 def test_idle_executors_go_for_a_load_and_jobs_that_run_do_not(start: Serve, tmp_path: Path) -> None:
     server = start()
     gate = tmp_path / "gate"
@@ -149,6 +150,7 @@ def test_what_can_not_be_loaded_is_refused(
     assert executors(shared, name) == []
 
 
+@pytest.mark.slow
 def test_each_model_is_loaded_for_itself(start: Serve) -> None:
     server = start()
     first, second = (ask(server, "models", model=name)["executor"] for name in ("a", "b"))
@@ -176,6 +178,7 @@ def test_a_load_that_fails_is_told_of_to_who_asked_and_shown(start: Serve, tmp_p
     assert handler(server, "small")["load_failures"] == []
 
 
+@pytest.mark.slow
 def test_an_executor_that_dies_while_it_loads_is_told_of_with_its_last_words(
     start: Serve, tmp_path: Path
 ) -> None:
@@ -221,6 +224,7 @@ def test_unload_ends_a_load_and_tells_who_waits_for_it(start: Serve, tmp_path: P
     assert handler(server, "small")["load_failures"] == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_it_loads_loses_no_load(start: Serve, tmp_path: Path) -> None:
     server = start()
     (tmp_path / "small.gate").touch()
@@ -247,6 +251,7 @@ def test_a_preload_is_there_before_a_job_and_stays(start: Serve, tmp_path: Path)
     assert handler(server, "ahead")["options"]["preload"] is True
 
 
+@pytest.mark.slow
 def test_a_preload_that_was_unloaded_rests_until_it_is_loaded(start: Serve, tmp_path: Path) -> None:
     server = start()
     idle(server, "ahead")
@@ -260,6 +265,7 @@ def test_a_preload_that_was_unloaded_rests_until_it_is_loaded(start: Serve, tmp_
     assert handler(server, "ahead")["preload_suspended"] == []
 
 
+@pytest.mark.slow
 def test_a_preload_that_fails_is_tried_again_after_a_pause(start: Serve, tmp_path: Path) -> None:
     (tmp_path / "ahead.bad").touch()
     server = start()
@@ -281,6 +287,7 @@ def test_a_preload_that_fails_is_tried_again_after_a_pause(start: Serve, tmp_pat
     assert len(loads(tmp_path, "ahead")) == 2
 
 
+@pytest.mark.slow
 def test_the_command_says_where_it_is_loaded(start: Serve, tmp_path: Path) -> None:
     server = start()
 
@@ -317,6 +324,7 @@ def test_who_waits_in_line_comes_before_a_load(start: Serve, tmp_path: Path) -> 
     assert ask(server, "pinned", wait_s=15)["state"] == "loaded"
 
 
+@pytest.mark.slow
 def test_a_template_of_the_settings_forks_executors_and_goes_with_its_worker(start: Serve) -> None:
     server = start(gpus="none", executors={"template": "tests.runner.worker.slow_import"})
 

@@ -110,6 +110,7 @@ def test_an_idle_executor_of_the_old_version_goes_at_once(live: LiveServer, sour
     until(lambda: executors(live, "work") == [], "it goes without a job that wants its place")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["", ', version="1"'])
 def test_a_named_version_does_not_keep_old_code_alive(
     serve: Callable[..., LiveServer], source: Path, options: str
@@ -140,6 +141,7 @@ def test_staged_attempts_are_called_back_and_run_in_the_new_version(
     assert trail.read_text().split("\n")[:-1] == ["old 0"] + [f"new {n}" for n in range(1, 41)]
 
 
+@pytest.mark.slow
 def test_reloads_under_a_stream_of_short_jobs_lose_and_double_nothing(
     live: LiveServer, source: Path, tmp_path: Path
 ) -> None:
@@ -318,6 +320,7 @@ def test_a_reload_during_the_shutdown_is_refused(source: Path, gate: Path) -> No
         process.close()
 
 
+@pytest.mark.slow
 def test_a_restart_imports_nothing_and_old_descriptions_are_forgotten(source: Path, tmp_path: Path) -> None:
     count = tmp_path / "count"
     counted = f"\nwith open({str(count)!r}, 'a') as file: file.write('x')\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -139,4 +140,4 @@ SMALL = settings(
 History.TestCase.settings = SMALL
 SqliteHistory.TestCase.settings = SMALL
 TestMemory = History.TestCase
-TestSqlite = SqliteHistory.TestCase
+TestSqlite = pytest.mark.slow(SqliteHistory.TestCase)
