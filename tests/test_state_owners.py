@@ -29,11 +29,23 @@ STATE_FIELDS = {
         "sent_count",
         "was_grant_lowered",
     },
+    "runner/coordinator/jobs/job_registry.py": {
+        "attempt_in_flight",
+        "end_callbacks",
+        "executor",
+        "has_unused_attempt",
+        "input",
+        "job_class",
+        "meter_start",
+        "output",
+        "phase",
+        "previous_started_at",
+    },
 }
 
 
 #: (variable, field): what other classes let others assign all the same.
-NOT_STATE = {("job", "attempts")}
+NOT_STATE = {("job", "attempts"), ("group", "job_class")}
 
 
 @pytest.mark.parametrize("owner", STATE_FIELDS)

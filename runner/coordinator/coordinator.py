@@ -173,7 +173,7 @@ class Coordinator:
                 FileWatcher(self._fingerprint_handlers, components.front.reloader.request_reload).run()
             )
         components.devices.dispatcher.is_paused = False
-        components.front.readiness.phase = "ready"
+        components.front.readiness.mark_ready()
         self._front_events.open()
         for message in components.initial_front_messages():
             self._front_pool.send_all(message)
@@ -213,7 +213,7 @@ class Coordinator:
         """Accept no more work, let attempts finish for `grace_s` (or until `hurry`), requeue the others."""
         components = self.components
         components.front.gate.close()
-        components.front.readiness.phase = "shutting down"
+        components.front.readiness.mark_shutting_down()
         components.devices.dispatcher.is_paused = True
         self._front_pool.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
         components.devices.dispatcher.control.recall_all_staged()

@@ -50,8 +50,15 @@ class ReadinessCheck:
         self._statistics = statistics
         self._device_registry = device_registry
         self._handler_registry = handler_registry
-        #: Set by the coordinator.
-        self.phase: Literal["starting", "ready", "shutting down"] = "starting"
+        self._phase: Literal["starting", "ready", "shutting down"] = "starting"
+
+    def mark_ready(self) -> None:
+        """Record that recovery is done and jobs are accepted."""
+        self._phase = "ready"
+
+    def mark_shutting_down(self) -> None:
+        """Record that the shutdown has begun; the server reports itself unavailable from now on."""
+        self._phase = "shutting down"
 
     @property
     def is_describing(self) -> bool:
@@ -77,8 +84,8 @@ class ReadinessCheck:
         if failure is not None:
             store = {"state": "unavailable", "message": failure.message}
         coordinator: dict[str, Any] = {"state": "ok"}
-        if self.phase != "ready":
-            coordinator = {"state": "unavailable", "message": self.phase}
+        if self._phase != "ready":
+            coordinator = {"state": "unavailable", "message": self._phase}
         parts = {"coordinator": coordinator, "store": store, "fronts": self._check_fronts()}
         for device in self._device_registry.devices.values():
             parts[f"device {device.id}"] = self._check_device(device)

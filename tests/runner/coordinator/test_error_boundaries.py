@@ -154,7 +154,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         made.executors[first.executor].mark_loaded()
         harness.scheduler_state.on_loaded(first.executor, None, 1000.0)
         second = harness.line.submit(make_submission(2))
-        second.input = None
+        second.drop_input()
         made.wake()
         while second.phase != "assigned":
             await asyncio.sleep(0)
