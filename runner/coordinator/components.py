@@ -189,11 +189,11 @@ def build_jobs(
     wake: Callable[[], None],
 ) -> JobComponents:
     """Build the components that accept, keep and end jobs."""
-    limits, now = context.settings.limits, context.clock.now
+    limits, clock = context.settings.limits, context.clock
     scheduler_state = SchedulerState(weights=_tenant_weights(context.settings))
     for queue in value_names.paused_queues(persisted.values):
         scheduler_state.backlog.pause_queue(queue, True)
-    durable_events, statistics, timers = DurableEvents(), Statistics(), Timers(now)
+    durable_events, statistics, timers = DurableEvents(), Statistics(), Timers(clock)
     journal = Journal(
         context.access,
         context.epoch,
@@ -209,7 +209,7 @@ def build_jobs(
         scheduler_state=scheduler_state,
         journal=journal,
         timers=timers,
-        now=now,
+        clock=clock,
         request_plan=wake,
         fail_job=lambda live, error: lifecycle.finish(live, "failed", error),
         read_rows=job_reader.load_rows,
@@ -222,8 +222,8 @@ def build_jobs(
         journal=journal,
         timers=timers,
         statistics=statistics,
-        usage_totals=UsageTotals(persisted.values, now()),
-        now=now,
+        usage_totals=UsageTotals(persisted.values, clock.now()),
+        clock=clock,
         jitter=random.random,
         queue_manager=queue_manager,
         event_log=EventLog(journal, durable_events=durable_events, events_kept=limits.events_kept),
@@ -251,13 +251,13 @@ def build_devices(
     wake: Callable[[], None],
 ) -> DeviceComponents:
     """Build the components that run jobs on devices and monitor the devices."""
-    scheduler_state, now = jobs.scheduler_state, context.clock.now
+    scheduler_state = jobs.scheduler_state
     memory_monitor = _build_memory_monitor(context, persisted, jobs)
     device_registry = DeviceRegistry(
         scheduler_state=scheduler_state,
         statistics=jobs.statistics,
         memory_monitor=memory_monitor,
-        now=now,
+        clock=context.clock,
         wake=wake,
         stored_values=persisted.values,
         store_value=jobs.journal.set_value,
@@ -332,7 +332,7 @@ def _build_health_monitor(
         device_registry=device_registry,
         dispatcher=dispatcher,
         run_check=check_runner.run_check,
-        now=context.clock.now,
+        clock=context.clock,
     )
 
 
@@ -345,7 +345,7 @@ def _build_memory_monitor(
         backend=BACKENDS[context.settings.devices.enforcement],
         contexts=ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead(),
         store_contexts=lambda text: jobs.journal.set_value(value_names.CONTEXT_OVERHEAD, text),
-        now=context.clock.now,
+        clock=context.clock,
     )
 
 
@@ -361,7 +361,6 @@ def build_worker_events(
         estimate_recorder=devices.estimate_recorder,
         find_lost_device=devices.health_monitor.find_lost_device,
         on_attempt_failed=devices.health_monitor.on_attempt_failed,
-        from_wall_time=context.clock.from_wall_time,
     )
     executors = ExecutorMessageHandler(
         lifecycle=jobs.lifecycle,

@@ -23,7 +23,7 @@ from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
-from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.clock import SystemClock
 from runner.coordinator.storage.open_store import open_store
 from runner.coordinator.storage.ticket_secret import load_or_create_secret
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
@@ -115,7 +115,7 @@ class Coordinator:
             data_dir=self._data_dir,
             marker=marker,
             version=self._version,
-            clock=Clock(),
+            clock=SystemClock(),
         )
         persisted = await PersistedState.load(access)
         self._components = components = build_components(
@@ -148,7 +148,7 @@ class Coordinator:
         spooled_job_ids = recovery.job_ids_in(spools)
         recovered = await access.run_read(
             lambda store: recovery.RecoveredState.load(
-                store, spooled_job_ids, components.jobs.lifecycle.now()
+                store, spooled_job_ids, components.jobs.lifecycle.clock.now()
             )
         )
         counts = recovery.recover(components.jobs.lifecycle, recovered, spools)

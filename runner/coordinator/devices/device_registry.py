@@ -15,6 +15,7 @@ from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime import value_names
+from runner.coordinator.runtime.clock import Clock
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import format_rfc3339
 from runner.protocol.worker import DeviceReadings, DevicesFound
@@ -53,7 +54,7 @@ class DeviceRegistry:
         scheduler_state: SchedulerState,
         statistics: Statistics,
         memory_monitor: MemoryMonitor,
-        now: Callable[[], float],
+        clock: Clock,
         wake: Callable[[], None],
         stored_values: Mapping[str, bytes],
         store_value: Callable[[str, bytes | None], None],
@@ -61,7 +62,7 @@ class DeviceRegistry:
         self._scheduler_state = scheduler_state
         self._statistics = statistics
         self._memory_monitor = memory_monitor
-        self._now = now
+        self._clock = clock
         self._wake = wake
         #: The operator's settings of devices, by the names of the stored values; `store_value` stores one.
         self._stored_values = stored_values
@@ -135,7 +136,7 @@ class DeviceRegistry:
         """Apply a reading of memory and driver faults; request a plan if memory has become free."""
         for device_id, *_ in message.devices:
             if device_id in self._read_at:
-                self._read_at[device_id] = self._now()
+                self._read_at[device_id] = self._clock.now()
                 self.set_fault(device_id, "reading", None)
         for device_id in self.devices:
             self.set_fault(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
@@ -147,7 +148,7 @@ class DeviceRegistry:
         """Set a fault on each GPU whose last reading is older than READING_MAX_AGE_S."""
         for device_id, read_at in self._read_at.items():
             is_known = "reading" in self._statistics.faults_by_device[device_id]
-            if not is_known and self._now() - read_at > READING_MAX_AGE_S:
+            if not is_known and self._clock.now() - read_at > READING_MAX_AGE_S:
                 self.set_fault(
                     device_id, "reading", f"its memory has not been read for {READING_MAX_AGE_S:g} s"
                 )
@@ -162,7 +163,7 @@ class DeviceRegistry:
         else:
             faults[cause] = message
             self.record_event(device_id, "fault", message)
-            self._faulty_since.setdefault(device_id, self._now())
+            self._faulty_since.setdefault(device_id, self._clock.now())
         if not faults:
             del self._faulty_since[device_id]
         self._update_availability(self.devices[device_id])
@@ -210,7 +211,7 @@ class DeviceRegistry:
         """Clear a stuck executor whose processes have ended after all; its bytes drain from now on."""
         device_ids = self._stuck.pop(executor, ())
         if device_ids:
-            self._scheduler_state.ledger.draining.start(executor, self._now())
+            self._scheduler_state.ledger.draining.start(executor, self._clock.now())
         for device_id in device_ids:
             self.record_event(device_id, "process_gone", f"executor {executor} has exited after all")
             self._update_stuck_fault(self.devices[device_id])
@@ -267,7 +268,9 @@ class DeviceRegistry:
 
     def record_event(self, device_id: str, kind: str, message: str) -> None:
         """Add an event to the device's history. `kind` is a stable word, `message` a sentence."""
-        self.events[device_id].append({"at": format_rfc3339(self._now()), "type": kind, "message": message})
+        self.events[device_id].append(
+            {"at": format_rfc3339(self._clock.now()), "type": kind, "message": message}
+        )
 
     def _restore_settings(self, device: Device) -> None:
         """Restore the settings that the operator made before a restart."""

@@ -14,6 +14,7 @@ from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
+from runner.coordinator.runtime.clock import Clock
 from runner.formats.timestamps import format_rfc3339
 from runner.formats.units import format_bytes
 from runner.protocol.worker import DeviceReadings
@@ -41,14 +42,14 @@ class HealthMonitor:
         device_registry: DeviceRegistry,
         dispatcher: Dispatcher,
         run_check: DeviceCheck,
-        now: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._device_registry = device_registry
         self._dispatcher = dispatcher
         self._run_check = run_check
-        self._now = now
-        self._started_at = now()
+        self._clock = clock
+        self._started_at = clock.now()
         #: GPU -> its health; without an entry, the GPU had no event yet.
         self._health: dict[str, HealthState] = {}
         #: Device -> the state that was last applied, and whether the device needed a reset.
@@ -60,7 +61,7 @@ class HealthMonitor:
     def on_readings(self, message: DeviceReadings) -> None:
         """Record a reading of all devices: their faults, their Xid errors and overdue memory."""
         for device in self._gpus():
-            health, now = self._health_of(device.id), self._now()
+            health, now = self._health_of(device.id), self._clock.now()
             if device.kind == "nvidia":
                 health.record_reading(now, message.faults.get(device.id))
                 self._check_overdue_memory(device.id, health, now)
@@ -81,7 +82,7 @@ class HealthMonitor:
         for device in self._gpus(device_ids):
             message = f"a job of {handler} lost its context: {end.message[:200]}"
             self._health_of(device.id).record_fault(
-                self._now(), "context", end.job_id, message, program=handler
+                self._clock.now(), "context", end.job_id, message, program=handler
             )
         self.evaluate()
 
@@ -91,14 +92,14 @@ class HealthMonitor:
         closed_ids = self._device_registry.mark_stuck(executor, device_ids)
         for device in self._gpus(device_ids):
             message = f"executor {executor} survived SIGKILL"
-            self._health_of(device.id).record_fault(self._now(), "driver", str(executor), message)
+            self._health_of(device.id).record_fault(self._clock.now(), "driver", str(executor), message)
         self.evaluate()
         return closed_ids
 
     def resume_device(self, device_id: str) -> None:
         """Return the device to service at the operator's request."""
         if self._device_registry.devices[device_id].kind != "cpu":
-            self._health_of(device_id).resume(self._now())
+            self._health_of(device_id).resume(self._clock.now())
             self.evaluate()
 
     # Actions.
@@ -107,9 +108,9 @@ class HealthMonitor:
         """Apply state changes and start a health check on every device that is due one."""
         for device in self._gpus():
             health = self._health_of(device.id)
-            health.expire(self._now())
+            health.expire(self._clock.now())
             self._apply(device, health)
-            if health.needs_check(self._now()):
+            if health.needs_check(self._clock.now()):
                 health.is_checking = True
                 self._checks.start(self._check_device(device, health))
 
@@ -132,7 +133,7 @@ class HealthMonitor:
             # The task's boundary: otherwise the device would count as being checked for ever.
             log.exception("the health check of device %s failed to run", device.id)
             failure = f"{type(error).__name__}: {error}"
-        health.record_check(self._now(), failure)
+        health.record_check(self._clock.now(), failure)
         log.info("health check of device %s: %s", device.id, failure or "passed")
         self.evaluate()
 
@@ -165,7 +166,7 @@ class HealthMonitor:
     def _on_xid(self, device_id: str, code: int) -> None:
         """Handle an Xid error, which the GPU reports to the driver. `gpu.devices.xid_codes` says what each
         code asks for."""
-        action, message, now = xid_codes.lookup(code).action, xid_codes.describe(code), self._now()
+        action, message, now = xid_codes.lookup(code).action, xid_codes.describe(code), self._clock.now()
         health = self._health_of(device_id)
         if action == "ignore":
             log.info("device %s reports %s", device_id, message)

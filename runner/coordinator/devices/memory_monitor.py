@@ -13,6 +13,7 @@ from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import EnforcementBackend, cap_bytes
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
+from runner.coordinator.runtime.clock import Clock
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
 #: Readings for one measurement of an idle executor: the first may have begun while an attempt still ran.
@@ -48,7 +49,7 @@ class MemoryMonitor:
         backend: EnforcementBackend,
         contexts: ContextOverhead,
         store_contexts: Callable[[bytes], None],
-        now: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._ledger = scheduler_state.ledger
@@ -56,7 +57,7 @@ class MemoryMonitor:
         self._contexts = contexts
         #: Stores the measured context overhead, as JSON.
         self._store_contexts = store_contexts
-        self._now = now
+        self._clock = clock
         self._owners = ProcessOwners()
         #: Device id -> its processes in the last reading, and their bytes.
         self._processes: dict[str, dict[int, int | None]] = {}
@@ -70,7 +71,7 @@ class MemoryMonitor:
     def on_readings(self, message: DeviceReadings) -> bool:
         """Apply a reading; return whether memory became free, or the memory of an ended executor has
         drained."""
-        now, ledger = self._now(), self._ledger
+        now, ledger = self._clock.now(), self._ledger
         listed: defaultdict[str, dict[int, int | None]] = defaultdict(dict)
         for device_id, pid, nbytes in message.processes:
             listed[device_id][pid] = nbytes

@@ -135,7 +135,7 @@ class Assigner:
         """Record the start of an attempt now."""
         self._lifecycle.start_attempt(
             live,
-            at=self._lifecycle.now(),
+            at=self._lifecycle.clock.now(),
             worker=executor.worker.name,
             devices=executor.devices,
             is_loading=not executor.is_loaded,
@@ -154,5 +154,5 @@ class Assigner:
         executor.remove_unsent(live.job.number)
         if live.job_class is not None:
             self._scheduler_state.on_attempt_ended(
-                executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=done
+                executor.number, live.job_class, live.job.number, self._lifecycle.clock.now(), has_run=done
             )

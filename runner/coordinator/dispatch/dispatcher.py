@@ -77,7 +77,7 @@ class Dispatcher:
             timers=lifecycle.timers,
             executors=self.executors,
             device_ids=devices.keys(),
-            now=lifecycle.now,
+            clock=lifecycle.clock,
             wake=self.wake,
         )
         #: True while no attempt may start: before recovery is done, and from shutdown on.
@@ -106,7 +106,7 @@ class Dispatcher:
         grants."""
         self._lifecycle.queue_manager.windows.refill()
         self.prewarming.before_plan()
-        now = self._lifecycle.now()
+        now = self._lifecycle.clock.now()
         plan = planner.plan(self._scheduler_state, now)
         self._lifecycle.queue_manager.reasons.planned_reasons = plan.reasons
         for action in plan.actions:
@@ -162,7 +162,7 @@ class Dispatcher:
             self.executors[action.executor],
             [self._lifecycle.registry.by_number[number] for number in action.job_numbers],
         )
-        now = self._lifecycle.now()
+        now = self._lifecycle.clock.now()
         self._scheduler_state.start(
             action.executor, action.job_class, action.job_numbers, now, action.outlook
         )
@@ -196,7 +196,7 @@ class Dispatcher:
             action.exclusive,
             keep_alive_s=spec.options.keep_alive_s,
             max_jobs=spec.options.max_jobs,
-            now=self._lifecycle.now(),
+            now=self._lifecycle.clock.now(),
             outlook=action.outlook,
             extra_job_numbers=action.extra_job_numbers,
         )

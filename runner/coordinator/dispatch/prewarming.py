@@ -24,6 +24,7 @@ from runner.coordinator.dispatch.prewarm_request import (
 from runner.coordinator.jobs import admission, explanations
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.timers import Timers
+from runner.coordinator.runtime.clock import Clock
 from runner.errors import NotFound, RunnerError, Unsatisfiable
 from runner.handlers.spec import HandlerSpec
 
@@ -48,7 +49,7 @@ class Prewarming:
         timers: Timers,
         executors: ExecutorTable,
         device_ids: Collection[str],
-        now: Callable[[], float],
+        clock: Clock,
         wake: Callable[[], None],
     ) -> None:
         self._scheduler_state = scheduler_state
@@ -56,7 +57,7 @@ class Prewarming:
         self._timers = timers
         self._executors = executors
         self._device_ids = device_ids
-        self._now = now
+        self._clock = clock
         self._wake = wake
         #: Requests for which no executor loads yet.
         self.pending = PendingPrewarms(scheduler_state)
@@ -109,7 +110,7 @@ class Prewarming:
         if spec is not None and model is not None:
             model = resolve_model(spec, model)
         self._check_device(device_id)
-        withdrawn = PrewarmFailure(UNLOADED, "unloaded by request", None, self._now())
+        withdrawn = PrewarmFailure(UNLOADED, "unloaded by request", None, self._clock.now())
         for request in self.pending.of_handler(handler, model):
             if device_id in (None, request.device_id):
                 self.pending.remove(request)
@@ -156,7 +157,9 @@ class Prewarming:
             if (executor := self._find_executor(request.job_class)) is not None:
                 self.fulfil(request.number, executor)
         for model_ref, spec in self._preloads.find_missing():
-            if not self.pending.of_handler(*model_ref) and self.failures.may_retry(model_ref, self._now()):
+            if not self.pending.of_handler(*model_ref) and self.failures.may_retry(
+                model_ref, self._clock.now()
+            ):
                 self._add_request(self._make_class(spec, model_ref[1], None, is_preload=True))
 
     def fulfil(self, number: int, executor: ExecutorHandle) -> None:
@@ -182,7 +185,7 @@ class Prewarming:
         """Record that an executor is ready and call back with it."""
         self._loading.pop(executor.number, None)
         model_ref = (executor.spec.name, executor.model)
-        self.failures.on_loaded(model_ref, self._now())
+        self.failures.on_loaded(model_ref, self._clock.now())
         _call_back(self._callbacks.pop(executor.number, ()), executor)
 
     def on_executor_gone(self, executor: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
@@ -194,11 +197,11 @@ class Prewarming:
         )
         model_ref = (executor.spec.name, executor.model)
         if code in EXECUTOR_FAULTS and (request is not None or callbacks or model_ref in self._preloads):
-            self._record_failure(model_ref, PrewarmFailure(code, message, detail, self._now()))
+            self._record_failure(model_ref, PrewarmFailure(code, message, detail, self._clock.now()))
         if code in EXECUTOR_FAULTS or code == UNLOADED:
             _call_back(
                 callbacks,
-                self.failures.last.get(model_ref) or PrewarmFailure(code, message, detail, self._now()),
+                self.failures.last.get(model_ref) or PrewarmFailure(code, message, detail, self._clock.now()),
             )
         elif request is not None:
             # The executor did not fail: its worker died, or its handler was reloaded.
@@ -228,11 +231,11 @@ class Prewarming:
         except RunnerError as error:
             _call_back(
                 request.callbacks,
-                PrewarmFailure(error.code, error.message, error.detail or None, self._now()),
+                PrewarmFailure(error.code, error.message, error.detail or None, self._clock.now()),
             )
 
     def _add_request(self, job_class: JobClass) -> PrewarmRequest:
-        return self.pending.add(job_class, since=self._now())
+        return self.pending.add(job_class, since=self._clock.now())
 
     def _make_class(
         self, spec: HandlerSpec, model: str, device_id: str | None, *, is_preload: bool = False

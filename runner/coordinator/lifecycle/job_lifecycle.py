@@ -22,6 +22,7 @@ from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import INPUTS_MAX_BYTES
 from runner.coordinator.queue.timers import Timers
+from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.journal import Journal
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
@@ -55,7 +56,7 @@ class JobLifecycle:
         timers: Timers,
         statistics: Statistics,
         usage_totals: UsageTotals,
-        now: Callable[[], float],
+        clock: Clock,
         jitter: Callable[[], float],
         queue_manager: QueueManager,
         event_log: EventLog,
@@ -68,7 +69,7 @@ class JobLifecycle:
         self.statistics = statistics
         self.usage_totals = usage_totals
         self._usage = AttemptUsageRecorder(usage_totals, store_value=journal.set_value)
-        self.now = now
+        self.clock = clock
         self._jitter = jitter
         self._queued_max = queued_max
         self.queue_manager = queue_manager
@@ -88,7 +89,7 @@ class JobLifecycle:
         if self.registry.queued_count >= self._queued_max:
             message = f"{self._queued_max} jobs are queued, the limit; try again later"
             raise QueueFull(message, retry_after_s=5.0)
-        now = self.now()
+        now = self.clock.now()
         job = admission.make_job(submission, spec, 0, now)
         job_class = admission.class_of_job(job, spec, has_gpu=self._handlers.has_gpu)
         misfit = self.scheduler_state.memory_needs.misfit(job_class)
@@ -162,7 +163,7 @@ class JobLifecycle:
 
     def end_attempt(self, live: LiveJob, end: AttemptEnd, *, oom: OomCircumstances | None = None) -> None:
         """End the attempt in flight; `oom` is set if it ran out of device memory."""
-        now = self.now()
+        now = self.clock.now()
         job = live.job
         job.applied_seq = end.seq
         backoff = job.terms.backoff or Backoff()
@@ -200,9 +201,9 @@ class JobLifecycle:
         if is_unused:
             job.started_at = live.previous_started_at
             record = job.attempts[-1]
-            record.ended_at = self.now()
+            record.ended_at = self.clock.now()
             record.error = JobError("interrupted", "the attempt was returned before it started", True)
-        self._usage.discard(live, self.now())
+        self._usage.discard(live, self.clock.now())
         live.clear_attempt(is_unused=is_unused)
 
     def requeue(
@@ -213,7 +214,7 @@ class JobLifecycle:
         self.registry.set_state(job, "queued")
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
-        self._event_log.append(job, "status", self.now(), status_fields(job, event_reason))
+        self._event_log.append(job, "status", self.clock.now(), status_fields(job, event_reason))
         self.queue_manager.enqueue(live, at_front=reason == "ready")
 
     def finish(
@@ -225,7 +226,7 @@ class JobLifecycle:
     ) -> None:
         """End a job in a terminal state; waiting clients get their replies after the commit."""
         job = live.job
-        now = self.now()
+        now = self.clock.now()
         if state != "succeeded":
             output = None
         elif output is None:
@@ -256,7 +257,7 @@ class JobLifecycle:
         """Record a cancel that is under way at the executor; the job will end as cancelled."""
         job = live.job
         job.cancel_reason = reason
-        self._event_log.append(job, "status", self.now(), status_fields(job, "cancelling"))
+        self._event_log.append(job, "status", self.clock.now(), status_fields(job, "cancelling"))
 
     def resubmit(self, job: Job, input_: bytes) -> LiveJob:
         """Queue an ended job again, under its id."""
@@ -266,7 +267,7 @@ class JobLifecycle:
         job.failures, job.deaths, job.rung, job.ran_out = 0, 0, 0, ()
         job.started_at, job.progress, job.output_bytes, job.cancel_reason = None, None, None, None
         job.files = []
-        job.ready_at = self.now()
+        job.ready_at = self.clock.now()
         live = LiveJob(job, None, "waiting")
         self._spill_pool.keep_input(live, input_)
         self.registry.add(live)

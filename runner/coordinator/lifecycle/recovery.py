@@ -165,7 +165,7 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
         at = (
             message.started_at
             if isinstance(message, AttemptEnded) and message.started_at is not None
-            else lifecycle.now()
+            else lifecycle.clock.now()
         )
         lifecycle.start_attempt(live, at=at, worker=worker, devices=[], is_loading=False)
     if isinstance(message, AttemptEvents):

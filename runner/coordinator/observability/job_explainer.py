@@ -53,11 +53,11 @@ class JobExplainer:
         )
         if phase == "delayed":
             document["message"] = f"it is scheduled to start at {format_rfc3339(job.ready_at)}"
-            document["starts_in_s"] = max(0.0, job.ready_at - self._lifecycle.now())
+            document["starts_in_s"] = max(0.0, job.ready_at - self._lifecycle.clock.now())
         elif phase in ("waiting", "behind") and job_class is not None:
             document |= explain(self._scheduler_state, job_class, job.number)
             document["reserved"] = explain_reservation(
-                self._scheduler_state, job.number, self._lifecycle.now()
+                self._scheduler_state, job.number, self._lifecycle.clock.now()
             )
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
@@ -81,7 +81,7 @@ class JobExplainer:
         `executor` is the number of the executor that holds the attempt.
         """
         started_at = job.started_at
-        seconds = 0.0 if started_at is None else max(0.0, self._lifecycle.now() - started_at)
+        seconds = 0.0 if started_at is None else max(0.0, self._lifecycle.clock.now() - started_at)
         return {
             "message": explanations.explain_attempt(
                 phase or "",

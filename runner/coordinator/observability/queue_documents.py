@@ -70,7 +70,7 @@ class QueueDocuments:
         fraction of the jobs that succeeded or failed and are still stored. `avg_run_s` covers the latest
         runs, in seconds.
         """
-        registry, now = self._lifecycle.registry, self._lifecycle.now()
+        registry, now = self._lifecycle.registry, self._lifecycle.clock.now()
         counts = {state: registry.counts[name, state] for state in STATES}
         ended_count = counts["succeeded"] + counts["failed"]
         run_times = self._lifecycle.statistics.queue_run_samples_s[name]

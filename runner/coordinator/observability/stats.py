@@ -27,7 +27,7 @@ class StatsDocument:
         #: Tenants with a configured weight: their share of device time against that of others, which have 1.
         self._weights = weights
         #: UTC epoch seconds.
-        self._started_at = lifecycle.now()
+        self._started_at = lifecycle.clock.now()
 
     def build(self) -> dict[str, Any]:
         """Build the document. The use of devices counts since `spent_since`, which a restart keeps; all other
@@ -41,7 +41,7 @@ class StatsDocument:
             self._lifecycle.registry,
             self._lifecycle.usage_totals,
         )
-        now = self._lifecycle.now()
+        now = self._lifecycle.clock.now()
         counts: Counter[str] = Counter()
         for (_, state), count in registry.counts.items():
             counts[state] += count

@@ -20,6 +20,7 @@ from runner.coordinator.queue.spill import JobFinder, QueueBounds, RowReader, Sp
 from runner.coordinator.queue.start_deadlines import StartDeadlines
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
+from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.journal import Journal
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Job, JobError
@@ -41,7 +42,7 @@ class QueueManager:
         scheduler_state: SchedulerState,
         journal: Journal,
         timers: Timers,
-        now: Callable[[], float],
+        clock: Clock,
         request_plan: Callable[[], None],
         fail_job: Callable[[LiveJob, JobError], None],
         read_rows: RowReader,
@@ -51,7 +52,7 @@ class QueueManager:
         self._registry = registry
         self._scheduler_state = scheduler_state
         self._timers = timers
-        self._now = now
+        self._clock = clock
         self._due_per_turn = bounds.due_per_turn
         self.handlers = ActiveHandlers()
         self._index = index = QueuedIndex(self.handlers.class_of)
@@ -71,13 +72,13 @@ class QueueManager:
             bounds=bounds,
             request_plan=request_plan,
         )
-        self.reasons = WaitReasons(scheduler_state=scheduler_state, handlers=self.handlers, now=now)
+        self.reasons = WaitReasons(scheduler_state=scheduler_state, handlers=self.handlers, clock=clock)
         self._deadlines = StartDeadlines(
             registry=registry,
             spill_pool=self.spill_pool,
             reasons=self.reasons,
             timers=timers,
-            now=now,
+            clock=clock,
             fail_job=fail_job,
             due_per_turn=bounds.due_per_turn,
         )
@@ -134,7 +135,7 @@ class QueueManager:
         job = live.job
         if job.start_by is not None:
             self._deadlines.add(job.number, job.start_by)
-        if job.ready_at > self._now():
+        if job.ready_at > self._clock.now():
             live.mark_delayed()
             self._arm_timer(self._index.add_delayed(job))
             self.spill_pool.maybe_spill(live)
@@ -231,7 +232,7 @@ class QueueManager:
 
     def _on_due(self, group: QueuedGroup) -> None:
         group.timer_due_ms = math.inf
-        for number in self._index.take_due(group, due_until_ms(self._now()), self._due_per_turn):
+        for number in self._index.take_due(group, due_until_ms(self._clock.now()), self._due_per_turn):
             live = self._registry.by_number.get(number)
             if live is not None:
                 live.job.reason = None

@@ -13,6 +13,7 @@ from runner.coordinator.queue.spill import SpillPool
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
+from runner.coordinator.runtime.clock import Clock
 from runner.jobs.job import JobError
 from runner.stores.queued_groups import DueTimes, to_millis
 
@@ -29,7 +30,7 @@ class StartDeadlines:
         spill_pool: SpillPool,
         reasons: WaitReasons,
         timers: Timers,
-        now: Callable[[], float],
+        clock: Clock,
         fail_job: Callable[[LiveJob, JobError], None],
         due_per_turn: int,
     ) -> None:
@@ -37,7 +38,7 @@ class StartDeadlines:
         self._spill_pool = spill_pool
         self._reasons = reasons
         self._timers = timers
-        self._now = now
+        self._clock = clock
         #: Fails a job that waited for too long.
         self._fail_job = fail_job
         #: Jobs handled in one iteration of the event loop.
@@ -75,7 +76,7 @@ class StartDeadlines:
         """Expire jobs whose deadline has passed. Jobs that are not in memory have to be loaded first."""
         self._timer_due_ms = math.inf
         spilled: list[int] = []
-        for number in self._deadlines.remove_until(due_until_ms(self._now()), self._due_per_turn):
+        for number in self._deadlines.remove_until(due_until_ms(self._clock.now()), self._due_per_turn):
             live = self._registry.by_number.get(number)
             if live is None:
                 spilled.append(number)
@@ -102,7 +103,7 @@ class StartDeadlines:
         # A job that is about to start gets its deadline again if it comes back.
         if live.phase not in ("waiting", "behind", "delayed") or start_by is None:
             return
-        if self._now() < start_by:
+        if self._clock.now() < start_by:
             self.add(live.job.number, start_by)
             return
         limit_s = live.job.terms.queue_timeout_s

@@ -8,6 +8,8 @@ import itertools
 import logging
 from collections.abc import Callable
 
+from runner.coordinator.runtime.clock import Clock
+
 log = logging.getLogger(__name__)
 
 #: Due times are checked at least this often: the loop's own clock stops while the machine is suspended.
@@ -17,8 +19,8 @@ CHECK_INTERVAL_S = 10.0
 class Timers:
     """A heap of due times. Entries are not cancelled: a callback checks whether it is still needed."""
 
-    def __init__(self, now: Callable[[], float], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
-        self._now = now
+    def __init__(self, clock: Clock, *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
+        self._clock = clock
         self._check_interval_s = check_interval_s
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._tie_breakers = itertools.count()
@@ -26,7 +28,7 @@ class Timers:
         self._armed_at = float("inf")
 
     def call_at(self, at: float, callback: Callable[[], None]) -> None:
-        """Call at `at` (UTC epoch seconds, on the clock of `now`), or at once if that is past."""
+        """Call at `at` (UTC epoch seconds, on the clock of these timers), or at once if that is past."""
         heapq.heappush(self._heap, (at, next(self._tie_breakers), callback))
         if at < self._armed_at:
             self._arm_timer()
@@ -44,14 +46,14 @@ class Timers:
         self._armed_at = float("inf")
         if self._heap:
             self._armed_at = self._heap[0][0]
-            delay = max(0.0, self._armed_at - self._now())
+            delay = max(0.0, self._armed_at - self._clock.now())
             self._handle = asyncio.get_running_loop().call_later(
                 min(delay, self._check_interval_s), self._run_due
             )
 
     def _run_due(self) -> None:
         self._handle = None
-        now = self._now()
+        now = self._clock.now()
         # A bounded number per iteration: a million jobs that become ready at once must not block the loop.
         for _ in range(1_000):
             if not self._heap or self._heap[0][0] > now:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
+from runner.coordinator.runtime.clock import Clock
 from runner.jobs.job import Job
 from runner.stores.queued_groups import group_key
 
@@ -15,12 +16,10 @@ from runner.stores.queued_groups import group_key
 class WaitReasons:
     """Finds why each job waits: its handler, its start time, its queue, or the last plan."""
 
-    def __init__(
-        self, *, scheduler_state: SchedulerState, handlers: ActiveHandlers, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, *, scheduler_state: SchedulerState, handlers: ActiveHandlers, clock: Clock) -> None:
         self._scheduler_state = scheduler_state
         self._handlers = handlers
-        self._now = now
+        self._clock = clock
         #: Why the first job of a class waits, by the last plan.
         self.planned_reasons: Mapping[JobClass, str] = {}
 
@@ -43,7 +42,7 @@ class WaitReasons:
         """The reason of a job that is not in memory."""
         if job.state != "queued":
             return job.reason
-        if job.ready_at > self._now():
+        if job.ready_at > self._clock.now():
             return job.reason or "scheduled"
         job_class = self._handlers.class_of(group_key(job))
         return "waiting_for_handler" if job_class is None else self.for_class(job_class, job.queue)

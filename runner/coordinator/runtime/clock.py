@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 #: Times of other processes are corrected only where the wall clock has drifted further than this from ours.
 SKEW_S = 1.0
 
 
-class Clock:
+class Clock(Protocol):
+    """Times as UTC epoch seconds that never jump."""
+
+    def now(self) -> float:
+        """UTC epoch seconds."""
+
+    def from_wall_time(self, wall: float) -> float:
+        """Convert a time that another process has read from the wall clock."""
+
+
+class SystemClock:
     """UTC epoch seconds that never jump: wall time at the start plus the time since, including the time
     that the machine was suspended."""
 

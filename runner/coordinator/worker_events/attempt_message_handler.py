@@ -35,7 +35,6 @@ class AttemptMessageHandler:
         estimate_recorder: EstimateRecorder,
         find_lost_device: Callable[[Sequence[str]], str | None],
         on_attempt_failed: Callable[[AttemptEnd, Sequence[str], str], None],
-        from_wall_time: Callable[[float], float],
     ) -> None:
         self._lifecycle = lifecycle
         self._scheduler_state = scheduler_state
@@ -46,7 +45,7 @@ class AttemptMessageHandler:
         self._find_lost_device = find_lost_device
         #: Called with the end of a failed attempt, its devices and its handler.
         self._on_attempt_failed = on_attempt_failed
-        self._from_wall_time = from_wall_time
+        self._clock = lifecycle.clock
 
     def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
         """Return the job if this attempt is in flight; otherwise count the message as stale."""
@@ -61,7 +60,7 @@ class AttemptMessageHandler:
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
-        at = self._from_wall_time(message.at)
+        at = self._clock.from_wall_time(message.at)
         executor = self._dispatcher.executors[live.executor]
         if live.job.attempt < live.attempt_in_flight:
             self._start_attempt(executor, live, at)
@@ -83,7 +82,7 @@ class AttemptMessageHandler:
         if live is None or live.executor is None:
             return
         if live.job.attempt < live.attempt_in_flight:
-            self._start_attempt(self._dispatcher.executors[live.executor], live, self._lifecycle.now())
+            self._start_attempt(self._dispatcher.executors[live.executor], live, self._clock.now())
         elif message.seq <= live.job.applied_seq:
             return
         self._lifecycle.record_events(live, message)
@@ -98,7 +97,7 @@ class AttemptMessageHandler:
             message.started_at is not None or message.code != "cancelled"
         ):
             started_at = message.started_at
-            at = self._lifecycle.now() if started_at is None else self._from_wall_time(started_at)
+            at = self._clock.now() if started_at is None else self._clock.from_wall_time(started_at)
             self._start_attempt(executor, live, at)
         if message.executor_closing:
             # Its end is reported a little later; no attempt may be assigned to it meanwhile.
@@ -124,7 +123,7 @@ class AttemptMessageHandler:
         for live in list(executor.attempts.values()):
             if live.phase == "staged":
                 # It may have started unreported: its number must not be given to user code again.
-                self._start_attempt(executor, live, self._lifecycle.now())
+                self._start_attempt(executor, live, self._clock.now())
             if live.phase in ("starting", "running"):
                 self._release_attempt(executor, live)
                 self._lifecycle.end_attempt(live, interrupted_end(live.job.id, live.job.applied_seq, why))
@@ -133,7 +132,7 @@ class AttemptMessageHandler:
         """Collect what the devices and the memory show about the end of an attempt; called once for each."""
         retry_at, peak_bytes, lost_device = message.retry_at, message.peak_bytes, None
         if retry_at is not None:
-            retry_at = self._from_wall_time(retry_at)
+            retry_at = self._clock.from_wall_time(retry_at)
         if message.code is not None:
             lost_device = self._find_lost_device(executor.devices)
         if executor.grant_bytes:
@@ -172,9 +171,7 @@ class AttemptMessageHandler:
         number = live.job.number
         executor.finish_attempt(number)
         if live.job_class is not None:
-            self._scheduler_state.on_attempt_ended(
-                executor.number, live.job_class, number, self._lifecycle.now()
-            )
+            self._scheduler_state.on_attempt_ended(executor.number, live.job_class, number, self._clock.now())
 
     def _assume_peak(self, executor: ExecutorHandle, peak_bytes: int) -> None:
         """Assume until the next reading that the executor holds what the attempt held: readings come once a

@@ -31,6 +31,7 @@ class ExecutorMessageHandler:
         on_cleared: Callable[[int], None],
     ) -> None:
         self._lifecycle = lifecycle
+        self._clock = lifecycle.clock
         self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
         self._memory_monitor = memory_monitor
@@ -48,7 +49,7 @@ class ExecutorMessageHandler:
             return
         executor.mark_loaded()
         self._memory_monitor.on_loaded(executor, message)
-        self._scheduler_state.on_loaded(message.executor, message.resident_bytes, self._lifecycle.now())
+        self._scheduler_state.on_loaded(message.executor, message.resident_bytes, self._clock.now())
         self._estimate_recorder.on_loaded(executor, message)
         self._dispatcher.prewarming.on_loaded(executor)
 
@@ -62,7 +63,7 @@ class ExecutorMessageHandler:
                 continue
             if live.job_class is not None:
                 self._scheduler_state.on_attempt_ended(
-                    executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=False
+                    executor.number, live.job_class, live.job.number, self._clock.now(), has_run=False
                 )
             self._return_unstarted(live)
 
@@ -88,7 +89,7 @@ class ExecutorMessageHandler:
         executor = self._dispatcher.executors.pop(number, None)
         if executor is None:
             return
-        self._scheduler_state.on_executor_gone(number, self._lifecycle.now() if has_exited else None)
+        self._scheduler_state.on_executor_gone(number, self._clock.now() if has_exited else None)
         for live in reversed(list(executor.attempts.values())):
             # The code that was about to send an assigned attempt returns it.
             if live.phase != "assigned":

@@ -41,7 +41,7 @@ from runner.stores.sqlite.access import MemoryAccess
 CPU = Device("cpu", "cpu-1", "cpu", "a cpu", 8 << 30, 0, 2)
 
 
-class Clock:
+class ManualClock:
     """Time that goes on when told."""
 
     def __init__(self) -> None:
@@ -49,6 +49,9 @@ class Clock:
 
     def now(self) -> float:
         return self.at
+
+    def from_wall_time(self, wall: float) -> float:
+        return wall
 
 
 class LifecycleHarness:
@@ -59,13 +62,13 @@ class LifecycleHarness:
         access: MemoryAccess,
         epoch: int,
         *,
-        clock: Clock | None = None,
+        clock: ManualClock | None = None,
         kept: PersistedState | None = None,
         bounds: QueueBounds | None = None,
         queued_max: int = 10,
     ) -> None:
         self.access = access
-        self.clock = clock or Clock()
+        self.clock = clock or ManualClock()
         kept = kept or PersistedState({}, 0, {})
         self.published: list[tuple[str, list[str]]] = []
         self.scheduler_state = SchedulerState([CPU])
@@ -82,13 +85,13 @@ class LifecycleHarness:
         #: What follows when a turn of the plan is asked for.
         self.on_wake: Callable[[], None] = lambda: None
         self.archive = JobReader(access, self.journal)
-        book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock.now)
+        book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock)
         waiting = QueueManager(
             registry=book,
             scheduler_state=self.scheduler_state,
             journal=self.journal,
             timers=timers,
-            now=self.clock.now,
+            clock=self.clock,
             request_plan=self._wake,
             fail_job=lambda live, error: self.line.finish(live, "failed", error),
             read_rows=self.archive.load_rows,
@@ -102,7 +105,7 @@ class LifecycleHarness:
             timers=timers,
             statistics=Statistics(),
             usage_totals=UsageTotals({}, 0.0),
-            now=self.clock.now,
+            clock=self.clock,
             jitter=lambda: 0.5,
             queue_manager=waiting,
             event_log=EventLog(self.journal, durable_events=durable_events, events_kept=100),
@@ -124,7 +127,7 @@ class LifecycleHarness:
             backend=BACKENDS["none"],
             contexts=ContextOverhead(),
             store_contexts=lambda text: None,
-            now=self.clock.now,
+            clock=self.clock,
         )
 
     def reports(
@@ -144,7 +147,6 @@ class LifecycleHarness:
             estimate_recorder=self.learning,
             find_lost_device=lambda devices: None,
             on_attempt_failed=lambda end, devices, handler: None,
-            from_wall_time=lambda wall: wall,
         )
         executors = ExecutorMessageHandler(
             lifecycle=self.line,

@@ -16,6 +16,7 @@ from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
+from tests.runner.coordinator.lifecycle_harness import ManualClock
 
 G, M = 1 << 30, 1 << 20
 CARD = nvidia(0, "GPU-0", "card", 24 * G)
@@ -27,7 +28,7 @@ class MemoryScenario:
     """One card, executors that are granted 8 GiB each, and a clock."""
 
     def __init__(self, enforcement: BackendName = "fraction") -> None:
-        self.at = 0.0
+        self.clock = ManualClock()
         self.kept: list[bytes] = []
         self.scheduler_state = SchedulerState([CARD])
         self.memory = MemoryMonitor(
@@ -35,7 +36,7 @@ class MemoryScenario:
             backend=BACKENDS[enforcement],
             contexts=ContextOverhead(),
             store_contexts=self.kept.append,
-            now=lambda: self.at,
+            clock=self.clock,
         )
         self.memory.driver = "570"
         self.posts: dict[int, ExecutorHandle] = {}
@@ -52,14 +53,14 @@ class MemoryScenario:
         return post
 
     def loaded(self, executor: int, reserved: int | None, torch: str | None = "2.13") -> None:
-        self.scheduler_state.on_loaded(executor, None, self.at)
+        self.scheduler_state.on_loaded(executor, None, self.clock.at)
         self.memory.on_loaded(self.posts[executor], ExecutorLoaded(executor, 1.0, None, reserved, torch))
 
     def ended(self, executor: int, peak: int | None, reserved: int | None) -> int | None:
         message = AttemptEnded("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
         peak_bytes = self.memory.on_attempt_ended(self.posts[executor], message)
         cls = self.scheduler_state.executors[executor].assigned[executor]
-        self.scheduler_state.on_attempt_ended(executor, cls, executor, self.at)
+        self.scheduler_state.on_attempt_ended(executor, cls, executor, self.clock.at)
         assert message.peak_bytes == peak
         return peak_bytes
 
@@ -67,7 +68,7 @@ class MemoryScenario:
         listed = [("gpu0", pid, nbytes) for pid, nbytes in processes]
         has_more = False
         for _ in range(times):
-            self.at += 0.25
+            self.clock.at += 0.25
             has_more = self.memory.on_readings(
                 DeviceReadings([("gpu0", 24 * G, used, 24 * G - used)], listed)
             )
@@ -165,7 +166,7 @@ def test_a_cap_leaves_the_context_out_and_none_is_none() -> None:
 def test_what_may_start_anything_is_told() -> None:
     scenario = MemoryScenario()
     assert not scenario.read(4 * G), "there is less than before"
-    scenario.at += 60
+    scenario.clock.at += 60
     assert scenario.read(1 * G)
     assert not scenario.read(1 * G)
 
@@ -176,7 +177,7 @@ def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
     scenario.start(1, pid=10)
     scenario.loaded(1, None, None)
     scenario.read(4 * G, (10, 4 * G))
-    scenario.scheduler_state.on_executor_gone(1, scenario.at)
+    scenario.scheduler_state.on_executor_gone(1, scenario.clock.at)
     scenario.read(4 * G, (10, 4 * G), times=3)
     ledger = scenario.scheduler_state.ledger
     assert (ledger.usage.foreign_bytes("gpu0"), ledger.draining.pending_bytes("gpu0")) == (0, 8 * G)
