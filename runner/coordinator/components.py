@@ -52,6 +52,7 @@ from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.reload.reloader import HandlerReloader
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.coordinator.storage.durable_events import DurableEvents
 from runner.coordinator.storage.files import FileStore
@@ -112,6 +113,7 @@ class JobComponents:
     subscriptions: Subscriptions
     statistics: Statistics
     timers: Timers
+    plan_trigger: PlanTrigger
     journal: Journal
     job_reader: JobReader
     files: FileStore
@@ -170,30 +172,22 @@ def build_components(
     worker_listener: worker_pool.WorkerListener,
 ) -> Components:
     """Create the components and connect them; nothing is started."""
-
-    def wake() -> None:
-        # Jobs and devices are built before the dispatcher, which plans for them.
-        devices.dispatcher.wake()
-
-    jobs = build_jobs(context, persisted, on_fenced=on_fenced, wake=wake)
-    devices = build_devices(context, persisted, jobs, worker_listener=worker_listener, wake=wake)
+    jobs = build_jobs(context, persisted, on_fenced=on_fenced)
+    devices = build_devices(context, persisted, jobs, worker_listener=worker_listener)
     worker_messages = build_worker_events(context, jobs, devices)
     return Components(jobs, devices, worker_messages, build_front(context, persisted, jobs, devices))
 
 
 def build_jobs(
-    context: StartContext,
-    persisted: PersistedState,
-    *,
-    on_fenced: Callable[[Fenced], None],
-    wake: Callable[[], None],
+    context: StartContext, persisted: PersistedState, *, on_fenced: Callable[[Fenced], None]
 ) -> JobComponents:
     """Build the components that accept, keep and end jobs."""
     limits, clock = context.settings.limits, context.clock
     scheduler_state = SchedulerState(weights=_tenant_weights(context.settings))
     for queue in value_names.paused_queues(persisted.values):
         scheduler_state.backlog.pause_queue(queue, True)
-    durable_events, statistics, timers = DurableEvents(), Statistics(), Timers(clock)
+    durable_events, statistics = DurableEvents(), Statistics()
+    timers, plan_trigger = Timers(clock), PlanTrigger()
     journal = Journal(
         context.access,
         context.epoch,
@@ -210,7 +204,7 @@ def build_jobs(
         journal=journal,
         timers=timers,
         clock=clock,
-        request_plan=wake,
+        plan_trigger=plan_trigger,
         fail_job=lambda live, error: lifecycle.finish(live, "failed", error),
         read_rows=job_reader.load_rows,
         find_job=job_reader.find_job,
@@ -235,6 +229,7 @@ def build_jobs(
         Subscriptions(durable_events),
         statistics,
         timers,
+        plan_trigger,
         journal,
         job_reader,
         files,
@@ -248,7 +243,6 @@ def build_devices(
     jobs: JobComponents,
     *,
     worker_listener: worker_pool.WorkerListener,
-    wake: Callable[[], None],
 ) -> DeviceComponents:
     """Build the components that run jobs on devices and monitor the devices."""
     scheduler_state = jobs.scheduler_state
@@ -258,7 +252,7 @@ def build_devices(
         statistics=jobs.statistics,
         memory_monitor=memory_monitor,
         clock=context.clock,
-        wake=wake,
+        plan_trigger=jobs.plan_trigger,
         stored_values=persisted.values,
         store_value=jobs.journal.set_value,
     )
@@ -268,6 +262,7 @@ def build_devices(
         scheduler_state=scheduler_state,
         worker_pool=worker_pool,
         devices=device_registry.devices,
+        plan_trigger=jobs.plan_trigger,
         read_inputs=jobs.job_reader.load_inputs,
         cap_bytes=memory_monitor.cap_bytes,
     )
@@ -331,6 +326,7 @@ def _build_health_monitor(
         scheduler_state=jobs.scheduler_state,
         device_registry=device_registry,
         dispatcher=dispatcher,
+        plan_trigger=jobs.plan_trigger,
         run_check=check_runner.run_check,
         clock=context.clock,
     )
@@ -376,6 +372,7 @@ def build_worker_events(
     return WorkerMessageHandler(
         lifecycle=jobs.lifecycle,
         dispatcher=devices.dispatcher,
+        plan_trigger=jobs.plan_trigger,
         worker_pool=devices.worker_pool,
         attempts=attempts,
         executors=executors,
@@ -456,7 +453,7 @@ def _build_handlers(
     def on_change(message: bytes) -> None:
         devices.dispatcher.prewarming.on_handlers_changed()
         context.front_pool.send_all(message)
-        devices.dispatcher.wake()
+        jobs.plan_trigger.wake()
 
     prefix = value_names.DESCRIPTIONS
     handler_registry = HandlerRegistry(
@@ -540,16 +537,18 @@ def _operator_request_handlers(
     handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
     """Handlers of requests that change queues, devices and executors."""
-    queue_requests = QueueRequests(lifecycle=jobs.lifecycle, dispatcher=devices.dispatcher, queues=queues)
+    queue_requests = QueueRequests(lifecycle=jobs.lifecycle, plan_trigger=jobs.plan_trigger, queues=queues)
     device_requests = DeviceRequests(
         device_registry=devices.device_registry,
         dispatcher=devices.dispatcher,
+        plan_trigger=jobs.plan_trigger,
         health_monitor=devices.health_monitor,
         journal=jobs.journal,
         device_document=resource_views.device_document,
     )
     prewarm_requests = PrewarmRequests(
         dispatcher=devices.dispatcher,
+        plan_trigger=jobs.plan_trigger,
         executor_document=resource_views.executor_document,
         wait_for_handler=handler_activator.wait_for_handler,
         gate=gate,

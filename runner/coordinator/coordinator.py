@@ -177,7 +177,7 @@ class Coordinator:
         self._front_events.open()
         for message in components.initial_front_messages():
             self._front_pool.send_all(message)
-        components.devices.dispatcher.wake()
+        components.jobs.plan_trigger.wake()
 
     async def _check_files(self, jobs: JobComponents) -> None:
         try:

@@ -16,6 +16,7 @@ from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import format_rfc3339
 from runner.protocol.worker import DeviceReadings, DevicesFound
@@ -55,7 +56,7 @@ class DeviceRegistry:
         statistics: Statistics,
         memory_monitor: MemoryMonitor,
         clock: Clock,
-        wake: Callable[[], None],
+        plan_trigger: PlanTrigger,
         stored_values: Mapping[str, bytes],
         store_value: Callable[[str, bytes | None], None],
     ) -> None:
@@ -63,7 +64,7 @@ class DeviceRegistry:
         self._statistics = statistics
         self._memory_monitor = memory_monitor
         self._clock = clock
-        self._wake = wake
+        self._plan_trigger = plan_trigger
         #: The operator's settings of devices, by the names of the stored values; `store_value` stores one.
         self._stored_values = stored_values
         self._store_value = store_value
@@ -142,7 +143,7 @@ class DeviceRegistry:
             self.set_fault(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
         if self._memory_monitor.on_readings(message):
             # The memory used by other programs changes: jobs that did not fit may fit now.
-            self._wake()
+            self._plan_trigger.wake()
 
     def check_reading_ages(self) -> None:
         """Set a fault on each GPU whose last reading is older than READING_MAX_AGE_S."""
@@ -292,4 +293,4 @@ class DeviceRegistry:
         lost_slots = len(self._stuck_executors_on(device)) if device.kind == "cpu" else 0
         count = max(0, self.max_executors(device) - lost_slots)
         self._scheduler_state.residency.set_max_executors(device.id, count)
-        self._wake()
+        self._plan_trigger.wake()

@@ -15,6 +15,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.formats.timestamps import format_rfc3339
 from runner.formats.units import format_bytes
 from runner.protocol.worker import DeviceReadings
@@ -41,12 +42,14 @@ class HealthMonitor:
         scheduler_state: SchedulerState,
         device_registry: DeviceRegistry,
         dispatcher: Dispatcher,
+        plan_trigger: PlanTrigger,
         run_check: DeviceCheck,
         clock: Clock,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._device_registry = device_registry
         self._dispatcher = dispatcher
+        self._plan_trigger = plan_trigger
         self._run_check = run_check
         self._clock = clock
         self._started_at = clock.now()
@@ -143,7 +146,7 @@ class HealthMonitor:
         slot = self._scheduler_state.residency.slots[device.id]
         if slot.is_proven != health.is_proven:
             slot.is_proven = health.is_proven
-            self._dispatcher.wake()
+            self._plan_trigger.wake()
         description = f"{health.state}: {health.reason}" + (
             "; it needs a reset" if health.needs_reset else ""
         )
@@ -161,7 +164,7 @@ class HealthMonitor:
         elif health.state == "quarantined":
             for executor in self._dispatcher.executors.on_device(device.id):
                 self._dispatcher.control.retire(executor)
-        self._dispatcher.wake()
+        self._plan_trigger.wake()
 
     def _on_xid(self, device_id: str, code: int) -> None:
         """Handle an Xid error, which the GPU reports to the driver. `gpu.devices.xid_codes` says what each

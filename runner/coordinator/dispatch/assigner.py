@@ -14,6 +14,7 @@ from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.queue.spill import read_with_retry
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import RunAttempts, encode
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
@@ -37,7 +38,7 @@ class Assigner:
         executors: ExecutorTable,
         control: ExecutorControl,
         read_inputs: ReadInputs,
-        wake: Callable[[], None],
+        plan_trigger: PlanTrigger,
     ) -> None:
         self._lifecycle = lifecycle
         self._scheduler_state = scheduler_state
@@ -45,8 +46,7 @@ class Assigner:
         self._executors = executors
         self._control = control
         self._read_inputs = read_inputs
-        #: Requests a planning cycle.
-        self._wake = wake
+        self._plan_trigger = plan_trigger
         #: Reads of inputs that are not in memory.
         self._reads = BackgroundTasks()
 
@@ -147,7 +147,7 @@ class Assigner:
         """End a job that was cancelled before its attempt was sent to the worker."""
         self._release_attempt(executor, live)
         self._lifecycle.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
-        self._wake()
+        self._plan_trigger.wake()
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
         """Release an attempt that was never sent to the worker; `done`: its job needs no other attempt."""

@@ -21,6 +21,7 @@ from runner.coordinator.dispatch.prewarming import Prewarming
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerPool
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ NO_GRACE_S = -1.0
 class Dispatcher:
     """Runs planning cycles: compute a plan, apply its actions, send one frame to each worker.
 
-    A cycle is requested by `wake`. The plan itself is a pure function (`gpu.planning.planner`); this class
+    The `PlanTrigger` starts a cycle. The plan itself is a pure function (`gpu.planning.planner`); this class
     owns the executors and applies what was decided.
     """
 
@@ -45,6 +46,7 @@ class Dispatcher:
         scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
         devices: Mapping[str, Device],
+        plan_trigger: PlanTrigger,
         read_inputs: ReadInputs,
         cap_bytes: CapBytes,
     ) -> None:
@@ -54,13 +56,15 @@ class Dispatcher:
         self._worker_pool = worker_pool
         self._devices = devices
         self._executor_numbers = itertools.count(1)
-        #: A cycle is scheduled in the event loop already.
-        self._is_cycle_due = False
+        self._plan_trigger = plan_trigger
         #: When the next timed cycle is due; UTC epoch seconds.
         self._next_wake_at = float("inf")
         self.executors = ExecutorTable()
         self.control = ExecutorControl(
-            executors=self.executors, scheduler_state=scheduler_state, worker_pool=worker_pool, wake=self.wake
+            executors=self.executors,
+            scheduler_state=scheduler_state,
+            worker_pool=worker_pool,
+            plan_trigger=plan_trigger,
         )
         self._assigner = Assigner(
             lifecycle=lifecycle,
@@ -69,7 +73,7 @@ class Dispatcher:
             executors=self.executors,
             control=self.control,
             read_inputs=read_inputs,
-            wake=self.wake,
+            plan_trigger=plan_trigger,
         )
         self.prewarming = Prewarming(
             scheduler_state=scheduler_state,
@@ -78,20 +82,14 @@ class Dispatcher:
             executors=self.executors,
             device_ids=devices.keys(),
             clock=lifecycle.clock,
-            wake=self.wake,
+            plan_trigger=plan_trigger,
         )
         #: True while no attempt may start: before recovery is done, and from shutdown on.
         self.is_paused = True
-
-    def wake(self) -> None:
-        """Request a cycle; any number of requests leads to one cycle per iteration of the event loop."""
-        if not self._is_cycle_due:
-            self._is_cycle_due = True
-            asyncio.get_running_loop().call_soon(self._run_cycle)
+        plan_trigger.connect(self._run_cycle)
 
     def _run_cycle(self) -> None:
         """Run one cycle; a failure in it schedules another one."""
-        self._is_cycle_due = False
         if not self.is_paused:
             try:
                 self._plan_and_apply()
@@ -140,7 +138,7 @@ class Dispatcher:
     def _wake_later(self) -> None:
         """Schedule a cycle after a failure: no other event may come, and an immediate cycle would fail
         again."""
-        asyncio.get_running_loop().call_later(RETRY_S, self.wake)
+        asyncio.get_running_loop().call_later(RETRY_S, self._plan_trigger.wake)
 
     def _schedule_wake(self, look_at: float) -> None:
         """Schedule a cycle for the time at which the plan changes without an event, or the next idle executor
@@ -152,7 +150,7 @@ class Dispatcher:
 
             def on_due() -> None:
                 self._next_wake_at = float("inf")
-                self.wake()
+                self._plan_trigger.wake()
 
             self._lifecycle.timers.call_at(wake_at, on_due)
 

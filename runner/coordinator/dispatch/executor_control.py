@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import WorkerPool
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import KillExecutor, RecallAttempts, UnloadExecutor, encode
 
 
@@ -24,13 +24,12 @@ class ExecutorControl:
         executors: ExecutorTable,
         scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
-        wake: Callable[[], None],
+        plan_trigger: PlanTrigger,
     ) -> None:
         self._executors = executors
         self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
-        #: Requests a planning cycle.
-        self._wake = wake
+        self._plan_trigger = plan_trigger
         #: Retired executors that still hold attempts.
         self._retiring: list[ExecutorHandle] = []
 
@@ -61,7 +60,7 @@ class ExecutorControl:
         executors that are still loading are killed."""
         for executor in self._executors.of_handler(handler):
             self.retire(executor, is_replaced=is_replaced)
-        self._wake()
+        self._plan_trigger.wake()
 
     def retire(self, executor: ExecutorHandle, *, is_replaced: bool = False) -> None:
         """Let the executor finish its running attempts, return the others to the queue, and unload it."""

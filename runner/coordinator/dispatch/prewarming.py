@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gpu.job_class import JobClass
@@ -25,6 +25,7 @@ from runner.coordinator.jobs import admission, explanations
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.errors import NotFound, RunnerError, Unsatisfiable
 from runner.handlers.spec import HandlerSpec
 
@@ -50,7 +51,7 @@ class Prewarming:
         executors: ExecutorTable,
         device_ids: Collection[str],
         clock: Clock,
-        wake: Callable[[], None],
+        plan_trigger: PlanTrigger,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._handlers = handlers
@@ -58,7 +59,7 @@ class Prewarming:
         self._executors = executors
         self._device_ids = device_ids
         self._clock = clock
-        self._wake = wake
+        self._plan_trigger = plan_trigger
         #: Requests for which no executor loads yet.
         self.pending = PendingPrewarms(scheduler_state)
         self.failures = LoadFailures()
@@ -88,7 +89,7 @@ class Prewarming:
                 if request.is_preload:
                     self.pending.remove(request)
             (self.pending.find_by_class(job_class) or self._add_request(job_class)).callbacks.append(callback)
-            self._wake()
+            self._plan_trigger.wake()
         elif executor.is_loaded:
             callback(executor)
         else:
@@ -214,7 +215,7 @@ class Prewarming:
     def _record_failure(self, model_ref: ModelRef, failure: PrewarmFailure) -> None:
         failure = self.failures.record(model_ref, failure, is_preload=model_ref in self._preloads)
         if failure.next_at is not None:
-            self._timers.call_at(failure.next_at, self._wake)
+            self._timers.call_at(failure.next_at, self._plan_trigger.wake)
         log.warning("failed to load %s: %s: %s", _model_text(model_ref), failure.code, failure.message)
 
     def _request_again(self, request: PrewarmRequest) -> None:
@@ -227,7 +228,7 @@ class Prewarming:
             self._add_request(
                 self._make_class(spec, request.job_class.model, request.device_id)
             ).callbacks += request.callbacks
-            self._wake()
+            self._plan_trigger.wake()
         except RunnerError as error:
             _call_back(
                 request.callbacks,

@@ -12,6 +12,7 @@ from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import FrontHandle
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.storage.journal import Journal
 from runner.protocol import front as front_protocol
 
@@ -26,12 +27,14 @@ class DeviceRequests:
         *,
         device_registry: DeviceRegistry,
         dispatcher: Dispatcher,
+        plan_trigger: PlanTrigger,
         health_monitor: HealthMonitor,
         journal: Journal,
         device_document: Callable[[Device], dict[str, Any]],
     ) -> None:
         self._device_registry = device_registry
         self._dispatcher = dispatcher
+        self._plan_trigger = plan_trigger
         self._health_monitor = health_monitor
         self._journal = journal
         #: Builds the document of a device.
@@ -60,4 +63,4 @@ class DeviceRequests:
             return
         for executor in self._dispatcher.executors.on_device(device.id):
             self._dispatcher.control.retire(executor)
-        self._dispatcher.wake()
+        self._plan_trigger.wake()

@@ -11,6 +11,7 @@ import msgspec
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.prewarm_request import PrewarmFailure
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.runtime.requester import Requester
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import NotLoaded
@@ -26,11 +27,13 @@ class PrewarmRequests:
         self,
         *,
         dispatcher: Dispatcher,
+        plan_trigger: PlanTrigger,
         executor_document: Callable[[int], dict[str, Any]],
         wait_for_handler: Callable[[str], Awaitable[None]],
         gate: SubmissionGate,
     ) -> None:
         self._dispatcher = dispatcher
+        self._plan_trigger = plan_trigger
         #: Builds the document of an executor.
         self._executor_document = executor_document
         self._wait_for_handler = wait_for_handler
@@ -79,7 +82,7 @@ class PrewarmRequests:
         document = _target_fields(request) | {
             "executors": [self._executor_document(executor.number) for executor in executors]
         }
-        self._dispatcher.wake()
+        self._plan_trigger.wake()
         front.send(
             front_protocol.encode(
                 front_protocol.Reply(request.request_id, 202 if executors else 200, _json(document))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
@@ -12,6 +11,7 @@ from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import QueuedIndex
 from runner.coordinator.queue.spill import QueueBounds, SpillPool
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,14 @@ class PlanWindows:
         index: QueuedIndex,
         spill_pool: SpillPool,
         bounds: QueueBounds,
-        request_plan: Callable[[], None],
+        plan_trigger: PlanTrigger,
     ) -> None:
         self._registry = registry
         self._scheduler_state = scheduler_state
         self._index = index
         self._spill_pool = spill_pool
         self._bounds = bounds
-        #: Requests a planning cycle.
-        self._request_plan = request_plan
+        self._plan_trigger = plan_trigger
         #: Classes whose window may be short of jobs, in the order in which that was found.
         self._short_classes: dict[JobClass, None] = {}
         #: Classes to refill after rows have been read.
@@ -65,7 +64,7 @@ class PlanWindows:
         own_class = admission.adjust_class(live.job, job_class, self._scheduler_state)
         live.mark_waiting(own_class)
         self._scheduler_state.add_waiting(own_class, live.job.number, first=at_front, since=live.job.ready_at)
-        self._request_plan()
+        self._plan_trigger.wake()
 
     def on_dispatched(self, job_class: JobClass) -> None:
         """Note that jobs of this class have left its window."""
@@ -79,7 +78,7 @@ class PlanWindows:
             and self._scheduler_state.backlog.count(job_class) <= self._size // 2
         ):
             self._short_classes[job_class] = None
-            self._request_plan()
+            self._plan_trigger.wake()
 
     def refill(self) -> None:
         """Refill the windows that are short; called once before each plan."""

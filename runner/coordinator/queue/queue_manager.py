@@ -21,6 +21,7 @@ from runner.coordinator.queue.start_deadlines import StartDeadlines
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.storage.journal import Journal
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Job, JobError
@@ -43,7 +44,7 @@ class QueueManager:
         journal: Journal,
         timers: Timers,
         clock: Clock,
-        request_plan: Callable[[], None],
+        plan_trigger: PlanTrigger,
         fail_job: Callable[[LiveJob, JobError], None],
         read_rows: RowReader,
         find_job: JobFinder,
@@ -70,7 +71,7 @@ class QueueManager:
             index=index,
             spill_pool=self.spill_pool,
             bounds=bounds,
-            request_plan=request_plan,
+            plan_trigger=plan_trigger,
         )
         self.reasons = WaitReasons(scheduler_state=scheduler_state, handlers=self.handlers, clock=clock)
         self._deadlines = StartDeadlines(

@@ -1,1 +1,1 @@
-"""Effect: used by all parts of the coordinator: clock, background tasks, names of stored values."""
+"""Effect: used by all parts of the coordinator: clock, plan trigger, background tasks, stored values."""

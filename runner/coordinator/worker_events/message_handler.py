@@ -9,6 +9,7 @@ from typing import Any
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.executor_message_handler import ExecutorMessageHandler
 from runner.coordinator.worker_events.reconnects import Reconnects
@@ -38,6 +39,7 @@ class WorkerMessageHandler:
         *,
         lifecycle: JobLifecycle,
         dispatcher: Dispatcher,
+        plan_trigger: PlanTrigger,
         worker_pool: WorkerPool,
         attempts: AttemptMessageHandler,
         executors: ExecutorMessageHandler,
@@ -46,11 +48,13 @@ class WorkerMessageHandler:
     ) -> None:
         self._lifecycle = lifecycle
         self._dispatcher = dispatcher
+        self._plan_trigger = plan_trigger
         self._worker_pool = worker_pool
         self._attempts = attempts
         self._executors = executors
         self._reconnects = Reconnects(
             dispatcher=dispatcher,
+            plan_trigger=plan_trigger,
             on_executor_gone=executors.remove_executor,
             on_recalled=executors.on_attempts_recalled,
             on_caught_up=on_caught_up,
@@ -89,7 +93,7 @@ class WorkerMessageHandler:
         if number:
             self._acknowledge(worker)
         self._reconnects.resolve_if_complete(worker)
-        self._dispatcher.wake()
+        self._plan_trigger.wake()
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """Compare the work that a reconnected worker holds with the work sent to it."""
@@ -137,4 +141,4 @@ class WorkerMessageHandler:
                 self._executors.remove_executor(executor.number)
             except Exception:
                 log.exception("executor %d was lost and could not be cleared up", executor.number)
-        self._dispatcher.wake()
+        self._plan_trigger.wake()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.worker_pool import WorkerHandle
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import AttemptsRecalled, Hello
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,13 @@ class Reconnects:
         self,
         *,
         dispatcher: Dispatcher,
+        plan_trigger: PlanTrigger,
         on_executor_gone: Callable[[int], None],
         on_recalled: Callable[[WorkerHandle, AttemptsRecalled], None],
         on_caught_up: Callable[[WorkerHandle], None],
     ) -> None:
         self._dispatcher = dispatcher
+        self._plan_trigger = plan_trigger
         self._on_executor_gone = on_executor_gone
         self._on_recalled = on_recalled
         self._on_caught_up = on_caught_up
@@ -87,7 +90,7 @@ class Reconnects:
         for executor in self._dispatcher.executors.of_worker(worker):
             self._dispatcher.resend_commands(executor)
         self._on_caught_up(worker)
-        self._dispatcher.wake()
+        self._plan_trigger.wake()
 
     def forget_worker(self, worker: WorkerHandle) -> None:
         """Drop a worker that has died."""

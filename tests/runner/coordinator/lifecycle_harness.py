@@ -24,6 +24,7 @@ from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
+from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.storage.durable_events import ALL_JOBS, DurableEvents
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
@@ -81,9 +82,8 @@ class LifecycleHarness:
             on_fenced=lambda fenced: None,
             on_commit=lambda seconds: None,
         )
-        self.wakes = 0
-        #: What follows when a turn of the plan is asked for.
-        self.on_wake: Callable[[], None] = lambda: None
+        #: Without a dispatcher nobody plans.
+        self.plan_trigger = PlanTrigger()
         self.archive = JobReader(access, self.journal)
         book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock)
         waiting = QueueManager(
@@ -92,7 +92,7 @@ class LifecycleHarness:
             journal=self.journal,
             timers=timers,
             clock=self.clock,
-            request_plan=self._wake,
+            plan_trigger=self.plan_trigger,
             fail_job=lambda live, error: self.line.finish(live, "failed", error),
             read_rows=self.archive.load_rows,
             find_job=self.archive.find_job,
@@ -161,6 +161,7 @@ class LifecycleHarness:
         return WorkerMessageHandler(
             lifecycle=self.line,
             dispatcher=dispatch,
+            plan_trigger=self.plan_trigger,
             worker_pool=fleet,
             attempts=attempts,
             executors=executors,
@@ -170,10 +171,6 @@ class LifecycleHarness:
 
     def on_events(self, job: Job, events: list[Event]) -> None:
         self.published.append((job.id, [entry.type for entry in events]))
-
-    def _wake(self) -> None:
-        self.wakes += 1
-        self.on_wake()
 
     def start(self, live: LiveJob, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""

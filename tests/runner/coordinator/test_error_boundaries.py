@@ -95,6 +95,7 @@ def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) ->
         scheduler_state=harness.scheduler_state,
         worker_pool=fleet,
         devices={"cpu": CPU},
+        plan_trigger=harness.plan_trigger,
         read_inputs=read,
         cap_bytes=lambda *_: None,
     )
@@ -112,7 +113,8 @@ def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) 
         fleet = SingleWorkerPool(worker)
         fleet.misses = 1
         live = harness.line.submit(make_submission())
-        dispatch(harness, fleet).wake()
+        dispatch(harness, fleet)
+        harness.plan_trigger.wake()
         await until_runs(harness, live)
         assert fleet.misses == 0
 
@@ -123,7 +125,8 @@ def test_inputs_that_cannot_be_read_are_read_later(worker: WorkerHandle) -> None
     async def body(harness: LifecycleHarness) -> None:
         live = harness.line.submit(make_submission())
         live.drop_input()
-        dispatch(harness, SingleWorkerPool(worker), fails=1).wake()
+        dispatch(harness, SingleWorkerPool(worker), fails=1)
+        harness.plan_trigger.wake()
         await until_runs(harness, live)
         assert live.input == b"1"
 
@@ -148,14 +151,14 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         harness.scheduler_state.residency.set_max_executors("cpu", 1)
         harness.scheduler_state.limits.set_stage_depth("h", "v1", 4)
         first = harness.line.submit(make_submission())
-        made.wake()
+        harness.plan_trigger.wake()
         await until_runs(harness, first)
         assert first.executor is not None
         made.executors[first.executor].mark_loaded()
         harness.scheduler_state.on_loaded(first.executor, None, 1000.0)
         second = harness.line.submit(make_submission(2))
         second.drop_input()
-        made.wake()
+        harness.plan_trigger.wake()
         while second.phase != "assigned":
             await asyncio.sleep(0)
         # Its input is being read when the first one turns out to be long.

@@ -69,11 +69,11 @@ class DispatchScenario:
             scheduler_state=harness.scheduler_state,
             worker_pool=self.fleet,
             devices={"cpu": CPU},
+            plan_trigger=harness.plan_trigger,
             read_inputs=self._read,
             cap_bytes=lambda *_: None,
         )
         self.reports = harness.reports(self.dispatch, self.fleet)
-        harness.on_wake = self.dispatch.wake
         self.dispatch.is_paused = False
 
     async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:
@@ -82,7 +82,7 @@ class DispatchScenario:
 
     async def turn(self) -> list[Any]:
         """What the worker is told in the next turn."""
-        self.dispatch.wake()
+        self.harness.plan_trigger.wake()
         await asyncio.sleep(0)
         # A later attempt is sent once its start is stored.
         await self.harness.journal.flush()
