@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.check_runner import DeviceCheckRunner
@@ -32,6 +29,7 @@ from runner.coordinator.front.subscriptions import Subscriptions
 from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
+from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
@@ -54,9 +52,11 @@ from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.runtime.submission_gate import SubmissionGate
+from runner.coordinator.runtime.value_store import ValueStore
 from runner.coordinator.storage.durable_events import DurableEvents
 from runner.coordinator.storage.files import FileStore
 from runner.coordinator.storage.journal import Journal
+from runner.coordinator.storage.stored_values import StoredValues
 from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.coordinator.worker_events.executor_message_handler import ExecutorMessageHandler
@@ -115,6 +115,7 @@ class JobComponents:
     timers: Timers
     plan_trigger: PlanTrigger
     journal: Journal
+    values: ValueStore
     job_reader: JobReader
     files: FileStore
     lifecycle: JobLifecycle
@@ -173,9 +174,9 @@ def build_components(
 ) -> Components:
     """Create the components and connect them; nothing is started."""
     jobs = build_jobs(context, persisted, on_fenced=on_fenced)
-    devices = build_devices(context, persisted, jobs, worker_listener=worker_listener)
+    devices = build_devices(context, jobs, worker_listener=worker_listener)
     worker_messages = build_worker_events(context, jobs, devices)
-    return Components(jobs, devices, worker_messages, build_front(context, persisted, jobs, devices))
+    return Components(jobs, devices, worker_messages, build_front(context, jobs, devices))
 
 
 def build_jobs(
@@ -195,6 +196,7 @@ def build_jobs(
         on_fenced=on_fenced,
         on_commit=statistics.commit_histogram.add,
     )
+    values = StoredValues(journal, persisted.values)
     job_reader = JobReader(context.access, journal)
     files = FileStore(context.data_dir / "files")
     job_registry = JobRegistry(persisted.last_n, persisted.counts)
@@ -216,7 +218,7 @@ def build_jobs(
         journal=journal,
         timers=timers,
         statistics=statistics,
-        usage_totals=UsageTotals(persisted.values, clock.now()),
+        usage_recorder=AttemptUsageRecorder(UsageTotals(persisted.values, clock.now()), values),
         clock=clock,
         jitter=random.random,
         queue_manager=queue_manager,
@@ -231,6 +233,7 @@ def build_jobs(
         timers,
         plan_trigger,
         journal,
+        values,
         job_reader,
         files,
         lifecycle,
@@ -238,23 +241,18 @@ def build_jobs(
 
 
 def build_devices(
-    context: StartContext,
-    persisted: PersistedState,
-    jobs: JobComponents,
-    *,
-    worker_listener: worker_pool.WorkerListener,
+    context: StartContext, jobs: JobComponents, *, worker_listener: worker_pool.WorkerListener
 ) -> DeviceComponents:
     """Build the components that run jobs on devices and monitor the devices."""
     scheduler_state = jobs.scheduler_state
-    memory_monitor = _build_memory_monitor(context, persisted, jobs)
+    memory_monitor = _build_memory_monitor(context, jobs)
     device_registry = DeviceRegistry(
         scheduler_state=scheduler_state,
         statistics=jobs.statistics,
         memory_monitor=memory_monitor,
         clock=context.clock,
         plan_trigger=jobs.plan_trigger,
-        stored_values=persisted.values,
-        store_value=jobs.journal.set_value,
+        values=jobs.values,
     )
     worker_pool = _build_worker_pool(context, worker_listener)
     dispatcher = Dispatcher(
@@ -266,7 +264,7 @@ def build_devices(
         read_inputs=jobs.job_reader.load_inputs,
         cap_bytes=memory_monitor.cap_bytes,
     )
-    estimate_recorder = _build_estimate_recorder(context, persisted, jobs)
+    estimate_recorder = _build_estimate_recorder(context, jobs)
     health_monitor = _build_health_monitor(context, jobs, device_registry, dispatcher)
     grant_enforcer = GrantEnforcer(
         scheduler_state=scheduler_state,
@@ -305,16 +303,13 @@ def _build_worker_pool(context: StartContext, listener: worker_pool.WorkerListen
     )
 
 
-def _build_estimate_recorder(
-    context: StartContext, persisted: PersistedState, jobs: JobComponents
-) -> EstimateRecorder:
+def _build_estimate_recorder(context: StartContext, jobs: JobComponents) -> EstimateRecorder:
     now = context.clock.now
     return EstimateRecorder(
         scheduler_state=jobs.scheduler_state,
         statistics=jobs.statistics,
         call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
-        stored_values=persisted.values,
-        store_value=jobs.journal.set_value,
+        values=jobs.values,
     )
 
 
@@ -332,15 +327,11 @@ def _build_health_monitor(
     )
 
 
-def _build_memory_monitor(
-    context: StartContext, persisted: PersistedState, jobs: JobComponents
-) -> MemoryMonitor:
-    contexts = persisted.values.get(value_names.CONTEXT_OVERHEAD)
+def _build_memory_monitor(context: StartContext, jobs: JobComponents) -> MemoryMonitor:
     return MemoryMonitor(
         scheduler_state=jobs.scheduler_state,
         backend=BACKENDS[context.settings.devices.enforcement],
-        contexts=ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead(),
-        store_contexts=lambda text: jobs.journal.set_value(value_names.CONTEXT_OVERHEAD, text),
+        values=jobs.values,
         clock=context.clock,
     )
 
@@ -387,12 +378,10 @@ def build_worker_events(
     )
 
 
-def build_front(
-    context: StartContext, persisted: PersistedState, jobs: JobComponents, devices: DeviceComponents
-) -> FrontComponents:
+def build_front(context: StartContext, jobs: JobComponents, devices: DeviceComponents) -> FrontComponents:
     """Build the components that answer fronts."""
     gate = SubmissionGate()
-    handler_registry, handler_activator = _build_handlers(context, persisted, jobs, devices)
+    handler_registry, handler_activator = _build_handlers(context, jobs, devices)
     reloader = HandlerReloader(
         handler_registry=handler_registry,
         queue_manager=jobs.lifecycle.queue_manager,
@@ -448,7 +437,7 @@ def build_front(
 
 
 def _build_handlers(
-    context: StartContext, persisted: PersistedState, jobs: JobComponents, devices: DeviceComponents
+    context: StartContext, jobs: JobComponents, devices: DeviceComponents
 ) -> tuple[HandlerRegistry, HandlerActivator]:
     def on_change(message: bytes) -> None:
         devices.dispatcher.prewarming.on_handlers_changed()
@@ -461,18 +450,14 @@ def _build_handlers(
         entry_points=context.settings.entry_points,
         env=context.child_configs.executor_env(),
         cwd=Path.cwd(),
-        cache={
-            name.removeprefix(prefix): text
-            for name, text in persisted.values.items()
-            if name.startswith(prefix)
-        },
+        cache={name.removeprefix(prefix): text for name, text in jobs.values.find_by_prefix(prefix).items()},
         on_change=lambda: handler_activator.apply(),
     )
     handler_activator = HandlerActivator(
         handler_registry=handler_registry,
         overrides=Overrides(context.settings.overrides),
         queue_manager=jobs.lifecycle.queue_manager,
-        store_value=jobs.journal.set_value,
+        values=jobs.values,
         on_change=on_change,
     )
     return handler_registry, handler_activator
@@ -537,7 +522,9 @@ def _operator_request_handlers(
     handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
     """Handlers of requests that change queues, devices and executors."""
-    queue_requests = QueueRequests(lifecycle=jobs.lifecycle, plan_trigger=jobs.plan_trigger, queues=queues)
+    queue_requests = QueueRequests(
+        lifecycle=jobs.lifecycle, plan_trigger=jobs.plan_trigger, values=jobs.values, queues=queues
+    )
     device_requests = DeviceRequests(
         device_registry=devices.device_registry,
         dispatcher=devices.dispatcher,

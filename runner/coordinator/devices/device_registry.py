@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from gpu.devices.device import Device
@@ -17,6 +17,7 @@ from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
+from runner.coordinator.runtime.value_store import ValueStore
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import format_rfc3339
 from runner.protocol.worker import DeviceReadings, DevicesFound
@@ -57,17 +58,15 @@ class DeviceRegistry:
         memory_monitor: MemoryMonitor,
         clock: Clock,
         plan_trigger: PlanTrigger,
-        stored_values: Mapping[str, bytes],
-        store_value: Callable[[str, bytes | None], None],
+        values: ValueStore,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._statistics = statistics
         self._memory_monitor = memory_monitor
         self._clock = clock
         self._plan_trigger = plan_trigger
-        #: The operator's settings of devices, by the names of the stored values; `store_value` stores one.
-        self._stored_values = stored_values
-        self._store_value = store_value
+        #: Holds the operator's settings of devices.
+        self._values = values
         #: Device -> the number of executors that the operator allows at once.
         self._executor_limits: dict[str, int] = {}
         #: Done when the devices are known; its error is a refused start.
@@ -241,7 +240,7 @@ class DeviceRegistry:
         if (device.id in self.drained_ids) == is_drained:
             return
         (self.drained_ids.add if is_drained else self.drained_ids.discard)(device.id)
-        self._store_value(value_names.DEVICE_DRAINED + device.uuid, b"true" if is_drained else None)
+        self._values.put(value_names.DEVICE_DRAINED + device.uuid, b"true" if is_drained else None)
         event_type = "drained" if is_drained else "resumed"
         effect = "takes no new work" if is_drained else "takes work again"
         self.record_event(device.id, event_type, f"set by the operator: {effect}")
@@ -257,7 +256,7 @@ class DeviceRegistry:
         else:
             self._executor_limits.pop(device.id, None)
         stored = str(count).encode() if count else None
-        self._store_value(value_names.DEVICE_MAX_EXECUTORS + device.uuid, stored)
+        self._values.put(value_names.DEVICE_MAX_EXECUTORS + device.uuid, stored)
         effect = f"{self.max_executors(device)} executors at once"
         self.record_event(device.id, "max_executors", f"set by the operator: {effect}")
         log.info("device %s: limit set to %s", device.id, effect)
@@ -275,9 +274,9 @@ class DeviceRegistry:
 
     def _restore_settings(self, device: Device) -> None:
         """Restore the settings that the operator made before a restart."""
-        if value_names.DEVICE_DRAINED + device.uuid in self._stored_values:
+        if self._values.get(value_names.DEVICE_DRAINED + device.uuid) is not None:
             self.drained_ids.add(device.id)
-        count = self._stored_values.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
+        count = self._values.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
         if count is not None:
             self._executor_limits[device.id] = int(count)
             self._scheduler_state.residency.set_max_executors(device.id, int(count))

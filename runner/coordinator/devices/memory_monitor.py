@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,7 +13,9 @@ from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import EnforcementBackend, cap_bytes
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
+from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.value_store import ValueStore
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
 #: Readings for one measurement of an idle executor: the first may have begun while an attempt still ran.
@@ -47,16 +49,18 @@ class MemoryMonitor:
         *,
         scheduler_state: SchedulerState,
         backend: EnforcementBackend,
-        contexts: ContextOverhead,
-        store_contexts: Callable[[bytes], None],
+        values: ValueStore,
         clock: Clock,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._ledger = scheduler_state.ledger
         self._backend = backend
-        self._contexts = contexts
-        #: Stores the measured context overhead, as JSON.
-        self._store_contexts = store_contexts
+        #: Holds the measured context overhead, as JSON.
+        self._values = values
+        contexts = values.get(value_names.CONTEXT_OVERHEAD)
+        self._contexts = (
+            ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead()
+        )
         self._clock = clock
         self._owners = ProcessOwners()
         #: Device id -> its processes in the last reading, and their bytes.
@@ -187,7 +191,7 @@ class MemoryMonitor:
         elif self._contexts.record(
             self._context_key(resident.devices[0]), torch.version, held_bytes - torch.reserved_bytes
         ):
-            self._store_contexts(msgspec.json.encode(self._contexts.dumps()))
+            self._values.put(value_names.CONTEXT_OVERHEAD, msgspec.json.encode(self._contexts.dumps()))
             self.has_new_context = True
 
     def _held_bytes(self, executor: int, device_id: str, torch: _TorchUsage) -> int | None:

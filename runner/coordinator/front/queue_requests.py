@@ -9,6 +9,7 @@ from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
+from runner.coordinator.runtime.value_store import ValueStore
 from runner.protocol import front as front_protocol
 
 _encode = front_protocol.encode
@@ -18,17 +19,24 @@ _json = msgspec.json.Encoder().encode
 class QueueRequests:
     """Replies once the change is durable."""
 
-    def __init__(self, *, lifecycle: JobLifecycle, plan_trigger: PlanTrigger, queues: QueueDocuments) -> None:
+    def __init__(
+        self,
+        *,
+        lifecycle: JobLifecycle,
+        plan_trigger: PlanTrigger,
+        values: ValueStore,
+        queues: QueueDocuments,
+    ) -> None:
         self._lifecycle = lifecycle
         self._plan_trigger = plan_trigger
+        #: Holds which queues are paused.
+        self._values = values
         self._queues = queues
 
     async def set_queue(self, front: FrontHandle, request: front_protocol.SetQueue) -> None:
         """Pause or resume a queue."""
         self._lifecycle.scheduler_state.backlog.pause_queue(request.name, request.paused)
-        self._lifecycle.journal.set_value(
-            value_names.queue_paused(request.name), b"true" if request.paused else None
-        )
+        self._values.put(value_names.queue_paused(request.name), b"true" if request.paused else None)
         self._plan_trigger.wake()
         await self._lifecycle.journal.flush()
         front.send(

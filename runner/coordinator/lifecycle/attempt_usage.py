@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.jobs.usage_meter import UsageMeter
+from runner.coordinator.runtime.value_store import ValueStore
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobError
 
 
 class AttemptUsageRecorder:
     """Keeps the last attempt record of a job and what the attempt used of its devices."""
 
-    def __init__(self, totals: UsageTotals, *, store_value: Callable[[str, bytes | None], None]) -> None:
-        self._totals = totals
-        self._store_value = store_value
+    def __init__(self, totals: UsageTotals, values: ValueStore) -> None:
+        self.totals = totals
+        #: Holds the totals.
+        self._values = values
 
     def start(self, live: LiveJob, record: AttemptRecord, meter: UsageMeter | None, at: float) -> None:
         """Start to measure an attempt; `meter` is the meter of its executor, if that occupies devices."""
@@ -58,5 +58,5 @@ class AttemptUsageRecorder:
         record.spent = usage = AttemptUsage(device_s, device_s * record.granted_bytes)
         previous = job.spent or AttemptUsage()
         job.spent = AttemptUsage(previous.device_s + usage.device_s, previous.byte_s + usage.byte_s)
-        for name, value in self._totals.add_attempt(job, record, usage):
-            self._store_value(name, value)
+        for name, value in self.totals.add_attempt(job, record, usage):
+            self._values.put(name, value)

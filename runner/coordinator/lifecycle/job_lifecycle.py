@@ -15,7 +15,6 @@ from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.event_json import done_fields, status_fields
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
-from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.lifecycle.event_log import EventLog
@@ -55,7 +54,7 @@ class JobLifecycle:
         journal: Journal,
         timers: Timers,
         statistics: Statistics,
-        usage_totals: UsageTotals,
+        usage_recorder: AttemptUsageRecorder,
         clock: Clock,
         jitter: Callable[[], float],
         queue_manager: QueueManager,
@@ -67,8 +66,8 @@ class JobLifecycle:
         self.journal = journal
         self.timers = timers
         self.statistics = statistics
-        self.usage_totals = usage_totals
-        self._usage = AttemptUsageRecorder(usage_totals, store_value=journal.set_value)
+        self.usage_totals = usage_recorder.totals
+        self._usage = usage_recorder
         self.clock = clock
         self._jitter = jitter
         self._queued_max = queued_max

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.runtime import value_names
+from runner.coordinator.runtime.value_store import ValueStore
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec
@@ -28,13 +29,14 @@ class HandlerActivator:
         handler_registry: HandlerRegistry,
         overrides: Overrides,
         queue_manager: QueueManager,
-        store_value: Callable[[str, bytes | None], None],
+        values: ValueStore,
         on_change: Callable[[bytes], None],
     ) -> None:
         self._handler_registry = handler_registry
         self._overrides = overrides
         self._queue_manager = queue_manager
-        self._store_value = store_value
+        #: Holds the descriptions of sources.
+        self._values = values
         #: Called with the message for fronts once the queue has the new handlers.
         self._on_change = on_change
 
@@ -82,9 +84,9 @@ class HandlerActivator:
     def _store_descriptions(self) -> None:
         """Store descriptions, so that these sources need no describing process at the next start."""
         for key in self._handler_registry.outdated_keys:
-            self._store_value(value_names.DESCRIPTIONS + key, None)
+            self._values.put(value_names.DESCRIPTIONS + key, None)
         for key, text in self._handler_registry.cache_entries.items():
-            self._store_value(value_names.DESCRIPTIONS + key, text)
+            self._values.put(value_names.DESCRIPTIONS + key, text)
 
     def _warn_about_unused(self) -> None:
         """Warn about overrides that match no handler: the operator may have misspelled a name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 
@@ -16,6 +16,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import BATCH_TOO_LARGE_CODES
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.runtime import value_names
+from runner.coordinator.runtime.value_store import ValueStore
 from runner.protocol.worker import ExecutorLoaded
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class EstimateRecorder:
-    """Records loads and ends of attempts. `store_value` stores a named value; None removes it."""
+    """Records loads and ends of attempts."""
 
     def __init__(
         self,
@@ -42,18 +43,18 @@ class EstimateRecorder:
         scheduler_state: SchedulerState,
         statistics: Statistics,
         call_later: Callable[[float, Callable[[], None]], None],
-        stored_values: Mapping[str, bytes],
-        store_value: Callable[[str, bytes | None], None],
+        values: ValueStore,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._statistics = statistics
         #: Calls back after a number of seconds.
         self._call_later = call_later
-        self._store_value = store_value
+        #: Holds the estimates of each model.
+        self._values = values
         self._is_store_scheduled = False
         #: Names of stored values that are no longer used.
         self._obsolete_names: list[str] = []
-        self._load_stored(stored_values)
+        self._load_stored()
 
     def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
         """Record the load of an executor; the ledger has its figures already."""
@@ -99,12 +100,12 @@ class EstimateRecorder:
     def store_changes(self) -> None:
         """Store the estimates that have changed."""
         for name in self._obsolete_names:
-            self._store_value(name, None)
+            self._values.put(name, None)
         self._obsolete_names.clear()
         estimates = self._scheduler_state.estimator
         for handler, model in estimates.changed:
             dumped = estimates.dump(handler, model)
-            self._store_value(
+            self._values.put(
                 f"{value_names.LEARNED_MODELS}{handler}/{model}", None if dumped is None else _encode(dumped)
             )
         estimates.changed.clear()
@@ -143,18 +144,17 @@ class EstimateRecorder:
         self._is_store_scheduled = False
         self.store_changes()
 
-    def _load_stored(self, stored_values: Mapping[str, bytes]) -> None:
+    def _load_stored(self) -> None:
         """Load the stored estimates; values that can't be read are dropped and learned again."""
-        estimates = self._scheduler_state.estimator
-        for name, value in stored_values.items():
-            if name == value_names.LEARNED_PEAKS:
-                self._load_old_peaks(value)
-            elif name.startswith(value_names.LEARNED_MODELS):
-                try:
-                    estimates.load(msgspec.msgpack.decode(value))
-                except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-                    log.warning("stored estimates %s can't be read and are dropped: %s", name, error)
-                    self._obsolete_names.append(name)
+        for name, value in self._values.find_by_prefix(value_names.LEARNED_MODELS).items():
+            try:
+                self._scheduler_state.estimator.load(msgspec.msgpack.decode(value))
+            except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                log.warning("stored estimates %s can't be read and are dropped: %s", name, error)
+                self._obsolete_names.append(name)
+        old_peaks = self._values.get(value_names.LEARNED_PEAKS)
+        if old_peaks is not None:
+            self._load_old_peaks(old_peaks)
 
     def _load_old_peaks(self, value: bytes) -> None:
         """Load the single peak of each handler that an older version stored."""

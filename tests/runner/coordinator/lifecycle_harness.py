@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gpu.devices.device import Device
-from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import PersistedState
@@ -17,6 +16,7 @@ from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
+from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
@@ -27,6 +27,7 @@ from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.storage.durable_events import ALL_JOBS, DurableEvents
 from runner.coordinator.storage.journal import Journal
+from runner.coordinator.storage.stored_values import StoredValues
 from runner.coordinator.worker_events.attempt_message_handler import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.coordinator.worker_events.executor_message_handler import ExecutorMessageHandler
@@ -53,6 +54,23 @@ class ManualClock:
 
     def from_wall_time(self, wall: float) -> float:
         return wall
+
+
+class RecordedValues:
+    """Values that are kept in no store; tells what was put, in order."""
+
+    def __init__(self, kept: Mapping[str, bytes] | None = None) -> None:
+        self._values = dict(kept or {})
+        self.written: list[tuple[str, bytes | None]] = []
+
+    def get(self, name: str) -> bytes | None:
+        return self._values.get(name)
+
+    def find_by_prefix(self, prefix: str) -> dict[str, bytes]:
+        return {name: value for name, value in self._values.items() if name.startswith(prefix)}
+
+    def put(self, name: str, value: bytes | None) -> None:
+        self.written.append((name, value))
 
 
 class LifecycleHarness:
@@ -82,6 +100,7 @@ class LifecycleHarness:
             on_fenced=lambda fenced: None,
             on_commit=lambda seconds: None,
         )
+        self.values = StoredValues(self.journal, kept.values)
         #: Without a dispatcher nobody plans.
         self.plan_trigger = PlanTrigger()
         self.archive = JobReader(access, self.journal)
@@ -104,7 +123,7 @@ class LifecycleHarness:
             journal=self.journal,
             timers=timers,
             statistics=Statistics(),
-            usage_totals=UsageTotals({}, 0.0),
+            usage_recorder=AttemptUsageRecorder(UsageTotals({}, 0.0), self.values),
             clock=self.clock,
             jitter=lambda: 0.5,
             queue_manager=waiting,
@@ -116,8 +135,7 @@ class LifecycleHarness:
             scheduler_state=self.scheduler_state,
             statistics=self.line.statistics,
             call_later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
-            stored_values=kept.values,
-            store_value=self.journal.set_value,
+            values=self.values,
         )
 
     def memory(self) -> MemoryMonitor:
@@ -125,8 +143,7 @@ class LifecycleHarness:
         return MemoryMonitor(
             scheduler_state=self.scheduler_state,
             backend=BACKENDS["none"],
-            contexts=ContextOverhead(),
-            store_contexts=lambda text: None,
+            values=self.values,
             clock=self.clock,
         )
 

@@ -9,14 +9,14 @@ import pytest
 
 from gpu.devices.device import nvidia
 from gpu.job_class import JobClass
-from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, BackendName
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
+from runner.coordinator.runtime import value_names
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
-from tests.runner.coordinator.lifecycle_harness import ManualClock
+from tests.runner.coordinator.lifecycle_harness import ManualClock, RecordedValues
 
 G, M = 1 << 30, 1 << 20
 CARD = nvidia(0, "GPU-0", "card", 24 * G)
@@ -29,13 +29,12 @@ class MemoryScenario:
 
     def __init__(self, enforcement: BackendName = "fraction") -> None:
         self.clock = ManualClock()
-        self.kept: list[bytes] = []
+        self.values = RecordedValues()
         self.scheduler_state = SchedulerState([CARD])
         self.memory = MemoryMonitor(
             scheduler_state=self.scheduler_state,
             backend=BACKENDS[enforcement],
-            contexts=ContextOverhead(),
-            store_contexts=self.kept.append,
+            values=self.values,
             clock=self.clock,
         )
         self.memory.driver = "570"
@@ -91,9 +90,11 @@ def test_the_context_is_what_an_idle_one_holds_beyond_torchs_segments() -> None:
     assert scenario.context is None, "that reading may have begun before"
     scenario.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
     assert scenario.context == CONTEXT and scenario.memory.has_new_context
-    assert msgspec.json.decode(scenario.kept[-1]) == {"card/570": {"2.13": CONTEXT}}
+    ((name, value),) = scenario.values.written
+    assert name == value_names.CONTEXT_OVERHEAD and value is not None
+    assert msgspec.json.decode(value) == {"card/570": {"2.13": CONTEXT}}
     scenario.read(9 * G, (10, 9 * G), times=3)
-    assert len(scenario.kept) == 1
+    assert len(scenario.values.written) == 1
 
 
 def test_a_peak_is_what_the_driver_saw_or_torch_had_with_its_context() -> None:

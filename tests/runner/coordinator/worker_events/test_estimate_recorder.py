@@ -23,6 +23,7 @@ from runner.coordinator.worker_events.estimate_recorder import STORE_INTERVAL_S,
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Job, JobTerms
 from runner.protocol.worker import ExecutorLoaded
+from tests.runner.coordinator.lifecycle_harness import RecordedValues
 
 GIB = 1 << 30
 CLS = JobClass("q", "h", "v1", "m", 50, None, 1)
@@ -37,7 +38,8 @@ class Taught:
         gpus: int = 1,
         make: Callable[[int, int], Device] = sim,
     ) -> None:
-        self.written: list[tuple[str, bytes | None]] = []
+        values = RecordedValues(kept)
+        self.written = values.written
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.scheduler_state = SchedulerState([make(0, 24 * GIB), make(1, 24 * GIB)])
         self.ids = [device.id for device in self.scheduler_state.ledger.devices][: max(1, gpus)]
@@ -47,8 +49,7 @@ class Taught:
             scheduler_state=self.scheduler_state,
             statistics=self.figures,
             call_later=lambda seconds, call: self.later.append((seconds, call)),
-            stored_values=kept or {},
-            store_value=lambda name, value: self.written.append((name, value)),
+            values=values,
         )
         self.spec = HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(gpus=gpus))
         self.post = self.another()
