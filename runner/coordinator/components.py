@@ -316,13 +316,12 @@ def _build_estimate_recorder(context: StartContext, jobs: JobComponents) -> Esti
 def _build_health_monitor(
     context: StartContext, jobs: JobComponents, device_registry: DeviceRegistry, dispatcher: Dispatcher
 ) -> HealthMonitor:
-    check_runner = DeviceCheckRunner(context.child_configs.executor_env(), context.marker)
     return HealthMonitor(
         scheduler_state=jobs.scheduler_state,
         device_registry=device_registry,
         dispatcher=dispatcher,
         plan_trigger=jobs.plan_trigger,
-        run_check=check_runner.run_check,
+        check_runner=DeviceCheckRunner(context.child_configs.executor_env(), context.marker),
         clock=context.clock,
     )
 
@@ -346,8 +345,7 @@ def build_worker_events(
         dispatcher=devices.dispatcher,
         memory_monitor=devices.memory_monitor,
         estimate_recorder=devices.estimate_recorder,
-        find_lost_device=devices.health_monitor.find_lost_device,
-        on_attempt_failed=devices.health_monitor.on_attempt_failed,
+        health_monitor=devices.health_monitor,
     )
     executors = ExecutorMessageHandler(
         lifecycle=jobs.lifecycle,
@@ -356,8 +354,8 @@ def build_worker_events(
         memory_monitor=devices.memory_monitor,
         estimate_recorder=devices.estimate_recorder,
         attempts=attempts,
-        on_stuck=devices.health_monitor.on_stuck,
-        on_cleared=devices.device_registry.clear_stuck,
+        health_monitor=devices.health_monitor,
+        device_registry=devices.device_registry,
     )
     requests = AttemptRequestHandler(files=jobs.files, worker_pool=devices.worker_pool)
     return WorkerMessageHandler(
@@ -367,7 +365,7 @@ def build_worker_events(
         worker_pool=devices.worker_pool,
         attempts=attempts,
         executors=executors,
-        on_caught_up=devices.device_registry.on_worker_ready,
+        device_registry=devices.device_registry,
         other_handlers={
             AttemptRequest: requests.on_request,
             DevicesFound: lambda _, message: devices.device_registry.on_devices(message),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from gpu.devices import xid_codes
 from gpu.devices.device import Device
 from gpu.devices.health import HealthState, HealthStatus
 from gpu.scheduling.scheduler_state import SchedulerState
+from runner.coordinator.devices.check_runner import DeviceCheckRunner
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.attempt_end import AttemptEnd
@@ -24,9 +25,6 @@ log = logging.getLogger(__name__)
 
 #: The cause under which the device registry records the faults that this monitor sets.
 FAULT_CAUSE = "health"
-
-#: Returns the fault of a device; None if none was found.
-DeviceCheck = Callable[[Device], Awaitable[str | None]]
 
 
 class HealthMonitor:
@@ -43,14 +41,14 @@ class HealthMonitor:
         device_registry: DeviceRegistry,
         dispatcher: Dispatcher,
         plan_trigger: PlanTrigger,
-        run_check: DeviceCheck,
+        check_runner: DeviceCheckRunner,
         clock: Clock,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._device_registry = device_registry
         self._dispatcher = dispatcher
         self._plan_trigger = plan_trigger
-        self._run_check = run_check
+        self._check_runner = check_runner
         self._clock = clock
         self._started_at = clock.now()
         #: GPU -> its health; without an entry, the GPU had no event yet.
@@ -131,7 +129,7 @@ class HealthMonitor:
     async def _check_device(self, device: Device, health: HealthState) -> None:
         """Run a health check and record its result."""
         try:
-            failure = await self._run_check(device)
+            failure = await self._check_runner.run_check(device)
         except Exception as error:
             # The task's boundary: otherwise the device would count as being checked for ever.
             log.exception("the health check of device %s failed to run", device.id)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 
 from gpu.planning import oom_escalation
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
+from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
@@ -33,18 +33,14 @@ class AttemptMessageHandler:
         dispatcher: Dispatcher,
         memory_monitor: MemoryMonitor,
         estimate_recorder: EstimateRecorder,
-        find_lost_device: Callable[[Sequence[str]], str | None],
-        on_attempt_failed: Callable[[AttemptEnd, Sequence[str], str], None],
+        health_monitor: HealthMonitor,
     ) -> None:
         self._lifecycle = lifecycle
         self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
         self._memory_monitor = memory_monitor
         self._estimate_recorder = estimate_recorder
-        #: Returns the first of these devices that is lost.
-        self._find_lost_device = find_lost_device
-        #: Called with the end of a failed attempt, its devices and its handler.
-        self._on_attempt_failed = on_attempt_failed
+        self._health_monitor = health_monitor
         self._clock = lifecycle.clock
 
     def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
@@ -110,7 +106,7 @@ class AttemptMessageHandler:
         end = self._build_end(executor, message)
         circumstances = None
         if end.code is not None:
-            self._on_attempt_failed(end, executor.devices, executor.spec.name)
+            self._health_monitor.on_attempt_failed(end, executor.devices, executor.spec.name)
             circumstances = self._oom_circumstances(executor, live, end)
         self._estimate_recorder.on_attempt_ended(executor, live, end, circumstances)
         if end.peak_bytes is not None:
@@ -134,7 +130,7 @@ class AttemptMessageHandler:
         if retry_at is not None:
             retry_at = self._clock.from_wall_time(retry_at)
         if message.code is not None:
-            lost_device = self._find_lost_device(executor.devices)
+            lost_device = self._health_monitor.find_lost_device(executor.devices)
         if executor.grant_bytes:
             peak_bytes = self._memory_monitor.on_attempt_ended(executor, message)
         return build_attempt_end(message, retry_at=retry_at, peak_bytes=peak_bytes, lost_device=lost_device)

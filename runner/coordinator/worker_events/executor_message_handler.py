@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from gpu.scheduling.scheduler_state import SchedulerState
+from runner.coordinator.devices.device_registry import DeviceRegistry
+from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
@@ -27,8 +27,8 @@ class ExecutorMessageHandler:
         memory_monitor: MemoryMonitor,
         estimate_recorder: EstimateRecorder,
         attempts: AttemptMessageHandler,
-        on_stuck: Callable[[int, Sequence[str]], set[str]],
-        on_cleared: Callable[[int], None],
+        health_monitor: HealthMonitor,
+        device_registry: DeviceRegistry,
     ) -> None:
         self._lifecycle = lifecycle
         self._clock = lifecycle.clock
@@ -37,10 +37,8 @@ class ExecutorMessageHandler:
         self._memory_monitor = memory_monitor
         self._estimate_recorder = estimate_recorder
         self._attempts = attempts
-        #: Called with an executor that SIGKILL does not end, and its devices; returns the devices that close.
-        self._on_stuck = on_stuck
-        #: Called when an executor that was given up has ended after all.
-        self._on_cleared = on_cleared
+        self._health_monitor = health_monitor
+        self._device_registry = device_registry
 
     def on_executor_loaded(self, _: WorkerHandle, message: ExecutorLoaded) -> None:
         """Mark the executor as loaded."""
@@ -72,10 +70,10 @@ class ExecutorMessageHandler:
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
             # It was given up before, or its worker has died.
-            self._on_cleared(message.executor)
+            self._device_registry.clear_stuck(message.executor)
         elif message.code == STUCK:
             self.remove_executor(message.executor, message, has_exited=False)
-            closed_devices = self._on_stuck(message.executor, executor.devices)
+            closed_devices = self._health_monitor.on_stuck(message.executor, executor.devices)
             for other in self._dispatcher.executors.on_any_device(closed_devices):
                 self._dispatcher.control.retire(other)
         else:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
@@ -43,7 +44,7 @@ class WorkerMessageHandler:
         worker_pool: WorkerPool,
         attempts: AttemptMessageHandler,
         executors: ExecutorMessageHandler,
-        on_caught_up: Callable[[WorkerHandle], None],
+        device_registry: DeviceRegistry,
         other_handlers: Mapping[type[Any], Callable[[WorkerHandle, Any], None]],
     ) -> None:
         self._lifecycle = lifecycle
@@ -55,9 +56,8 @@ class WorkerMessageHandler:
         self._reconnects = Reconnects(
             dispatcher=dispatcher,
             plan_trigger=plan_trigger,
-            on_executor_gone=executors.remove_executor,
-            on_recalled=executors.on_attempts_recalled,
-            on_caught_up=on_caught_up,
+            executors=executors,
+            device_registry=device_registry,
         )
         self._handlers: dict[type[Any], Callable[[WorkerHandle, Any], None]] = {
             AttemptEnded: attempts.on_attempt_ended,

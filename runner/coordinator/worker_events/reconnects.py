@@ -8,12 +8,13 @@ nor reported never arrived; it returns to the queue as if it had been recalled.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import NamedTuple
 
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
+from runner.coordinator.worker_events.executor_message_handler import ExecutorMessageHandler
 from runner.protocol.worker import AttemptsRecalled, Hello
 
 log = logging.getLogger(__name__)
@@ -36,19 +37,17 @@ class Reconnects:
         *,
         dispatcher: Dispatcher,
         plan_trigger: PlanTrigger,
-        on_executor_gone: Callable[[int], None],
-        on_recalled: Callable[[WorkerHandle, AttemptsRecalled], None],
-        on_caught_up: Callable[[WorkerHandle], None],
+        executors: ExecutorMessageHandler,
+        device_registry: DeviceRegistry,
     ) -> None:
         self._dispatcher = dispatcher
         self._plan_trigger = plan_trigger
-        self._on_executor_gone = on_executor_gone
-        self._on_recalled = on_recalled
-        self._on_caught_up = on_caught_up
+        self._executors = executors
+        self._device_registry = device_registry
         self._unconfirmed: dict[str, _UnconfirmedWork] = {}
 
     def on_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """Record work that the worker lacks; nothing new is sent to it until `on_caught_up` is called."""
+        """Record work that the worker lacks; nothing new is sent to it until that is resolved."""
         own_executors = self._dispatcher.executors.of_worker(worker)
         reported_executors, reported_attempts = set(hello.executors), set(hello.running)
         attempts = [
@@ -84,12 +83,12 @@ class Reconnects:
             attempt_count,
         )
         for number in unconfirmed.executors:
-            self._on_executor_gone(number)
+            self._executors.remove_executor(number)
         for recalled in unconfirmed.attempts:
-            self._on_recalled(worker, recalled)
+            self._executors.on_attempts_recalled(worker, recalled)
         for executor in self._dispatcher.executors.of_worker(worker):
             self._dispatcher.resend_commands(executor)
-        self._on_caught_up(worker)
+        self._device_registry.on_worker_ready(worker)
         self._plan_trigger.wake()
 
     def forget_worker(self, worker: WorkerHandle) -> None:

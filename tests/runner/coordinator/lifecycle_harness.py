@@ -10,6 +10,9 @@ from gpu.devices.device import Device
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import PersistedState
+from runner.coordinator.devices.check_runner import DeviceCheckRunner
+from runner.coordinator.devices.device_registry import DeviceRegistry
+from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.attempt_end import AttemptEnd
@@ -147,6 +150,19 @@ class LifecycleHarness:
             clock=self.clock,
         )
 
+    def devices(self, memory: MemoryMonitor) -> DeviceRegistry:
+        """The one device, which is there from the start."""
+        registry = DeviceRegistry(
+            scheduler_state=self.scheduler_state,
+            statistics=self.line.statistics,
+            memory_monitor=memory,
+            clock=self.clock,
+            plan_trigger=self.plan_trigger,
+            values=self.values,
+        )
+        registry.devices.update({CPU.id: CPU})
+        return registry
+
     def reports(
         self,
         dispatch: Dispatcher,
@@ -154,16 +170,24 @@ class LifecycleHarness:
         *,
         on_call: Callable[[WorkerHandle, AttemptRequest], None] | None = None,
     ) -> WorkerMessageHandler:
-        """The reports of the fleet's workers; whatever concerns devices is left out."""
+        """The reports of the fleet's workers."""
         memory = self.memory()
+        devices = self.devices(memory)
+        health = HealthMonitor(
+            scheduler_state=self.scheduler_state,
+            device_registry=devices,
+            dispatcher=dispatch,
+            plan_trigger=self.plan_trigger,
+            check_runner=DeviceCheckRunner({}, "r"),
+            clock=self.clock,
+        )
         attempts = AttemptMessageHandler(
             lifecycle=self.line,
             scheduler_state=self.scheduler_state,
             dispatcher=dispatch,
             memory_monitor=memory,
             estimate_recorder=self.learning,
-            find_lost_device=lambda devices: None,
-            on_attempt_failed=lambda end, devices, handler: None,
+            health_monitor=health,
         )
         executors = ExecutorMessageHandler(
             lifecycle=self.line,
@@ -172,8 +196,8 @@ class LifecycleHarness:
             memory_monitor=memory,
             estimate_recorder=self.learning,
             attempts=attempts,
-            on_stuck=lambda executor, devices: set(),
-            on_cleared=lambda executor: None,
+            health_monitor=health,
+            device_registry=devices,
         )
         return WorkerMessageHandler(
             lifecycle=self.line,
@@ -182,7 +206,7 @@ class LifecycleHarness:
             worker_pool=fleet,
             attempts=attempts,
             executors=executors,
-            on_caught_up=lambda worker: None,
+            device_registry=devices,
             other_handlers={} if on_call is None else {AttemptRequest: on_call},
         )
 
