@@ -409,11 +409,10 @@ def build_front(context: StartContext, jobs: JobComponents, devices: DeviceCompo
         scheduler_state=jobs.scheduler_state,
         dispatcher=devices.dispatcher,
         worker_pool=devices.worker_pool,
-        devices=devices.device_registry.devices,
         metrics=metrics,
         readiness=readiness,
         device_registry=devices.device_registry,
-        health_document=devices.health_monitor.build_document,
+        health_monitor=devices.health_monitor,
         stats=StatsDocument(jobs.lifecycle, devices.dispatcher, _tenant_weights(context.settings)),
         queues=queues,
     )
@@ -500,7 +499,7 @@ def _document_request_handlers(
         replies=JobReplies(jobs.lifecycle),
         resource_views=resource_views,
         explainer=JobExplainer(lifecycle=jobs.lifecycle, scheduler_state=jobs.scheduler_state),
-        wait_for_handler=handler_activator.wait_for_handler,
+        handler_activator=handler_activator,
     )
     return {
         front_protocol.GetJob: reads.get_job,
@@ -529,13 +528,13 @@ def _operator_request_handlers(
         plan_trigger=jobs.plan_trigger,
         health_monitor=devices.health_monitor,
         journal=jobs.journal,
-        device_document=resource_views.device_document,
+        resource_views=resource_views,
     )
     prewarm_requests = PrewarmRequests(
         dispatcher=devices.dispatcher,
         plan_trigger=jobs.plan_trigger,
-        executor_document=resource_views.executor_document,
-        wait_for_handler=handler_activator.wait_for_handler,
+        resource_views=resource_views,
+        handler_activator=handler_activator,
         gate=gate,
     )
     return {

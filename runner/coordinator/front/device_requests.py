@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 
 from gpu.devices.device import Device
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
+from runner.coordinator.observability.resources import ResourceViews
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.storage.journal import Journal
@@ -30,15 +28,14 @@ class DeviceRequests:
         plan_trigger: PlanTrigger,
         health_monitor: HealthMonitor,
         journal: Journal,
-        device_document: Callable[[Device], dict[str, Any]],
+        resource_views: ResourceViews,
     ) -> None:
         self._device_registry = device_registry
         self._dispatcher = dispatcher
         self._plan_trigger = plan_trigger
         self._health_monitor = health_monitor
         self._journal = journal
-        #: Builds the document of a device.
-        self._device_document = device_document
+        self._resource_views = resource_views
 
     async def set_device(self, front: FrontHandle, request: front_protocol.SetDevice) -> None:
         """Drain or resume a device, or set its number of executors. Raises NotFound."""
@@ -50,7 +47,9 @@ class DeviceRequests:
         await self._journal.flush()
         front.send(
             front_protocol.encode(
-                front_protocol.Reply(request.request_id, 200, _json(self._device_document(device)))
+                front_protocol.Reply(
+                    request.request_id, 200, _json(self._resource_views.device_document(device))
+                )
             )
         )
 

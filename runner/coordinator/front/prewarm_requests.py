@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +10,8 @@ import msgspec
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.prewarm_request import PrewarmFailure
+from runner.coordinator.observability.resources import ResourceViews
+from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.runtime.requester import Requester
 from runner.coordinator.runtime.submission_gate import SubmissionGate
@@ -28,21 +29,20 @@ class PrewarmRequests:
         *,
         dispatcher: Dispatcher,
         plan_trigger: PlanTrigger,
-        executor_document: Callable[[int], dict[str, Any]],
-        wait_for_handler: Callable[[str], Awaitable[None]],
+        resource_views: ResourceViews,
+        handler_activator: HandlerActivator,
         gate: SubmissionGate,
     ) -> None:
         self._dispatcher = dispatcher
         self._plan_trigger = plan_trigger
-        #: Builds the document of an executor.
-        self._executor_document = executor_document
-        self._wait_for_handler = wait_for_handler
+        self._resource_views = resource_views
+        self._handler_activator = handler_activator
         self._gate = gate
 
     async def load(self, front: Requester, request: front_protocol.LoadHandler) -> None:
         """Load an executor, and reply when it is ready or with its progress when the time is over."""
         self._gate.check_open()
-        await self._wait_for_handler(request.name)
+        await self._handler_activator.wait_for_handler(request.name)
         result: asyncio.Future[ExecutorHandle | PrewarmFailure] = asyncio.get_running_loop().create_future()
 
         def on_result(what: ExecutorHandle | PrewarmFailure) -> None:
@@ -62,7 +62,7 @@ class PrewarmRequests:
             message = f"it is loaded on {', '.join(outcome.devices)}"
             document = {
                 "state": "loaded",
-                "executor": self._executor_document(outcome.number),
+                "executor": self._resource_views.executor_document(outcome.number),
                 "message": message,
             }
         status = 200 if document["state"] == "loaded" else 202
@@ -75,12 +75,12 @@ class PrewarmRequests:
     async def unload(self, front: Requester, request: front_protocol.UnloadHandler) -> None:
         """Unload executors, and reply with their numbers."""
         self._gate.check_open()
-        await self._wait_for_handler(request.name)
+        await self._handler_activator.wait_for_handler(request.name)
         executors = self._dispatcher.prewarming.unload(request.name, request.model, request.device)
         for executor in executors:
             self._dispatcher.control.retire(executor)
         document = _target_fields(request) | {
-            "executors": [self._executor_document(executor.number) for executor in executors]
+            "executors": [self._resource_views.executor_document(executor.number) for executor in executors]
         }
         self._plan_trigger.wake()
         front.send(
@@ -95,7 +95,8 @@ class PrewarmRequests:
         for pending_request in pending.of_handler(request.name, request.model or ""):
             if pending_request.device_id == request.device and not pending_request.is_preload:
                 leaving = [
-                    self._executor_document(each) for each in pending.closing_executors(pending_request)
+                    self._resource_views.executor_document(each)
+                    for each in pending.closing_executors(pending_request)
                 ]
                 return {"state": "waiting", "executor": None, "leaving": leaving} | pending.explain(
                     pending_request
@@ -111,7 +112,11 @@ class PrewarmRequests:
             return {"state": "waiting", "executor": None, "leaving": [], "message": "it waits for its turn"}
         executor = loading[0]
         message = f"it loads on {', '.join(executor.devices)}"
-        return {"state": "loading", "executor": self._executor_document(executor.number), "message": message}
+        return {
+            "state": "loading",
+            "executor": self._resource_views.executor_document(executor.number),
+            "message": message,
+        }
 
 
 def _target_fields(request: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:

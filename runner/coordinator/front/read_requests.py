@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 
 from runner.coordinator.front.event_reader import load_live_job, read_event_page
@@ -15,6 +13,7 @@ from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.resources import ResourceViews
 from runner.coordinator.processes.front_pool import FrontHandle
+from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.storage.files import FileStore
 from runner.errors import JobNotFinished
 from runner.jobs.job import ENDED, Job
@@ -36,7 +35,7 @@ class ReadRequests:
         replies: JobReplies,
         resource_views: ResourceViews,
         explainer: JobExplainer,
-        wait_for_handler: Callable[[str], Awaitable[None]],
+        handler_activator: HandlerActivator,
     ) -> None:
         self._lifecycle = lifecycle
         self._job_reader = job_reader
@@ -44,7 +43,7 @@ class ReadRequests:
         self._replies = replies
         self._resource_views = resource_views
         self._explainer = explainer
-        self._wait_for_handler = wait_for_handler
+        self._handler_activator = handler_activator
 
     async def get_job(self, front: FrontHandle, request: front_protocol.GetJob) -> None:
         """Reply with a job, at once or when it has ended."""
@@ -78,7 +77,7 @@ class ReadRequests:
 
     async def await_handler(self, front: FrontHandle, request: front_protocol.AwaitHandler) -> None:
         """Reply once it is known whether the handler exists."""
-        await self._wait_for_handler(request.name)
+        await self._handler_activator.wait_for_handler(request.name)
         if request.name not in self._lifecycle.queue_manager.handlers.specs:
             self._lifecycle.queue_manager.handlers.require(request.name)
         front.send(_encode(front_protocol.Reply(request.request_id, 200)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
+from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -37,11 +37,10 @@ class ResourceViews:
         scheduler_state: SchedulerState,
         dispatcher: Dispatcher,
         worker_pool: WorkerPool,
-        devices: Mapping[str, Device],
         metrics: Metrics,
         readiness: ReadinessCheck,
         device_registry: DeviceRegistry,
-        health_document: Callable[[str], dict[str, Any]],
+        health_monitor: HealthMonitor,
         stats: StatsDocument,
         queues: QueueDocuments,
     ) -> None:
@@ -49,12 +48,10 @@ class ResourceViews:
         self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
         self._worker_pool = worker_pool
-        self._devices = devices
         self._metrics = metrics
         self._readiness = readiness
         self._device_registry = device_registry
-        #: Builds the `condition` of a device by its id, see `HealthMonitor.build_document`.
-        self._health_document = health_document
+        self._health_monitor = health_monitor
         self._stats = stats
         self._queues = queues
 
@@ -80,7 +77,11 @@ class ResourceViews:
             case "handler":
                 return self._existing_handler(subject or "")
             case "devices":
-                return {"data": [self.device_document(device) for device in self._devices.values()]}
+                return {
+                    "data": [
+                        self.device_document(device) for device in self._device_registry.devices.values()
+                    ]
+                }
             case "workers":
                 return {"data": self._worker_documents()}
             case "stats":
@@ -167,7 +168,7 @@ class ResourceViews:
             "max_executors": self._device_registry.max_executors(device),
             "drained": device.id in self._device_registry.drained_ids,
             "health": self._lifecycle.statistics.first_fault(device.id) or "ok",
-            "condition": self._health_document(device.id),
+            "condition": self._health_monitor.build_document(device.id),
             "events": list(self._device_registry.events[device.id]),
             "worker": None if worker is None else worker.name,
             "executors": executors,
@@ -227,7 +228,7 @@ class ResourceViews:
     def render_metrics(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
         by_kind: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for device in self._devices.values():
+        for device in self._device_registry.devices.values():
             document = self.device_document(device)
             for kind in ("used", "reserved", "draining", "foreign", "free", "total"):
                 by_kind[device.id][kind] = document[f"{kind}_bytes"]
