@@ -304,11 +304,11 @@ def _build_worker_pool(context: StartContext, listener: worker_pool.WorkerListen
 
 
 def _build_estimate_recorder(context: StartContext, jobs: JobComponents) -> EstimateRecorder:
-    now = context.clock.now
     return EstimateRecorder(
         scheduler_state=jobs.scheduler_state,
         statistics=jobs.statistics,
-        call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
+        timers=jobs.timers,
+        clock=context.clock,
         values=jobs.values,
     )
 

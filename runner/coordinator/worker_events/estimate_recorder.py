@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import msgspec
 
@@ -15,7 +14,9 @@ from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import BATCH_TOO_LARGE_CODES
 from runner.coordinator.jobs.statistics import Statistics
+from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime import value_names
+from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.value_store import ValueStore
 from runner.protocol.worker import ExecutorLoaded
 
@@ -42,13 +43,14 @@ class EstimateRecorder:
         *,
         scheduler_state: SchedulerState,
         statistics: Statistics,
-        call_later: Callable[[float, Callable[[], None]], None],
+        timers: Timers,
+        clock: Clock,
         values: ValueStore,
     ) -> None:
         self._scheduler_state = scheduler_state
         self._statistics = statistics
-        #: Calls back after a number of seconds.
-        self._call_later = call_later
+        self._timers = timers
+        self._clock = clock
         #: Holds the estimates of each model.
         self._values = values
         self._is_store_scheduled = False
@@ -138,7 +140,7 @@ class EstimateRecorder:
     def _schedule_store(self) -> None:
         if not self._is_store_scheduled:
             self._is_store_scheduled = True
-            self._call_later(STORE_INTERVAL_S, self._on_store_due)
+            self._timers.call_at(self._clock.now() + STORE_INTERVAL_S, self._on_store_due)
 
     def _on_store_due(self) -> None:
         self._is_store_scheduled = False

@@ -137,7 +137,8 @@ class LifecycleHarness:
         self.learning = EstimateRecorder(
             scheduler_state=self.scheduler_state,
             statistics=self.line.statistics,
-            call_later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
+            timers=timers,
+            clock=self.clock,
             values=self.values,
         )
 

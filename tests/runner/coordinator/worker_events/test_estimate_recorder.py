@@ -19,14 +19,27 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.statistics import Statistics
+from runner.coordinator.queue.timers import Timers
+from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.worker_events.estimate_recorder import STORE_INTERVAL_S, EstimateRecorder
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Job, JobTerms
 from runner.protocol.worker import ExecutorLoaded
-from tests.runner.coordinator.lifecycle_harness import RecordedValues
+from tests.runner.coordinator.lifecycle_harness import ManualClock, RecordedValues
 
 GIB = 1 << 30
 CLS = JobClass("q", "h", "v1", "m", 50, None, 1)
+
+
+class RecordedTimers(Timers):
+    """Timers on which the test calls."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.later: list[tuple[float, Callable[[], None]]] = []
+
+    def call_at(self, at: float, callback: Callable[[], None]) -> None:
+        self.later.append((at, callback))
 
 
 class Taught:
@@ -40,7 +53,9 @@ class Taught:
     ) -> None:
         values = RecordedValues(kept)
         self.written = values.written
-        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.clock = ManualClock()
+        timers = RecordedTimers(self.clock)
+        self.later = timers.later
         self.scheduler_state = SchedulerState([make(0, 24 * GIB), make(1, 24 * GIB)])
         self.ids = [device.id for device in self.scheduler_state.ledger.devices][: max(1, gpus)]
         self.scheduler_state.ledger.reserve(self.ids, 1, 8 * GIB)
@@ -48,7 +63,8 @@ class Taught:
         self.learning = EstimateRecorder(
             scheduler_state=self.scheduler_state,
             statistics=self.figures,
-            call_later=lambda seconds, call: self.later.append((seconds, call)),
+            timers=timers,
+            clock=self.clock,
             values=values,
         )
         self.spec = HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(gpus=gpus))
@@ -144,8 +160,8 @@ def test_what_is_new_is_written_once_in_a_while_and_known_again() -> None:
     taught = Taught()
     for _ in range(5):
         taught.end(peak_bytes=GIB, run_s=1.0)
-    ((seconds, write),) = taught.later
-    assert seconds == STORE_INTERVAL_S and taught.written == []
+    ((at, write),) = taught.later
+    assert at == taught.clock.at + STORE_INTERVAL_S and taught.written == []
     write()
     ((name, value),) = taught.written
     assert name == "learned/models/h/m" and value is not None
