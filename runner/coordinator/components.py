@@ -261,8 +261,8 @@ def build_devices(
         worker_pool=worker_pool,
         devices=device_registry.devices,
         plan_trigger=jobs.plan_trigger,
-        read_inputs=jobs.job_reader.load_inputs,
-        cap_bytes=memory_monitor.cap_bytes,
+        job_reader=jobs.job_reader,
+        caps=memory_monitor,
     )
     estimate_recorder = _build_estimate_recorder(context, jobs)
     health_monitor = _build_health_monitor(context, jobs, device_registry, dispatcher)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.commands import attempt_spec
 from runner.coordinator.dispatch.executor_control import ExecutorControl
@@ -11,14 +9,12 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.queue.spill import read_with_retry
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import RunAttempts, encode
-
-#: Reads inputs that are not in memory: job numbers -> JSON texts.
-ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
 
 
 class Assigner:
@@ -37,7 +33,7 @@ class Assigner:
         worker_pool: WorkerPool,
         executors: ExecutorTable,
         control: ExecutorControl,
-        read_inputs: ReadInputs,
+        job_reader: JobReader,
         plan_trigger: PlanTrigger,
     ) -> None:
         self._lifecycle = lifecycle
@@ -45,7 +41,7 @@ class Assigner:
         self._worker_pool = worker_pool
         self._executors = executors
         self._control = control
-        self._read_inputs = read_inputs
+        self._job_reader = job_reader
         self._plan_trigger = plan_trigger
         #: Reads of inputs that are not in memory.
         self._reads = BackgroundTasks()
@@ -64,7 +60,7 @@ class Assigner:
     async def _read_and_send(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
         """Read the missing inputs, retrying until the store answers, and send the attempts."""
         missing = [live.job.number for live in live_jobs if live.input is None]
-        inputs = await read_with_retry(self._read_inputs, missing, "inputs")
+        inputs = await read_with_retry(self._job_reader.load_inputs, missing, "inputs")
         for live in live_jobs:
             if live.input is None:
                 # A job that the store lacks fails over its input, instead of holding its executor for ever.

@@ -11,15 +11,16 @@ from gpu.devices.device import Device
 from gpu.planning import planner
 from gpu.planning.oom_escalation import OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.assigner import Assigner, ReadInputs
+from runner.coordinator.dispatch.assigner import Assigner
 from runner.coordinator.dispatch.commands import load_command
 from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
-from runner.coordinator.dispatch.grants import CapBytes, Grants
+from runner.coordinator.dispatch.grants import Grants, MemoryCaps
 from runner.coordinator.dispatch.prewarming import Prewarming
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
@@ -47,10 +48,11 @@ class Dispatcher:
         worker_pool: WorkerPool,
         devices: Mapping[str, Device],
         plan_trigger: PlanTrigger,
-        read_inputs: ReadInputs,
-        cap_bytes: CapBytes,
+        job_reader: JobReader,
+        caps: MemoryCaps,
     ) -> None:
-        self.grants = Grants(scheduler_state=scheduler_state, worker_pool=worker_pool, cap_bytes=cap_bytes)
+        self.grants = Grants(scheduler_state=scheduler_state, worker_pool=worker_pool, caps=caps)
+        self._caps = caps
         self._lifecycle = lifecycle
         self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
@@ -72,7 +74,7 @@ class Dispatcher:
             worker_pool=worker_pool,
             executors=self.executors,
             control=self.control,
-            read_inputs=read_inputs,
+            job_reader=job_reader,
             plan_trigger=plan_trigger,
         )
         self.prewarming = Prewarming(
@@ -203,7 +205,7 @@ class Dispatcher:
             executor_number, worker, spec, action.job_class.model, ids, action.grant_bytes
         )
         self.executors[executor_number] = executor
-        cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
+        cap = self._caps.cap_bytes(action.device_ids, action.grant_bytes, None)
         self._worker_pool.post(worker, encode(load_command(executor_number, action, spec, devices, cap)))
         if action.job_class.is_prewarm:
             self.prewarming.on_load_started(action.job_number, executor_number)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
@@ -10,8 +11,15 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.protocol.worker import SetGrant, encode
 
-#: Device ids, bytes granted on each, the executor if there is one -> bytes that torch may reserve there.
-CapBytes = Callable[[Sequence[str], int, int | None], int | None]
+
+class MemoryCaps(Protocol):
+    """Computes the part of a grant that torch may reserve; the rest is context overhead."""
+
+    def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
+        """Return the bytes that torch in an executor may reserve on each of its devices; None sets no limit.
+
+        `executor` is None before the executor exists.
+        """
 
 
 class Grants:
@@ -20,20 +28,17 @@ class Grants:
     Workers enforce the grant. Each change is sent with the frame of its cycle.
     """
 
-    def __init__(
-        self, *, scheduler_state: SchedulerState, worker_pool: WorkerPool, cap_bytes: CapBytes
-    ) -> None:
+    def __init__(self, *, scheduler_state: SchedulerState, worker_pool: WorkerPool, caps: MemoryCaps) -> None:
         self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
-        #: Computes the part of a grant that torch may reserve; the rest is context overhead.
-        self.cap_bytes = cap_bytes
+        self._caps = caps
 
     def set_grant(self, executor: ExecutorHandle, grant_bytes: int) -> None:
         """Set the bytes that an executor may use on each of its devices, and send them to the worker."""
         resident = self._scheduler_state.executors[executor.number]
         resident.raise_grant(grant_bytes)
         executor.set_grant(grant_bytes)
-        cap = self.cap_bytes(executor.devices, grant_bytes, executor.number)
+        cap = self._caps.cap_bytes(executor.devices, grant_bytes, executor.number)
         self._worker_pool.post(executor.worker, encode(SetGrant(executor.number, grant_bytes, cap)))
 
     def send_lowered_grants(self, executors: Mapping[int, ExecutorHandle]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.local_process import LocalProcess
 from runner.coordinator.processes.worker_connection import WorkerConnection
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
@@ -80,24 +81,29 @@ def worker() -> Iterator[WorkerHandle]:
     child.close()
 
 
-def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
-    left = fails
+class FailingReader(JobReader):
+    """Reads `1` for every input, after a number of failures."""
 
-    async def read(ns: Sequence[int]) -> Mapping[int, bytes]:
-        nonlocal left
-        left -= 1
-        if left >= 0:
+    def __init__(self, harness: LifecycleHarness, fails: int) -> None:
+        super().__init__(harness.access, harness.journal)
+        self.failures_left = fails
+
+    async def load_inputs(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
+        self.failures_left -= 1
+        if self.failures_left >= 0:
             raise OSError("the disk is gone")
-        return dict.fromkeys(ns, b"1")
+        return dict.fromkeys(numbers, b"1")
 
+
+def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
     made = Dispatcher(
         lifecycle=harness.line,
         scheduler_state=harness.scheduler_state,
         worker_pool=fleet,
         devices={"cpu": CPU},
         plan_trigger=harness.plan_trigger,
-        read_inputs=read,
-        cap_bytes=lambda *_: None,
+        job_reader=FailingReader(harness, fails),
+        caps=harness.memory(),
     )
     made.is_paused = False
     return made

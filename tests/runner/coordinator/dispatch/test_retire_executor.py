@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.protocol.worker import (
     AttemptEnded,
@@ -54,6 +55,18 @@ class RecordingPool(SingleWorkerPool):
         return orders
 
 
+class HeldReader(JobReader):
+    """Reads `1` for every input, once `inputs` is done."""
+
+    def __init__(self, harness: LifecycleHarness, inputs: asyncio.Future[None]) -> None:
+        super().__init__(harness.access, harness.journal)
+        self.inputs = inputs
+
+    async def load_inputs(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
+        await self.inputs
+        return dict.fromkeys(numbers, b"1")
+
+
 class DispatchScenario:
     """One executor slot, jobs for `h`, and a worker that the test plays."""
 
@@ -70,15 +83,11 @@ class DispatchScenario:
             worker_pool=self.fleet,
             devices={"cpu": CPU},
             plan_trigger=harness.plan_trigger,
-            read_inputs=self._read,
-            cap_bytes=lambda *_: None,
+            job_reader=HeldReader(harness, self.inputs),
+            caps=harness.memory(),
         )
         self.reports = harness.reports(self.dispatch, self.fleet)
         self.dispatch.is_paused = False
-
-    async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:
-        await self.inputs
-        return dict.fromkeys(ns, b"1")
 
     async def turn(self) -> list[Any]:
         """What the worker is told in the next turn."""
