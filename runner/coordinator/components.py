@@ -207,9 +207,7 @@ def build_jobs(
         timers=timers,
         clock=clock,
         plan_trigger=plan_trigger,
-        fail_job=lambda live, error: lifecycle.finish(live, "failed", error),
-        read_rows=job_reader.load_rows,
-        find_job=job_reader.find_job,
+        row_reader=job_reader,
         bounds=QueueBounds(),
     )
     lifecycle = JobLifecycle(
@@ -225,6 +223,7 @@ def build_jobs(
         event_log=EventLog(journal, durable_events=durable_events, events_kept=limits.events_kept),
         queued_max=limits.queued,
     )
+    queue_manager.connect(lifecycle)
     return JobComponents(
         scheduler_state,
         durable_events,

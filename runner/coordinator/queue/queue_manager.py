@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from typing import Literal
@@ -16,15 +16,15 @@ from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.plan_windows import PlanWindows
 from runner.coordinator.queue.queued_index import QueuedGroup, QueuedIndex, due_until_ms
-from runner.coordinator.queue.spill import JobFinder, QueueBounds, RowReader, SpillPool
-from runner.coordinator.queue.start_deadlines import StartDeadlines
+from runner.coordinator.queue.spill import QueueBounds, RowReader, SpillPool
+from runner.coordinator.queue.start_deadlines import JobFinisher, StartDeadlines
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.storage.journal import Journal
 from runner.handlers.spec import HandlerSpec
-from runner.jobs.job import Job, JobError
+from runner.jobs.job import Job
 from runner.stores.queued_groups import StoredGroup, group_key
 
 
@@ -45,9 +45,7 @@ class QueueManager:
         timers: Timers,
         clock: Clock,
         plan_trigger: PlanTrigger,
-        fail_job: Callable[[LiveJob, JobError], None],
-        read_rows: RowReader,
-        find_job: JobFinder,
+        row_reader: RowReader,
         bounds: QueueBounds,
     ) -> None:
         self._registry = registry
@@ -61,8 +59,7 @@ class QueueManager:
             registry=registry,
             index=index,
             journal=journal,
-            read_rows=read_rows,
-            find_job=find_job,
+            row_reader=row_reader,
             bounds=bounds,
         )
         self.windows = PlanWindows(
@@ -80,9 +77,13 @@ class QueueManager:
             reasons=self.reasons,
             timers=timers,
             clock=clock,
-            fail_job=fail_job,
             due_per_turn=bounds.due_per_turn,
         )
+
+    def connect(self, job_finisher: JobFinisher) -> None:
+        """Set the component that ends the jobs whose deadline has passed; called before the first job is
+        queued."""
+        self._deadlines.connect(job_finisher)
 
     # Handlers.
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import QueuedIndex
@@ -26,10 +26,15 @@ READ_RETRY_S = 1.0
 #: The number of lookups of a job that changes while its row is read.
 LOAD_TRIES = 10
 
-#: Reads rows by their numbers, together with small inputs.
-RowReader = Callable[[Sequence[int]], Awaitable[list[tuple[Job, bytes | None]]]]
-#: Reads a row by its id.
-JobFinder = Callable[[str], Awaitable[Job | None]]
+
+class RowReader(Protocol):
+    """Reads jobs from the store."""
+
+    async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+        """Read rows by their numbers, together with small inputs."""
+
+    async def find_job(self, job_id: str) -> Job | None:
+        """Read a row by its id; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +76,13 @@ class SpillPool:
         registry: JobRegistry,
         index: QueuedIndex,
         journal: Journal,
-        read_rows: RowReader,
-        find_job: JobFinder,
+        row_reader: RowReader,
         bounds: QueueBounds,
     ) -> None:
         self._registry = registry
         self._index = index
         self._journal = journal
-        self._read_rows = read_rows
-        self._find_job = find_job
+        self._row_reader = row_reader
         self._bounds = bounds
         #: Bytes of the inputs in memory.
         self.input_bytes = 0
@@ -99,7 +102,7 @@ class SpillPool:
     async def load(self, numbers: Sequence[int]) -> None:
         """Load these jobs back, as far as they still wait behind others or for their start time."""
         with self._track_read() as count_before:
-            rows = await read_with_retry(self._read_rows, numbers, "queued jobs")
+            rows = await read_with_retry(self._row_reader.load_rows, numbers, "queued jobs")
             for job, input_ in rows:
                 self._restore(job, input_, count_before)
             found = {job.number for job, _ in rows}
@@ -123,7 +126,7 @@ class SpillPool:
             if live is not None:
                 return live
             with self._track_read() as count_before:
-                job = await self._find_job(job_id)
+                job = await self._row_reader.find_job(job_id)
                 if job is not None and job.state in ("queued", "running"):
                     self._restore(job, None, count_before)
             if job is None or job.state not in ("queued", "running"):

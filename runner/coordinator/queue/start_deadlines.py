@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Literal, Protocol
 
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import due_until_ms
@@ -20,6 +21,13 @@ from runner.stores.queued_groups import DueTimes, to_millis
 log = logging.getLogger(__name__)
 
 
+class JobFinisher(Protocol):
+    """The part of the lifecycle that the queue needs; it is connected later, being built on the queue."""
+
+    def finish(self, live: LiveJob, state: Literal["failed"], error: JobError) -> None:
+        """End a queued job in this state."""
+
+
 class StartDeadlines:
     """Deadlines for the first start of queued jobs."""
 
@@ -31,7 +39,6 @@ class StartDeadlines:
         reasons: WaitReasons,
         timers: Timers,
         clock: Clock,
-        fail_job: Callable[[LiveJob, JobError], None],
         due_per_turn: int,
     ) -> None:
         self._registry = registry
@@ -39,13 +46,16 @@ class StartDeadlines:
         self._reasons = reasons
         self._timers = timers
         self._clock = clock
-        #: Fails a job that waited for too long.
-        self._fail_job = fail_job
+        self._job_finisher: JobFinisher | None = None
         #: Jobs handled in one iteration of the event loop.
         self._due_per_turn = due_per_turn
         self._deadlines = SortedPairs()
         self._timer_due_ms = math.inf
         self._reads = BackgroundTasks()
+
+    def connect(self, job_finisher: JobFinisher) -> None:
+        """Set the component that ends the jobs whose deadline has passed."""
+        self._job_finisher = job_finisher
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -109,4 +119,5 @@ class StartDeadlines:
         limit_s = live.job.terms.queue_timeout_s
         reason = self._reasons.for_live_job(live)
         message = f"not started within queue_timeout_s={limit_s:g}; it waited with reason {reason}"
-        self._fail_job(live, JobError("queue_timeout", message, False))
+        assert self._job_finisher is not None
+        self._job_finisher.finish(live, "failed", JobError("queue_timeout", message, False))

@@ -115,9 +115,7 @@ class LifecycleHarness:
             timers=timers,
             clock=self.clock,
             plan_trigger=self.plan_trigger,
-            fail_job=lambda live, error: self.line.finish(live, "failed", error),
-            read_rows=self.archive.load_rows,
-            find_job=self.archive.find_job,
+            row_reader=self.archive,
             bounds=bounds or QueueBounds(),
         )
         self.line = JobLifecycle(
@@ -133,6 +131,7 @@ class LifecycleHarness:
             event_log=EventLog(self.journal, durable_events=durable_events, events_kept=100),
             queued_max=queued_max,
         )
+        waiting.connect(self.line)
         self.line.queue_manager.set_handlers({"h": spec()})
         self.learning = EstimateRecorder(
             scheduler_state=self.scheduler_state,

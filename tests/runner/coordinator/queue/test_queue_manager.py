@@ -16,6 +16,7 @@ from gpu.planning.explain import explain
 from runner.coordinator.components import PersistedState
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle import recovery
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.queue.spill import QueueBounds
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
@@ -253,14 +254,15 @@ def test_a_read_that_fails_is_made_again() -> None:
         for number in range(20):
             harness.line.submit(make_submission(number))
         await settle(harness)
-        rows, failures = harness.archive.load_rows, [OSError("stuck")]
+        failures = [OSError("stuck")]
 
-        async def failing(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
-            if failures:
-                raise failures.pop()
-            return await rows(ns)
+        class FailingReader(JobReader):
+            async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+                if failures:
+                    raise failures.pop()
+                return await super().load_rows(numbers)
 
-        harness.line.queue_manager.spill_pool._read_rows = failing
+        harness.line.queue_manager.spill_pool._row_reader = FailingReader(harness.access, harness.journal)
         while len(await drain(harness)) == 0 or harness.line.registry.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
@@ -360,14 +362,15 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         for number in range(20):
             harness.line.submit(make_submission(number, retries=1))
         await settle(harness)
-        sleep, rows, later = harness.line.queue_manager.spill_pool, harness.archive.load_rows, asyncio.Event()
+        sleep, later = harness.line.queue_manager.spill_pool, asyncio.Event()
 
-        async def late(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
-            found = await rows(ns)
-            await later.wait()
-            return found
+        class LateReader(JobReader):
+            async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+                found = await super().load_rows(numbers)
+                await later.wait()
+                return found
 
-        sleep._read_rows = late
+        sleep._row_reader = LateReader(harness.access, harness.journal)
         bringing = asyncio.create_task(sleep.load([20]))
         await asyncio.sleep(0)
         live = await sleep.load_job("job-19")
