@@ -381,10 +381,10 @@ def build_front(context: StartContext, jobs: JobComponents, devices: DeviceCompo
     handler_registry, handler_activator = _build_handlers(context, jobs, devices)
     reloader = HandlerReloader(
         handler_registry=handler_registry,
+        handler_activator=handler_activator,
         queue_manager=jobs.lifecycle.queue_manager,
         retire=devices.dispatcher.control.retire_handler,
         read_overrides=lambda: Overrides(reload_overrides(context.settings)),
-        apply_overrides=handler_activator.replace_overrides,
         gate=gate,
     )
     metrics = Metrics(jobs.statistics, context.front_pool)

@@ -46,6 +46,7 @@ class StartDeadlines:
         self._reasons = reasons
         self._timers = timers
         self._clock = clock
+        #: Set by `connect`, before the first job is queued.
         self._job_finisher: JobFinisher | None = None
         #: Jobs handled in one iteration of the event loop.
         self._due_per_turn = due_per_turn

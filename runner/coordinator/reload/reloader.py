@@ -11,6 +11,7 @@ import msgspec
 
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.reload.changes import ReloadResult, compare_handlers
+from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.runtime.requester import Requester
 from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down_error
 from runner.discovery.handler_registry import HandlerRegistry
@@ -39,18 +40,18 @@ class HandlerReloader:
         self,
         *,
         handler_registry: HandlerRegistry,
+        handler_activator: HandlerActivator,
         queue_manager: QueueManager,
         retire: RetireExecutors,
         read_overrides: Callable[[], Overrides],
-        apply_overrides: Callable[[Overrides], None],
         gate: SubmissionGate,
         reply_wait_s: float = REPLY_WAIT_S,
     ) -> None:
         self._handler_registry = handler_registry
+        self._handler_activator = handler_activator
         self._queue_manager = queue_manager
         self._retire = retire
         self._read_overrides = read_overrides
-        self._apply_overrides = apply_overrides
         self._gate = gate
         self._reply_wait_s = reply_wait_s
         self._current: asyncio.Task[ReloadResult] | None = None
@@ -97,7 +98,7 @@ class HandlerReloader:
         self._gate.check_open()
         # From here to the end nothing else runs: no plan sees a half-applied reload.
         before = self._queue_manager.handlers.specs
-        self._apply_overrides(overrides)
+        self._handler_activator.replace_overrides(overrides)
         changes = compare_handlers(before, self._queue_manager.handlers.specs, touched)
         for name in changes.changed:
             self._retire(name, is_replaced=True)

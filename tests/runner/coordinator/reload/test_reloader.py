@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from runner.coordinator.reload.changes import ReloadResult
+from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.reload.reloader import HandlerReloader
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.discovery.handler_registry import HandlerRegistry
@@ -45,17 +46,22 @@ class ReloadScenario:
         self.gate = SubmissionGate()
         self.reloads = HandlerReloader(
             handler_registry=found,
+            handler_activator=HandlerActivator(
+                handler_registry=found,
+                overrides=Overrides({}),
+                queue_manager=harness.line.queue_manager,
+                values=harness.values,
+                on_change=self._on_change,
+            ),
             queue_manager=harness.line.queue_manager,
             retire=lambda handler, *, is_replaced: self.retired.append((handler, is_replaced)),
             read_overrides=lambda: Overrides({}),
-            apply_overrides=lambda _: self._put_in_force(harness),
             gate=self.gate,
             reply_wait_s=answer_s,
         )
 
-    def _put_in_force(self, harness: LifecycleHarness) -> None:
+    def _on_change(self, _: bytes) -> None:
         self.in_force += 1
-        harness.line.queue_manager.set_handlers(dict(self.handler_registry.specs))
 
     async def answer(self) -> tuple[int, ReloadResult]:
         await self.reloads.handle_request(self.asker, front_protocol.ReloadHandlers(7))
