@@ -22,6 +22,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerPool
+from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
 
@@ -46,6 +47,7 @@ class Dispatcher:
         lifecycle: JobLifecycle,
         scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
+        timers: Timers,
         devices: Mapping[str, Device],
         plan_trigger: PlanTrigger,
         job_reader: JobReader,
@@ -58,6 +60,7 @@ class Dispatcher:
         self._worker_pool = worker_pool
         self._devices = devices
         self._executor_numbers = itertools.count(1)
+        self._timers = timers
         self._plan_trigger = plan_trigger
         #: When the next timed cycle is due; UTC epoch seconds.
         self._next_wake_at = float("inf")
@@ -80,7 +83,7 @@ class Dispatcher:
         self.prewarming = Prewarming(
             scheduler_state=scheduler_state,
             handlers=lifecycle.queue_manager.handlers,
-            timers=lifecycle.timers,
+            timers=timers,
             executors=self.executors,
             device_ids=devices.keys(),
             clock=lifecycle.clock,
@@ -154,7 +157,7 @@ class Dispatcher:
                 self._next_wake_at = float("inf")
                 self._plan_trigger.wake()
 
-            self._lifecycle.timers.call_at(wake_at, on_due)
+            self._timers.call_at(wake_at, on_due)
 
     def _start_attempts(self, action: planner.StartAction) -> None:
         """Assign the jobs of the action to an executor that exists."""

@@ -20,7 +20,6 @@ from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import INPUTS_MAX_BYTES
-from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.journal import Journal
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
@@ -52,7 +51,6 @@ class JobLifecycle:
         registry: JobRegistry,
         scheduler_state: SchedulerState,
         journal: Journal,
-        timers: Timers,
         statistics: Statistics,
         usage_recorder: AttemptUsageRecorder,
         clock: Clock,
@@ -64,7 +62,6 @@ class JobLifecycle:
         self.registry = registry
         self.scheduler_state = scheduler_state
         self.journal = journal
-        self.timers = timers
         self.statistics = statistics
         self.usage_totals = usage_recorder.totals
         self._usage = usage_recorder

@@ -107,12 +107,13 @@ class LifecycleHarness:
         #: Without a dispatcher nobody plans.
         self.plan_trigger = PlanTrigger()
         self.archive = JobReader(access, self.journal)
-        book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock)
+        self.timers = Timers(self.clock)
+        book = JobRegistry(kept.last_n, kept.counts)
         waiting = QueueManager(
             registry=book,
             scheduler_state=self.scheduler_state,
             journal=self.journal,
-            timers=timers,
+            timers=self.timers,
             clock=self.clock,
             plan_trigger=self.plan_trigger,
             row_reader=self.archive,
@@ -122,7 +123,6 @@ class LifecycleHarness:
             registry=book,
             scheduler_state=self.scheduler_state,
             journal=self.journal,
-            timers=timers,
             statistics=Statistics(),
             usage_recorder=AttemptUsageRecorder(UsageTotals({}, 0.0), self.values),
             clock=self.clock,
@@ -136,7 +136,7 @@ class LifecycleHarness:
         self.learning = EstimateRecorder(
             scheduler_state=self.scheduler_state,
             statistics=self.line.statistics,
-            timers=timers,
+            timers=self.timers,
             clock=self.clock,
             values=self.values,
         )
@@ -234,7 +234,7 @@ class LifecycleHarness:
         self.clock.at += seconds
         done = asyncio.Event()
         # Before all that is armed, so that the timers look at the clock now.
-        self.line.timers.call_at(0.0, done.set)
+        self.timers.call_at(0.0, done.set)
         await done.wait()
 
     def stage(self, live: LiveJob) -> None:
@@ -265,7 +265,7 @@ def run(body: Callable[[LifecycleHarness], Awaitable[None]]) -> LifecycleHarness
         access = MemoryAccess()
         harness = LifecycleHarness(access, await access.take_epoch())
         await asyncio.wait_for(body(harness), 5)
-        harness.line.timers.close()
+        harness.timers.close()
         # Its timer could fire while the loop closes, and leave a commit that never runs.
         await harness.journal.close()
         return harness

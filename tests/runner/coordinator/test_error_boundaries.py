@@ -101,6 +101,7 @@ def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) ->
         scheduler_state=harness.scheduler_state,
         worker_pool=fleet,
         devices={"cpu": CPU},
+        timers=harness.timers,
         plan_trigger=harness.plan_trigger,
         job_reader=FailingReader(harness, fails),
         caps=harness.memory(),

@@ -82,6 +82,7 @@ class DispatchScenario:
             scheduler_state=harness.scheduler_state,
             worker_pool=self.fleet,
             devices={"cpu": CPU},
+            timers=harness.timers,
             plan_trigger=harness.plan_trigger,
             job_reader=HeldReader(harness, self.inputs),
             caps=harness.memory(),

@@ -44,6 +44,6 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
         access.then = it_ends
         told = await read_event_page(harness.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
         assert ([seq for seq, _, _ in told.events], told.last_seq, told.is_job_ended) == ([2], 2, True)
-        harness.line.timers.close()
+        harness.timers.close()
 
     asyncio.run(main())

@@ -58,7 +58,7 @@ def play(files_dir: Path, body: Callable[[Scene], Awaitable[None]]) -> None:
         harness = LifecycleHarness(access, await access.take_epoch())
         async with asyncio.timeout(10):
             await body(Scene(harness, access, files_dir))
-        harness.line.timers.close()
+        harness.timers.close()
         await harness.journal.close()
 
     asyncio.run(main())
