@@ -118,6 +118,7 @@ class JobComponents:
     values: ValueStore
     job_reader: JobReader
     files: FileStore
+    queue_manager: QueueManager
     lifecycle: JobLifecycle
 
 
@@ -234,6 +235,7 @@ def build_jobs(
         values,
         job_reader,
         files,
+        queue_manager,
         lifecycle,
     )
 
@@ -255,6 +257,7 @@ def build_devices(
     worker_pool = _build_worker_pool(context, worker_listener)
     dispatcher = Dispatcher(
         lifecycle=jobs.lifecycle,
+        queue_manager=jobs.queue_manager,
         scheduler_state=scheduler_state,
         worker_pool=worker_pool,
         timers=jobs.timers,
@@ -382,12 +385,12 @@ def build_front(context: StartContext, jobs: JobComponents, devices: DeviceCompo
     reloader = HandlerReloader(
         handler_registry=handler_registry,
         handler_activator=handler_activator,
-        queue_manager=jobs.lifecycle.queue_manager,
+        queue_manager=jobs.queue_manager,
         retire=devices.dispatcher.control.retire_handler,
         read_overrides=lambda: Overrides(reload_overrides(context.settings)),
         gate=gate,
     )
-    metrics = Metrics(jobs.statistics, context.front_pool)
+    metrics = Metrics(jobs.lifecycle, devices.worker_pool, context.front_pool)
     readiness = ReadinessCheck(
         settings=context.settings,
         version=context.version,
@@ -401,23 +404,28 @@ def build_front(context: StartContext, jobs: JobComponents, devices: DeviceCompo
         handler_registry=handler_registry,
     )
     queues = QueueDocuments(
-        lifecycle=jobs.lifecycle, scheduler_state=jobs.scheduler_state, dispatcher=devices.dispatcher
+        lifecycle=jobs.lifecycle,
+        queue_manager=jobs.queue_manager,
+        scheduler_state=jobs.scheduler_state,
+        dispatcher=devices.dispatcher,
     )
     resource_views = ResourceViews(
-        lifecycle=jobs.lifecycle,
+        queue_manager=jobs.queue_manager,
+        statistics=jobs.statistics,
         scheduler_state=jobs.scheduler_state,
         dispatcher=devices.dispatcher,
         worker_pool=devices.worker_pool,
-        metrics=metrics,
         readiness=readiness,
         device_registry=devices.device_registry,
         health_monitor=devices.health_monitor,
-        stats=StatsDocument(jobs.lifecycle, devices.dispatcher, _tenant_weights(context.settings)),
+        stats=StatsDocument(
+            jobs.lifecycle, jobs.queue_manager, devices.dispatcher, _tenant_weights(context.settings)
+        ),
         queues=queues,
     )
     request_handlers: dict[type[Any], RequestHandler] = {
         **_job_request_handlers(jobs, devices, gate),
-        **_document_request_handlers(jobs, resource_views, handler_activator),
+        **_document_request_handlers(jobs, resource_views, metrics, handler_activator),
         **_operator_request_handlers(jobs, devices, gate, resource_views, queues, handler_activator),
         front_protocol.ReloadHandlers: reloader.handle_request,
     }
@@ -452,7 +460,7 @@ def _build_handlers(
     handler_activator = HandlerActivator(
         handler_registry=handler_registry,
         overrides=Overrides(context.settings.overrides),
-        queue_manager=jobs.lifecycle.queue_manager,
+        queue_manager=jobs.queue_manager,
         values=jobs.values,
         on_change=on_change,
     )
@@ -463,10 +471,13 @@ def _job_request_handlers(
     jobs: JobComponents, devices: DeviceComponents, gate: SubmissionGate
 ) -> dict[type[Any], RequestHandler]:
     """Handlers of requests that change jobs or subscribe to their events."""
-    replies = JobReplies(jobs.lifecycle)
-    submit = SubmitRequests(lifecycle=jobs.lifecycle, replies=replies, gate=gate)
+    replies = JobReplies(jobs.queue_manager, jobs.journal)
+    submit = SubmitRequests(
+        lifecycle=jobs.lifecycle, queue_manager=jobs.queue_manager, replies=replies, gate=gate
+    )
     actions = JobActionRequests(
         lifecycle=jobs.lifecycle,
+        queue_manager=jobs.queue_manager,
         dispatcher=devices.dispatcher,
         job_reader=jobs.job_reader,
         files=jobs.files,
@@ -488,16 +499,24 @@ def _job_request_handlers(
 def _document_request_handlers(
     jobs: JobComponents,
     resource_views: ResourceViews,
+    metrics: Metrics,
     handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
     """Handlers of requests that only read."""
     reads = ReadRequests(
         lifecycle=jobs.lifecycle,
+        queue_manager=jobs.queue_manager,
         job_reader=jobs.job_reader,
         files=jobs.files,
-        replies=JobReplies(jobs.lifecycle),
+        replies=JobReplies(jobs.queue_manager, jobs.journal),
         resource_views=resource_views,
-        explainer=JobExplainer(lifecycle=jobs.lifecycle, scheduler_state=jobs.scheduler_state),
+        metrics=metrics,
+        explainer=JobExplainer(
+            queue_manager=jobs.queue_manager,
+            scheduler_state=jobs.scheduler_state,
+            statistics=jobs.statistics,
+            clock=jobs.lifecycle.clock,
+        ),
         handler_activator=handler_activator,
     )
     return {

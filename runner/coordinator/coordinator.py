@@ -130,7 +130,7 @@ class Coordinator:
         components.devices.worker_pool.start_probe()
         await self._recover(components, access)
         await components.devices.device_registry.wait_until_known()
-        components.jobs.lifecycle.queue_manager.handlers.has_gpu = components.devices.device_registry.has_gpu
+        components.jobs.queue_manager.handlers.has_gpu = components.devices.device_registry.has_gpu
         components.devices.device_registry.start_workers(components.devices.worker_pool)
         # Known handlers are loaded before the first request is answered; a missing file stops the start.
         components.front.handler_registry.load_cache()
@@ -151,7 +151,7 @@ class Coordinator:
                 store, spooled_job_ids, components.jobs.lifecycle.clock.now()
             )
         )
-        counts = recovery.recover(components.jobs.lifecycle, recovered, spools)
+        counts = recovery.recover(components.jobs.lifecycle, components.jobs.queue_manager, recovered, spools)
         await recovery.make_durable(components.jobs.journal)
         for spool in spools:
             remove_spool(spool)

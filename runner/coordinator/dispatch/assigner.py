@@ -11,6 +11,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerPool
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import read_with_retry
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
@@ -29,6 +30,7 @@ class Assigner:
         self,
         *,
         lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
         scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
         executors: ExecutorTable,
@@ -37,6 +39,7 @@ class Assigner:
         plan_trigger: PlanTrigger,
     ) -> None:
         self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
         self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
         self._executors = executors
@@ -64,9 +67,7 @@ class Assigner:
         for live in live_jobs:
             if live.input is None:
                 # A job that the store lacks fails over its input, instead of holding its executor for ever.
-                self._lifecycle.queue_manager.spill_pool.keep_input(
-                    live, inputs.get(live.job.number, b"null")
-                )
+                self._queue_manager.spill_pool.keep_input(live, inputs.get(live.job.number, b"null"))
         self._send_when_durable(executor, live_jobs)
         self._worker_pool.flush()
 

@@ -22,6 +22,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerPool
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
@@ -45,6 +46,7 @@ class Dispatcher:
         self,
         *,
         lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
         scheduler_state: SchedulerState,
         worker_pool: WorkerPool,
         timers: Timers,
@@ -56,6 +58,7 @@ class Dispatcher:
         self.grants = Grants(scheduler_state=scheduler_state, worker_pool=worker_pool, caps=caps)
         self._caps = caps
         self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
         self._scheduler_state = scheduler_state
         self._worker_pool = worker_pool
         self._devices = devices
@@ -73,6 +76,7 @@ class Dispatcher:
         )
         self._assigner = Assigner(
             lifecycle=lifecycle,
+            queue_manager=queue_manager,
             scheduler_state=scheduler_state,
             worker_pool=worker_pool,
             executors=self.executors,
@@ -82,7 +86,7 @@ class Dispatcher:
         )
         self.prewarming = Prewarming(
             scheduler_state=scheduler_state,
-            handlers=lifecycle.queue_manager.handlers,
+            handlers=queue_manager.handlers,
             timers=timers,
             executors=self.executors,
             device_ids=devices.keys(),
@@ -107,11 +111,11 @@ class Dispatcher:
     def _plan_and_apply(self) -> None:
         """Compute a plan and apply its actions, then unload executors that are due and send lowered
         grants."""
-        self._lifecycle.queue_manager.windows.refill()
+        self._queue_manager.windows.refill()
         self.prewarming.before_plan()
         now = self._lifecycle.clock.now()
         plan = planner.plan(self._scheduler_state, now)
-        self._lifecycle.queue_manager.reasons.planned_reasons = plan.reasons
+        self._queue_manager.reasons.planned_reasons = plan.reasons
         for action in plan.actions:
             try:
                 self._apply(action)
@@ -171,7 +175,7 @@ class Dispatcher:
         )
         if executor.was_grant_lowered:
             self.grants.fit_grant(executor, action.job_class)
-        self._lifecycle.queue_manager.windows.on_dispatched(action.job_class)
+        self._queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(executor, live_jobs)
 
     def _load_executor(self, action: planner.LoadAction) -> None:
@@ -187,7 +191,7 @@ class Dispatcher:
         if worker is None:
             log.error("cannot load an executor: device %s has no worker", action.device_ids[0])
             return
-        spec = self._lifecycle.queue_manager.handlers.require(action.job_class.handler)
+        spec = self._queue_manager.handlers.require(action.job_class.handler)
         executor_number = next(self._executor_numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._scheduler_state.load(
@@ -221,7 +225,7 @@ class Dispatcher:
             # Evict idle neighbours of a job that ran out of memory: they may hold more than was observed.
             for other in self._scheduler_state.residency.evictable_on(action.device_ids):
                 self.control.unload(other)
-        self._lifecycle.queue_manager.windows.on_dispatched(action.job_class)
+        self._queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(executor, live_jobs)
 
     def cancel_job(self, live: LiveJob, reason: str, *, force: bool) -> bool:

@@ -6,6 +6,7 @@ from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
 
@@ -14,11 +15,16 @@ PAGE_MAX_BYTES = 1024 * 1024
 
 
 async def load_live_job(
-    lifecycle: JobLifecycle, job_reader: JobReader, job_id: str, *, load_spilled: bool = False
+    lifecycle: JobLifecycle,
+    queue_manager: QueueManager,
+    job_reader: JobReader,
+    job_id: str,
+    *,
+    load_spilled: bool = False,
 ) -> LiveJob | None:
     """Return the job with its input if it is in memory; with `load_spilled`, load it back first if needed. If
     the end of the job is not durable yet, wait for that."""
-    spill_pool = lifecycle.queue_manager.spill_pool
+    spill_pool = queue_manager.spill_pool
     live = await spill_pool.load_job(job_id) if load_spilled else lifecycle.registry.by_id.get(job_id)
     if live is not None and live.phase == "ended":
         await lifecycle.journal.flush()
@@ -26,12 +32,15 @@ async def load_live_job(
     if live is not None and live.input is None:
         spill_pool.keep_input(live, await job_reader.load_input(live.job.number))
         if load_spilled and live.phase == "spilled":
-            return await load_live_job(lifecycle, job_reader, job_id, load_spilled=True)
+            return await load_live_job(lifecycle, queue_manager, job_reader, job_id, load_spilled=True)
     return live
 
 
 async def read_event_page(
-    lifecycle: JobLifecycle, job_reader: JobReader, request: front_protocol.ReadEvents
+    lifecycle: JobLifecycle,
+    queue_manager: QueueManager,
+    job_reader: JobReader,
+    request: front_protocol.ReadEvents,
 ) -> front_protocol.EventPage:
     """Return the events behind a cursor, and the job as it is after they were read.
 
@@ -42,16 +51,14 @@ async def read_event_page(
     job = live.job if live is not None else await job_reader.require_job(request.job_id)
     limit = min(request.max_bytes, PAGE_MAX_BYTES)
     events = await job_reader.load_events(job.number, request.after, limit)
-    live = await load_live_job(lifecycle, job_reader, request.job_id)
+    live = await load_live_job(lifecycle, queue_manager, job_reader, request.job_id)
     if live is not None:
-        reason = lifecycle.queue_manager.reasons.for_live_job(live)
+        reason = queue_manager.reasons.for_live_job(live)
         job_document = job_json.job_document(live.job, reason, live.input, live.output, full=False)
         job, is_job_ended, last_seq = live.job, False, job_reader.durable_seq(live.job)
     else:
         job = await job_reader.require_job(request.job_id)
-        job_document = await job_reader.job_json(
-            job, lifecycle.queue_manager.reasons.for_stored_job(job), full=False
-        )
+        job_document = await job_reader.job_json(job, queue_manager.reasons.for_stored_job(job), full=False)
         is_job_ended, last_seq = job.state in ENDED, job.last_seq
     if not events and last_seq > request.after:
         # They became durable between the two reads: an empty page would mean that they were trimmed.

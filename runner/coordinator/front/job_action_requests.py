@@ -12,6 +12,7 @@ from runner.coordinator.lifecycle.deletion import JobDeletion
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.front_pool import FrontHandle
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.coordinator.storage.files import FileStore
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound
@@ -28,6 +29,7 @@ class JobActionRequests:
         self,
         *,
         lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
         dispatcher: Dispatcher,
         job_reader: JobReader,
         files: FileStore,
@@ -35,6 +37,7 @@ class JobActionRequests:
         gate: SubmissionGate,
     ) -> None:
         self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
         self._dispatcher = dispatcher
         self._job_reader = job_reader
         self._replies = replies
@@ -59,7 +62,9 @@ class JobActionRequests:
                     await self._delete(front, request)
 
     async def _cancel(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
-        live = await load_live_job(self._lifecycle, self._job_reader, request.job_id, load_spilled=True)
+        live = await load_live_job(
+            self._lifecycle, self._queue_manager, self._job_reader, request.job_id, load_spilled=True
+        )
         if live is None or live.phase == "ended":
             job = live.job if live is not None else await self._job_reader.require_job(request.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
@@ -86,7 +91,7 @@ class JobActionRequests:
         front.send(_encode(front_protocol.Reply(request.request_id, 202, self._replies.job_json(live))))
 
     async def _delete(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
-        live = await self._lifecycle.queue_manager.spill_pool.load_job(request.job_id)
+        live = await self._queue_manager.spill_pool.load_job(request.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatcher.cancel_job(live, "deleted", force=False)
             await self._lifecycle.journal.flush()

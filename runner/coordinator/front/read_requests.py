@@ -11,8 +11,10 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
+from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.resources import ResourceViews
 from runner.coordinator.processes.front_pool import FrontHandle
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.storage.files import FileStore
 from runner.errors import JobNotFinished
@@ -30,31 +32,37 @@ class ReadRequests:
         self,
         *,
         lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
         job_reader: JobReader,
         files: FileStore,
         replies: JobReplies,
         resource_views: ResourceViews,
+        metrics: Metrics,
         explainer: JobExplainer,
         handler_activator: HandlerActivator,
     ) -> None:
         self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
         self._job_reader = job_reader
         self._files = files
         self._replies = replies
         self._resource_views = resource_views
+        self._metrics = metrics
         self._explainer = explainer
         self._handler_activator = handler_activator
 
     async def get_job(self, front: FrontHandle, request: front_protocol.GetJob) -> None:
         """Reply with a job, at once or when it has ended."""
         live = await load_live_job(
-            self._lifecycle, self._job_reader, request.job_id, load_spilled=request.wait_s is not None
+            self._lifecycle,
+            self._queue_manager,
+            self._job_reader,
+            request.job_id,
+            load_spilled=request.wait_s is not None,
         )
         if live is None:
             job = await self._job_reader.require_job(request.job_id)
-            body = await self._job_reader.job_json(
-                job, self._lifecycle.queue_manager.reasons.for_stored_job(job)
-            )
+            body = await self._job_reader.job_json(job, self._queue_manager.reasons.for_stored_job(job))
             front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
             return
         if request.wait_s is not None and self._lifecycle.registry.by_id.get(request.job_id) is live:
@@ -66,20 +74,20 @@ class ReadRequests:
 
     async def list_jobs(self, front: FrontHandle, request: front_protocol.ListJobs) -> None:
         """Reply with a page of jobs."""
-        body = await self._job_reader.list_json(
-            request.query, self._lifecycle.registry, self._lifecycle.queue_manager
-        )
+        body = await self._job_reader.list_json(request.query, self._lifecycle.registry, self._queue_manager)
         front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
 
     async def read_events(self, front: FrontHandle, request: front_protocol.ReadEvents) -> None:
         """Reply with a page of a job's events."""
-        front.send(_encode(await read_event_page(self._lifecycle, self._job_reader, request)))
+        front.send(
+            _encode(await read_event_page(self._lifecycle, self._queue_manager, self._job_reader, request))
+        )
 
     async def await_handler(self, front: FrontHandle, request: front_protocol.AwaitHandler) -> None:
         """Reply once it is known whether the handler exists."""
         await self._handler_activator.wait_for_handler(request.name)
-        if request.name not in self._lifecycle.queue_manager.handlers.specs:
-            self._lifecycle.queue_manager.handlers.require(request.name)
+        if request.name not in self._queue_manager.handlers.specs:
+            self._queue_manager.handlers.require(request.name)
         front.send(_encode(front_protocol.Reply(request.request_id, 200)))
 
     async def get_document(self, front: FrontHandle, request: front_protocol.GetDocument) -> None:
@@ -88,7 +96,7 @@ class ReadRequests:
             case "output" | "file" | "attempts" | "explain":
                 body = await self._job_document(request)
             case "metrics":
-                body = self._resource_views.render_metrics()
+                body = self._metrics.render(self._resource_views.measure_devices())
             case "ready":
                 status, document = self._resource_views.check_readiness()
                 front.send(_encode(front_protocol.Reply(request.request_id, status, _json(document))))

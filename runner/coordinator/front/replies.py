@@ -9,8 +9,9 @@ import msgspec
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.front_pool import FrontHandle
+from runner.coordinator.queue.queue_manager import QueueManager
+from runner.coordinator.storage.journal import Journal
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
 
@@ -44,12 +45,13 @@ def make_reply_once(front: FrontHandle, request_id: int) -> ReplyOnce:
 class JobReplies:
     """Replies that show a live job."""
 
-    def __init__(self, lifecycle: JobLifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, queue_manager: QueueManager, journal: Journal) -> None:
+        self._queue_manager = queue_manager
+        self._journal = journal
 
     def job_json(self, live: LiveJob) -> bytes:
         """The document of the job as it is now."""
-        reason = self._lifecycle.queue_manager.reasons.for_live_job(live)
+        reason = self._queue_manager.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
     def reply_at_end(self, reply: ReplyOnce, live: LiveJob, wait_s: float, *, timeout_status: int) -> None:
@@ -61,8 +63,8 @@ class JobReplies:
 
         def on_timeout() -> None:
             live.remove_end_callback(on_end)
-            self._lifecycle.journal.call_when_durable(on_durable)
-            self._lifecycle.queue_manager.spill_pool.maybe_spill(live)
+            self._journal.call_when_durable(on_durable)
+            self._queue_manager.spill_pool.maybe_spill(live)
 
         def on_durable(failure: StoreUnavailable | None) -> None:
             if failure is not None:
@@ -73,4 +75,4 @@ class JobReplies:
         timer = asyncio.get_running_loop().call_later(wait_s, on_timeout)
         live.add_end_callback(on_end)
         if live.phase == "ended":
-            self._lifecycle.journal.commit_soon()
+            self._journal.commit_soon()

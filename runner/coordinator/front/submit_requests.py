@@ -10,6 +10,7 @@ from runner.coordinator.front.replies import STORE_RETRY_S, JobReplies, make_rep
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.front_pool import FrontHandle
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import Conflict, RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
@@ -22,8 +23,16 @@ BULK_CHUNK_JOBS = 500
 class SubmitRequests:
     """A job is accepted once it is durable; a job that the store refuses is withdrawn."""
 
-    def __init__(self, *, lifecycle: JobLifecycle, replies: JobReplies, gate: SubmissionGate) -> None:
+    def __init__(
+        self,
+        *,
+        lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
+        replies: JobReplies,
+        gate: SubmissionGate,
+    ) -> None:
         self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
         self._replies = replies
         self._gate = gate
 
@@ -64,11 +73,11 @@ class SubmitRequests:
         """Withdraw a job that the store refused: it was never accepted."""
         # A part of a bulk may be stored and spilled; then only the queue still knows of the job.
         live = self._lifecycle.registry.by_number.get(live.job.number, live)
-        if live.phase == "spilled" and self._lifecycle.queue_manager.stored_phase(live.job) is None:
+        if live.phase == "spilled" and self._queue_manager.stored_phase(live.job) is None:
             return
         if live.executor is None and live.phase != "ended":
-            self._lifecycle.queue_manager.dequeue(live)
-            self._lifecycle.queue_manager.spill_pool.drop_input(live)
+            self._queue_manager.dequeue(live)
+            self._queue_manager.spill_pool.drop_input(live)
             live.mark_ended()
             self._lifecycle.journal.withdraw(live.job)
             self._lifecycle.registry.uncount(live.job)

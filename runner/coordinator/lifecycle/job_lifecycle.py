@@ -68,7 +68,7 @@ class JobLifecycle:
         self.clock = clock
         self._jitter = jitter
         self._queued_max = queued_max
-        self.queue_manager = queue_manager
+        self._queue_manager = queue_manager
         self._event_log = event_log
         self._spill_pool = queue_manager.spill_pool
         self._handlers = queue_manager.handlers
@@ -97,7 +97,7 @@ class JobLifecycle:
         self.registry.add(live)
         self.journal.insert(job, submission.input)
         self._event_log.append(job, "status", now, status_fields(job, job.reason or "ready"))
-        self.queue_manager.enqueue(live, job_class)
+        self._queue_manager.enqueue(live, job_class)
         if self._spill_pool.input_bytes > INPUTS_MAX_BYTES:
             self.journal.call_when_durable(partial(self._drop_durable_input, live), is_urgent=False)
         return live
@@ -122,7 +122,7 @@ class JobLifecycle:
         """Record that the attempt in flight has started: it counts from now on. `meter` is the meter of its
         executor, if that occupies devices."""
         job = live.job
-        self.queue_manager.dequeue(live)
+        self._queue_manager.dequeue(live)
         had_unused_attempt = live.has_unused_attempt
         if is_loading:
             live.mark_starting()
@@ -186,7 +186,7 @@ class JobLifecycle:
         if live.job.state == "running":
             self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
             return
-        self.queue_manager.enqueue(live, at_front=True)
+        self._queue_manager.enqueue(live, at_front=True)
 
     def _clear_attempt(self, live: LiveJob) -> None:
         """Clear the attempt in flight. The start of a later attempt is counted before the attempt is sent. If
@@ -211,7 +211,7 @@ class JobLifecycle:
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
         self._event_log.append(job, "status", self.clock.now(), status_fields(job, event_reason))
-        self.queue_manager.enqueue(live, at_front=reason == "ready")
+        self._queue_manager.enqueue(live, at_front=reason == "ready")
 
     def finish(
         self,
@@ -227,7 +227,7 @@ class JobLifecycle:
             output = None
         elif output is None:
             output = b"null"
-        self.queue_manager.dequeue(live)
+        self._queue_manager.dequeue(live)
         live.mark_ended(output)
         self.registry.set_state(job, state)
         job.error = error
@@ -268,7 +268,7 @@ class JobLifecycle:
         self._spill_pool.keep_input(live, input_)
         self.registry.add(live)
         self._event_log.append(job, "status", job.ready_at, status_fields(job, "ready"))
-        self.queue_manager.enqueue(live)
+        self._queue_manager.enqueue(live)
         return live
 
     def _on_end_durable(self, live: LiveJob) -> None:

@@ -16,6 +16,7 @@ from runner.coordinator.jobs.attempt_end import AttemptEnd, build_attempt_end, i
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.jobs.job import ENDED, Job
@@ -109,23 +110,25 @@ def job_ids_in(spools: Iterable[Spool]) -> list[str]:
     return sorted({message.job_id for message in messages if message is not None})
 
 
-def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spool]) -> dict[str, int]:
+def recover(
+    lifecycle: JobLifecycle, queue_manager: QueueManager, state: RecoveredState, spools: Iterable[Spool]
+) -> dict[str, int]:
     """Load the jobs that had not ended, apply the spooled messages of workers, requeue interrupted jobs.
 
     Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
     """
     counts = {"live": lifecycle.registry.queued_count, "applied": 0, "interrupted": 0}
-    lifecycle.queue_manager.load_stored(state.queued)
+    queue_manager.load_stored(state.queued)
     for job in state.jobs:
         is_running = job.state == "running"
         if not is_running:
             # Not queued until the messages about it are applied.
-            lifecycle.queue_manager.remove_stored(job)
+            queue_manager.remove_stored(job)
         lifecycle.registry.add(LiveJob(job, None, "running" if is_running else "assigned"), is_counted=True)
         counts["live"] += is_running
     for spool in spools:
         for raw in spool.messages:
-            counts["applied"] += _apply_message(lifecycle, raw, spool.hello.name)
+            counts["applied"] += _apply_message(lifecycle, queue_manager, raw, spool.hello.name)
     for live in list(lifecycle.registry):
         if live.phase == "ended":
             continue
@@ -135,11 +138,11 @@ def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spo
             lifecycle.end_attempt(live, interrupted_end(live.job.id, live.job.applied_seq, message))
             counts["interrupted"] += 1
         elif live.phase == "assigned" and live.attempt_in_flight == 0:
-            lifecycle.queue_manager.enqueue(live)
+            queue_manager.enqueue(live)
     return counts
 
 
-def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
+def _apply_message(lifecycle: JobLifecycle, queue_manager: QueueManager, raw: bytes, worker: str) -> int:
     message = _decode_job_message(raw)
     if message is None:
         return 0
@@ -158,7 +161,7 @@ def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
     is_start_unknown = job.attempt < message.attempt
     if is_start_unknown:
         # The end of an earlier attempt may have queued it.
-        lifecycle.queue_manager.dequeue(live)
+        queue_manager.dequeue(live)
     live.adopt_attempt(message.attempt)  # guard: flight-of-applied
     if is_start_unknown:
         # The attempt was sent before its start was stored, as a first attempt may be.

@@ -8,7 +8,9 @@ from gpu.planning.explain import explain, explain_reservation
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import explanations
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
+from runner.coordinator.jobs.statistics import Statistics
+from runner.coordinator.queue.queue_manager import QueueManager
+from runner.coordinator.runtime.clock import Clock
 from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, Job
 from runner.stores.queued_groups import group_key
@@ -17,9 +19,18 @@ from runner.stores.queued_groups import group_key
 class JobExplainer:
     """Builds the document of `GET /jobs/{id}/explain` from the queue, the last plan and the devices."""
 
-    def __init__(self, *, lifecycle: JobLifecycle, scheduler_state: SchedulerState) -> None:
-        self._lifecycle = lifecycle
+    def __init__(
+        self,
+        *,
+        queue_manager: QueueManager,
+        scheduler_state: SchedulerState,
+        statistics: Statistics,
+        clock: Clock,
+    ) -> None:
+        self._queue_manager = queue_manager
         self._scheduler_state = scheduler_state
+        self._statistics = statistics
+        self._clock = clock
 
     def explain(self, job: Job, live: LiveJob | None) -> dict[str, Any]:
         """Return the explanation as a JSON value; `live` is None if the job is not in memory.
@@ -38,7 +49,7 @@ class JobExplainer:
                 "reason": job.reason,
                 "message": f"the job has ended: {job.state}",
             }
-        queue_manager = self._lifecycle.queue_manager
+        queue_manager = self._queue_manager
         reason = (
             queue_manager.reasons.for_stored_job(job)
             if live is None
@@ -53,15 +64,13 @@ class JobExplainer:
         )
         if phase == "delayed":
             document["message"] = f"it is scheduled to start at {format_rfc3339(job.ready_at)}"
-            document["starts_in_s"] = max(0.0, job.ready_at - self._lifecycle.clock.now())
+            document["starts_in_s"] = max(0.0, job.ready_at - self._clock.now())
         elif phase in ("waiting", "behind") and job_class is not None:
             document |= explain(self._scheduler_state, job_class, job.number)
-            document["reserved"] = explain_reservation(
-                self._scheduler_state, job.number, self._lifecycle.clock.now()
-            )
+            document["reserved"] = explain_reservation(self._scheduler_state, job.number, self._clock.now())
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
-                    device["message"] = self._lifecycle.statistics.first_fault(device["device"])
+                    device["message"] = self._statistics.first_fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
                     device["foreign_bytes"] = self._scheduler_state.ledger.usage.foreign_bytes(
                         device["device"]
@@ -81,7 +90,7 @@ class JobExplainer:
         `executor` is the number of the executor that holds the attempt.
         """
         started_at = job.started_at
-        seconds = 0.0 if started_at is None else max(0.0, self._lifecycle.clock.now() - started_at)
+        seconds = 0.0 if started_at is None else max(0.0, self._clock.now() - started_at)
         return {
             "message": explanations.explain_attempt(
                 phase or "",

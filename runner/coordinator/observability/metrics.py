@@ -29,8 +29,10 @@ class Metrics:
     Nothing is counted here: the families are built from `Statistics` and its like at each scrape.
     """
 
-    def __init__(self, statistics: Statistics, front_pool: FrontPool) -> None:
-        self._statistics = statistics
+    def __init__(self, lifecycle: JobLifecycle, worker_pool: WorkerPool, front_pool: FrontPool) -> None:
+        self._lifecycle = lifecycle
+        self._statistics = lifecycle.statistics
+        self._worker_pool = worker_pool
         self._front_pool = front_pool
         #: The library's default registry would add metrics of the Python process.
         self._registry = CollectorRegistry(auto_describe=False)
@@ -45,15 +47,10 @@ class Metrics:
             await asyncio.sleep(LAG_INTERVAL_S)
             self._statistics.loop_lag_histogram.add(max(0.0, loop.time() - due))
 
-    def render(
-        self,
-        bytes_by_device: Mapping[str, Mapping[str, int]],
-        lifecycle: JobLifecycle,
-        worker_pool: WorkerPool,
-    ) -> bytes:
+    def render(self, bytes_by_device: Mapping[str, Mapping[str, int]]) -> bytes:
         """Render all metrics. `bytes_by_device` is device -> kind of memory -> bytes."""
         families = [
-            *_job_and_device_families(bytes_by_device, lifecycle, worker_pool),
+            *_job_and_device_families(bytes_by_device, self._lifecycle, self._worker_pool),
             *_front_families(self._front_pool),
             *_histograms(self._statistics),
         ]

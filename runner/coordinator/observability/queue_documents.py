@@ -10,6 +10,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.stats import STATES
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.errors import NotFound
 
 
@@ -17,9 +18,15 @@ class QueueDocuments:
     """Builds the documents of queues as JSON values, on request."""
 
     def __init__(
-        self, *, lifecycle: JobLifecycle, scheduler_state: SchedulerState, dispatcher: Dispatcher
+        self,
+        *,
+        lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
+        scheduler_state: SchedulerState,
+        dispatcher: Dispatcher,
     ) -> None:
         self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
         self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
 
@@ -51,12 +58,11 @@ class QueueDocuments:
         """Count the waiting and running jobs of each queue by reason. Waiting jobs are counted by class:
         there may be millions of them."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
-        queue_manager = self._lifecycle.queue_manager
-        for queue, reason, count, since in queue_manager.counts_by_reason():
+        for queue, reason, count, since in self._queue_manager.counts_by_reason():
             tallies[queue].add(reason, count, since)
         for executor in self._dispatcher.executors.with_attempts():
             for live in executor.attempts.values():
-                live_reason = queue_manager.reasons.for_live_job(live)
+                live_reason = self._queue_manager.reasons.for_live_job(live)
                 if live_reason is not None and live.phase != "ended":
                     since = live.job.ready_at if live.job.state == "queued" else None
                     tallies[live.job.queue].add(live_reason, 1, since)

@@ -12,14 +12,13 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.jobs.statistics import percentiles
-from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
+from runner.coordinator.jobs.statistics import Statistics, percentiles
 from runner.coordinator.observability.learned import learned_document
-from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.observability.readiness import ReadinessCheck
 from runner.coordinator.observability.stats import StatsDocument
 from runner.coordinator.processes.worker_pool import WorkerPool
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.errors import NotFound, unknown_handler_text
 from runner.handlers.spec import HandlerSpec
 
@@ -33,22 +32,22 @@ class ResourceViews:
     def __init__(
         self,
         *,
-        lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
+        statistics: Statistics,
         scheduler_state: SchedulerState,
         dispatcher: Dispatcher,
         worker_pool: WorkerPool,
-        metrics: Metrics,
         readiness: ReadinessCheck,
         device_registry: DeviceRegistry,
         health_monitor: HealthMonitor,
         stats: StatsDocument,
         queues: QueueDocuments,
     ) -> None:
-        self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
+        self._statistics = statistics
         self._scheduler_state = scheduler_state
         self._dispatcher = dispatcher
         self._worker_pool = worker_pool
-        self._metrics = metrics
         self._readiness = readiness
         self._device_registry = device_registry
         self._health_monitor = health_monitor
@@ -67,9 +66,7 @@ class ResourceViews:
             case "queue":
                 return self._queues.build_existing(subject or "")
             case "handlers":
-                specs = sorted(
-                    self._lifecycle.queue_manager.handlers.specs.values(), key=lambda spec: spec.name
-                )
+                specs = sorted(self._queue_manager.handlers.specs.values(), key=lambda spec: spec.name)
                 return {
                     "data": [self._handler_document(spec) for spec in specs],
                     "describing": self._readiness.is_describing,
@@ -93,9 +90,9 @@ class ResourceViews:
 
     def _existing_handler(self, name: str) -> dict[str, Any]:
         """Return the document of a handler, broken or not. Raises NotFound."""
-        spec = self._lifecycle.queue_manager.handlers.specs.get(name)
+        spec = self._queue_manager.handlers.specs.get(name)
         if spec is None:
-            raise NotFound(unknown_handler_text(name, self._lifecycle.queue_manager.handlers.specs))
+            raise NotFound(unknown_handler_text(name, self._queue_manager.handlers.specs))
         return self._handler_document(spec)
 
     def _handler_document(self, spec: HandlerSpec) -> dict[str, Any]:
@@ -105,7 +102,7 @@ class ResourceViews:
         server.
         """
         options = msgspec.to_builtins(_ShownOptions.from_spec(spec))
-        statistics = self._lifecycle.statistics.handlers[spec.name]
+        statistics = self._statistics.handlers[spec.name]
         executors = self._dispatcher.executors.of_handler(spec.name)
         return {
             "name": spec.name,
@@ -121,7 +118,7 @@ class ResourceViews:
             "executors": [self.executor_document(executor.number) for executor in executors],
             **self._dispatcher.prewarming.build_document(spec.name),
             "learned": learned_document(
-                self._scheduler_state, spec, has_gpu=self._lifecycle.queue_manager.handlers.has_gpu
+                self._scheduler_state, spec, has_gpu=self._queue_manager.handlers.has_gpu
             ),
             "figures": {
                 "run_s": percentiles(statistics.run_s),
@@ -167,7 +164,7 @@ class ResourceViews:
             "context_bytes": self._device_registry.context_bytes(device),
             "max_executors": self._device_registry.max_executors(device),
             "drained": device.id in self._device_registry.drained_ids,
-            "health": self._lifecycle.statistics.first_fault(device.id) or "ok",
+            "health": self._statistics.first_fault(device.id) or "ok",
             "condition": self._health_monitor.build_document(device.id),
             "events": list(self._device_registry.events[device.id]),
             "worker": None if worker is None else worker.name,
@@ -225,14 +222,14 @@ class ResourceViews:
         """Return (HTTP status, document) of /readyz."""
         return self._readiness.check()
 
-    def render_metrics(self) -> bytes:
-        """Return the metrics in the text format of Prometheus."""
+    def measure_devices(self) -> dict[str, dict[str, int]]:
+        """Return the memory of each device in bytes, by kind, for the metrics."""
         by_kind: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for device in self._device_registry.devices.values():
             document = self.device_document(device)
             for kind in ("used", "reserved", "draining", "foreign", "free", "total"):
                 by_kind[device.id][kind] = document[f"{kind}_bytes"]
-        return self._metrics.render(by_kind, self._lifecycle, self._worker_pool)
+        return by_kind
 
 
 class _ShownOptions(msgspec.Struct):

@@ -10,6 +10,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.statistics import HandlerStatistics, percentiles
 from runner.coordinator.jobs.usage import UsageSum
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.formats.timestamps import format_rfc3339
 
 #: All states of a job, in the order of the document.
@@ -21,8 +22,15 @@ THROUGHPUT_WINDOW_S = 60.0
 class StatsDocument:
     """Builds the document of /stats on request, from counters that other components keep."""
 
-    def __init__(self, lifecycle: JobLifecycle, dispatcher: Dispatcher, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        lifecycle: JobLifecycle,
+        queue_manager: QueueManager,
+        dispatcher: Dispatcher,
+        weights: Mapping[str, float],
+    ) -> None:
         self._lifecycle = lifecycle
+        self._queue_manager = queue_manager
         self._dispatcher = dispatcher
         #: Tenants with a configured weight: their share of device time against that of others, which have 1.
         self._weights = weights
@@ -78,7 +86,7 @@ class StatsDocument:
         """Weight, queued and running jobs and use of devices of each tenant with a weight, a use or a job."""
         usage, queued = (
             self._lifecycle.usage_totals.tenants,
-            self._lifecycle.queue_manager.unplanned_by_tenant(),
+            self._queue_manager.unplanned_by_tenant(),
         )
         for job_class, numbers in self._lifecycle.scheduler_state.backlog.by_class.items():
             queued[job_class.tenant] += 0 if job_class.is_prewarm else len(numbers)

@@ -109,7 +109,7 @@ class LifecycleHarness:
         self.archive = JobReader(access, self.journal)
         self.timers = Timers(self.clock)
         book = JobRegistry(kept.last_n, kept.counts)
-        waiting = QueueManager(
+        self.queue_manager = QueueManager(
             registry=book,
             scheduler_state=self.scheduler_state,
             journal=self.journal,
@@ -127,12 +127,12 @@ class LifecycleHarness:
             usage_recorder=AttemptUsageRecorder(UsageTotals({}, 0.0), self.values),
             clock=self.clock,
             jitter=lambda: 0.5,
-            queue_manager=waiting,
+            queue_manager=self.queue_manager,
             event_log=EventLog(self.journal, durable_events=durable_events, events_kept=100),
             queued_max=queued_max,
         )
-        waiting.connect(self.line)
-        self.line.queue_manager.set_handlers({"h": spec()})
+        self.queue_manager.connect(self.line)
+        self.queue_manager.set_handlers({"h": spec()})
         self.learning = EstimateRecorder(
             scheduler_state=self.scheduler_state,
             statistics=self.line.statistics,
@@ -222,9 +222,9 @@ class LifecycleHarness:
 
     def assign(self, live: LiveJob) -> None:
         """Assign the next attempt to executor 1, wherever the job waits."""
-        self.line.queue_manager.dequeue(live)
+        self.queue_manager.dequeue(live)
         if live.phase != "waiting":
-            job_class = live.job_class or self.line.queue_manager.handlers.class_of(group_key(live.job))
+            job_class = live.job_class or self.queue_manager.handlers.class_of(group_key(live.job))
             assert job_class is not None
             live.mark_waiting(job_class)
         live.mark_assigned(1)

@@ -98,6 +98,7 @@ class FailingReader(JobReader):
 def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
     made = Dispatcher(
         lifecycle=harness.line,
+        queue_manager=harness.queue_manager,
         scheduler_state=harness.scheduler_state,
         worker_pool=fleet,
         devices={"cpu": CPU},

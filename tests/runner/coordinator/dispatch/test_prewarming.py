@@ -31,7 +31,7 @@ class PrewarmScenario(DispatchScenario):
         self.outcomes: list[ExecutorHandle | PrewarmFailure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:
-        self.harness.line.queue_manager.set_handlers({each.name: each for each in specs})
+        self.harness.queue_manager.set_handlers({each.name: each for each in specs})
         self.wishes.on_handlers_changed()
 
     def ask(self, handler: str = "h", **named: str) -> None:
@@ -119,7 +119,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
         await scenario.turn()
         (live,) = scenario.submit(1)
         assert await scenario.orders() == ["RunAttempts"]
-        assert (live.phase, scenario.harness.line.queue_manager.reasons.for_live_job(live)) == (
+        assert (live.phase, scenario.harness.queue_manager.reasons.for_live_job(live)) == (
             "starting",
             "loading",
         )
@@ -270,7 +270,7 @@ def test_what_waits_for_no_job_is_in_no_queue(worker: WorkerHandle) -> None:
         scenario.harness.scheduler_state.set_device_open("cpu", False)
         scenario.ask()
         await scenario.turn()
-        assert list(scenario.harness.line.queue_manager.counts_by_reason()) == []
+        assert list(scenario.harness.queue_manager.counts_by_reason()) == []
 
     play(worker, body)
 

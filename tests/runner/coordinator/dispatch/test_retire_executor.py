@@ -79,6 +79,7 @@ class DispatchScenario:
             harness.scheduler_state.limits.set_stage_depth("h", version, 4)
         self.dispatch = Dispatcher(
             lifecycle=harness.line,
+            queue_manager=harness.queue_manager,
             scheduler_state=harness.scheduler_state,
             worker_pool=self.fleet,
             devices={"cpu": CPU},
@@ -118,7 +119,7 @@ class DispatchScenario:
         return lives
 
     def reload(self, newer: Any = NEWER, *, replaced: bool = True) -> None:
-        self.harness.line.queue_manager.set_handlers({"h": newer})
+        self.harness.queue_manager.set_handlers({"h": newer})
         self.dispatch.control.retire_handler("h", is_replaced=replaced)
 
 

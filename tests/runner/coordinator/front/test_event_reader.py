@@ -42,7 +42,9 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
             await harness.journal.flush()
 
         access.then = it_ends
-        told = await read_event_page(harness.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
+        told = await read_event_page(
+            harness.line, harness.queue_manager, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000)
+        )
         assert ([seq for seq, _, _ in told.events], told.last_seq, told.is_job_ended) == ([2], 2, True)
         harness.timers.close()
 

@@ -16,15 +16,15 @@ def test_a_job_goes_its_straight_way() -> None:
     async def body(harness: LifecycleHarness) -> None:
         live = harness.line.submit(make_submission())
         assert (live.phase, live.job.state) == ("waiting", "queued")
-        assert harness.line.queue_manager.reasons.for_live_job(live) == "ready"
+        assert harness.queue_manager.reasons.for_live_job(live) == "ready"
         harness.start(live, loading=True)
-        assert (live.job.state, harness.line.queue_manager.reasons.for_live_job(live), live.job.attempt) == (
+        assert (live.job.state, harness.queue_manager.reasons.for_live_job(live), live.job.attempt) == (
             "running",
             "loading",
             1,
         )
         harness.line.mark_running(live, harness.clock.now())
-        assert harness.line.queue_manager.reasons.for_live_job(live) == "running"
+        assert harness.queue_manager.reasons.for_live_job(live) == "running"
         harness.end(live, output=b"42")
         await harness.journal.flush()
         stored = await harness.read_stored("job-1")
@@ -54,7 +54,7 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         live = harness.line.submit(make_submission(retries=1))
         harness.start(live)
         harness.end(live, "handler_error")
-        assert (live.phase, harness.line.queue_manager.reasons.for_live_job(live), live.job.failures) == (
+        assert (live.phase, harness.queue_manager.reasons.for_live_job(live), live.job.failures) == (
             "delayed",
             "retry_backoff",
             1,
@@ -141,23 +141,19 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
 
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        harness.line.queue_manager.set_handlers({})
-        live = (
-            harness.line.submit(make_submission())
-            if "h" in harness.line.queue_manager.handlers.specs
-            else None
-        )
+        harness.queue_manager.set_handlers({})
+        live = harness.line.submit(make_submission()) if "h" in harness.queue_manager.handlers.specs else None
         assert live is None
-        harness.line.queue_manager.set_handlers({"h": spec()})
+        harness.queue_manager.set_handlers({"h": spec()})
         live = harness.line.submit(make_submission())
-        harness.line.queue_manager.set_handlers({})
+        harness.queue_manager.set_handlers({})
         harness.start(live)
         harness.end(live, "interrupted")
-        assert (live.phase, harness.line.queue_manager.reasons.for_live_job(live)) == (
+        assert (live.phase, harness.queue_manager.reasons.for_live_job(live)) == (
             "behind",
             "waiting_for_handler",
         )
-        harness.line.queue_manager.set_handlers({"h": spec()})
+        harness.queue_manager.set_handlers({"h": spec()})
         assert live.phase == "waiting"
 
     run(body)
@@ -169,7 +165,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
             harness.line.submit(make_submission(n, priority=50 + 10 * (n > 3), vram_bytes=n))
             for n in range(1, 7)
         ]
-        waiting, scheduler_state = harness.line.queue_manager, harness.scheduler_state
+        waiting, scheduler_state = harness.queue_manager, harness.scheduler_state
         assert lives[0].job_class is not None
         scheduler_state.remove_waiting(lives[0].job_class, 1)
         scheduler_state.add_waiting(lives[0].job_class, 1)
@@ -200,11 +196,11 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
 def test_two_lines_that_become_one_are_merged_by_age() -> None:
     async def body(harness: LifecycleHarness) -> None:
         gpu = HandlerOptions(gpus=1)
-        harness.line.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
+        harness.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
             harness.line.submit(make_submission(n, vram_bytes=1 + n % 2))
         assert len(harness.scheduler_state.backlog.classes()) == 2
-        harness.line.queue_manager.set_handlers({"h": spec()})
+        harness.queue_manager.set_handlers({"h": spec()})
         (cls,) = harness.scheduler_state.backlog.classes()
         assert harness.scheduler_state.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
@@ -214,13 +210,13 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
 def test_refusals_name_what_is_wrong() -> None:
     async def body(harness: LifecycleHarness) -> None:
         broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
-        harness.line.queue_manager.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
+        harness.queue_manager.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
         with pytest.raises(Unsatisfiable, match=r"h needs 16 GiB, but no device has more than 8 GiB \(cpu\)"):
             harness.line.submit(make_submission())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
-            harness.line.queue_manager.handlers.require("nope")
+            harness.queue_manager.handlers.require("nope")
         with pytest.raises(HandlerBroken, match=r"/b\.py"):
-            harness.line.queue_manager.handlers.require("b")
+            harness.queue_manager.handlers.require("b")
         assert len(harness.line.registry) == 0
 
     run(body)

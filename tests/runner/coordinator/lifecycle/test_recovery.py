@@ -39,7 +39,7 @@ def take_over(harness: LifecycleHarness, job: Job, *messages: msgspec.Struct) ->
     store.commit(store.take_epoch(), WriteBatch(inserts=[(job, b"{}")]))
     spools = [spool(*messages)] if messages else []
     left = recovery.RecoveredState.load(store, recovery.job_ids_in(spools), harness.clock.now())
-    recovery.recover(harness.line, left, spools)
+    recovery.recover(harness.line, harness.queue_manager, left, spools)
 
 
 def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> None:
@@ -135,7 +135,7 @@ def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
     async def body(harness: LifecycleHarness) -> None:
         job = stored()
         take_over(harness, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
-        assert (len(harness.line.registry), harness.line.queue_manager.stored_phase(job)) == (0, "behind")
+        assert (len(harness.line.registry), harness.queue_manager.stored_phase(job)) == (0, "behind")
 
     run(body)
 

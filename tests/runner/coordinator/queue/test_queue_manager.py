@@ -40,18 +40,18 @@ async def make_harness(access: MemoryAccess, before: LifecycleHarness | None = N
         bounds=TINY,
         queued_max=1_000,
     )
-    harness.line.queue_manager.set_handlers({})
+    harness.queue_manager.set_handlers({})
     left = await access.run_read(lambda store: recovery.RecoveredState.load(store, [], harness.clock.now()))
-    recovery.recover(harness.line, left, [])
+    recovery.recover(harness.line, harness.queue_manager, left, [])
     await harness.journal.flush()
-    harness.line.queue_manager.set_handlers({"h": spec()})
+    harness.queue_manager.set_handlers({"h": spec()})
     return harness
 
 
 async def settle(harness: LifecycleHarness) -> None:
     """What was let go of and what is to follow have gone their ways."""
     for _ in range(12):
-        harness.line.queue_manager.windows.refill()
+        harness.queue_manager.windows.refill()
         await harness.journal.flush()
 
 
@@ -96,7 +96,7 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
         ran = await drain(harness)
         assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
         await harness.journal.flush()
-        assert len(harness.line.registry) == 0 and harness.line.queue_manager.spill_pool.input_bytes == 0
+        assert len(harness.line.registry) == 0 and harness.queue_manager.spill_pool.input_bytes == 0
         assert [job.state for job in await all_stored(harness)] == ["succeeded"] * 60
 
     run(body)
@@ -126,16 +126,14 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
             harness.line.submit(make_submission(number))
         await settle(harness)
         again = await make_harness(harness.access, harness)
-        again.line.queue_manager.set_handlers({})
+        again.queue_manager.set_handlers({})
         job = await again.read_stored("job-19")
-        assert again.line.queue_manager.reasons.for_stored_job(job) == "waiting_for_handler"
+        assert again.queue_manager.reasons.for_stored_job(job) == "waiting_for_handler"
         tally = [
-            entry
-            for entry in again.line.queue_manager.counts_by_reason()
-            if entry[1] == "waiting_for_handler"
+            entry for entry in again.queue_manager.counts_by_reason() if entry[1] == "waiting_for_handler"
         ]
         assert tally == [("default", "waiting_for_handler", 20, 1_000.0)]
-        again.line.queue_manager.set_handlers({"h": spec()})
+        again.queue_manager.set_handlers({"h": spec()})
         assert len(await drain(again)) == 20
 
     run(body)
@@ -148,14 +146,14 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
             harness.line.submit(make_submission(number))
         await settle(harness)
         assert "job-20" not in harness.line.registry.by_id
-        live = await harness.line.queue_manager.spill_pool.load_job("job-20")
+        live = await harness.queue_manager.spill_pool.load_job("job-20")
         assert live is not None and live.phase == "behind"
-        assert await harness.line.queue_manager.spill_pool.load_job("job-20") is live
+        assert await harness.queue_manager.spill_pool.load_job("job-20") is live
         harness.line.cancel_unstarted(live, "by hand")
         await harness.journal.flush()
         assert (await harness.read_stored("job-20")).state == "cancelled"
-        assert await harness.line.queue_manager.spill_pool.load_job("job-20") is None
-        assert await harness.line.queue_manager.spill_pool.load_job("nobody") is None
+        assert await harness.queue_manager.spill_pool.load_job("job-20") is None
+        assert await harness.queue_manager.spill_pool.load_job("nobody") is None
         ran = await drain(harness)
         assert [live.job.id for live in ran] == [f"job-{n}" for n in range(30) if n != 20]
 
@@ -173,7 +171,7 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
         await settle(harness)
         assert harness.line.registry.by_id["job-25"] is live and live.phase == "behind"
         live.remove_end_callback(ends.append)
-        harness.line.queue_manager.spill_pool.maybe_spill(live)
+        harness.queue_manager.spill_pool.maybe_spill(live)
         await settle(harness)
         assert "job-25" not in harness.line.registry.by_id
         assert [live.job.number for live in await drain(harness)] == list(range(1, 31))
@@ -192,10 +190,9 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
             and not harness.scheduler_state.backlog.by_class
         )
         assert (
-            harness.line.queue_manager.reasons.for_stored_job(await harness.read_stored("job-19"))
-            == "scheduled"
+            harness.queue_manager.reasons.for_stored_job(await harness.read_stored("job-19")) == "scheduled"
         )
-        assert list(harness.line.queue_manager.counts_by_reason()) == [("default", "scheduled", 20, None)]
+        assert list(harness.queue_manager.counts_by_reason()) == [("default", "scheduled", 20, None)]
         await harness.pass_time(9.9)
         assert await drain(harness) == []
         again = await make_harness(harness.access, harness)
@@ -262,7 +259,7 @@ def test_a_read_that_fails_is_made_again() -> None:
                     raise failures.pop()
                 return await super().load_rows(numbers)
 
-        harness.line.queue_manager.spill_pool._row_reader = FailingReader(harness.access, harness.journal)
+        harness.queue_manager.spill_pool._row_reader = FailingReader(harness.access, harness.journal)
         while len(await drain(harness)) == 0 or harness.line.registry.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
@@ -311,7 +308,7 @@ def test_how_many_go_before_a_sleeping_job() -> None:
             )
             told = explain(harness.scheduler_state, cls, job.number)[
                 "jobs_ahead"
-            ] + harness.line.queue_manager.jobs_ahead(cls, job.number)
+            ] + harness.queue_manager.jobs_ahead(cls, job.number)
             assert told == ahead
 
     run(body)
@@ -362,7 +359,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         for number in range(20):
             harness.line.submit(make_submission(number, retries=1))
         await settle(harness)
-        sleep, later = harness.line.queue_manager.spill_pool, asyncio.Event()
+        sleep, later = harness.queue_manager.spill_pool, asyncio.Event()
 
         class LateReader(JobReader):
             async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
@@ -433,7 +430,7 @@ class Play:
             case "fail" if harness.scheduler_state.backlog.by_class:
                 harness.end(self.take(*chance.choice(heads(harness))), "handler_error")
             case "cancel" if self.count:
-                live_ = await harness.line.queue_manager.spill_pool.load_job(
+                live_ = await harness.queue_manager.spill_pool.load_job(
                     f"job-{chance.randint(1, self.count)}"
                 )
                 if live_ is not None and live_.phase != "ended":
@@ -448,8 +445,8 @@ class Play:
                 self.harvest()
                 self.harness = await make_harness(harness.access, harness)
             case "handlers":
-                harness.line.queue_manager.set_handlers({})
-                harness.line.queue_manager.set_handlers({"h": spec()})
+                harness.queue_manager.set_handlers({})
+                harness.queue_manager.set_handlers({"h": spec()})
         await self.check()
 
     def take(self, cls: JobClass, n: int) -> LiveJob:
@@ -475,7 +472,7 @@ class Play:
             self.turns[live.job.priority].add(live.job.number)
 
     async def check(self) -> None:
-        book, waiting = self.harness.line.registry, self.harness.line.queue_manager
+        book, waiting = self.harness.line.registry, self.harness.queue_manager
         told = Counter[str]()
         for queue, _, jobs, _ in waiting.counts_by_reason():
             told[queue] += jobs
@@ -498,7 +495,5 @@ class Play:
         stored = await all_stored(harness)
         assert len(stored) == self.count and all(job.state in ENDED for job in stored)
         assert self.ends == {job.id: 1 for job in stored}
-        assert (
-            list(harness.line.queue_manager._index) == [] and len(harness.line.queue_manager._deadlines) == 0
-        )
+        assert list(harness.queue_manager._index) == [] and len(harness.queue_manager._deadlines) == 0
         assert len(harness.line.registry) == 0

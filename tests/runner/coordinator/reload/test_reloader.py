@@ -49,11 +49,11 @@ class ReloadScenario:
             handler_activator=HandlerActivator(
                 handler_registry=found,
                 overrides=Overrides({}),
-                queue_manager=harness.line.queue_manager,
+                queue_manager=harness.queue_manager,
                 values=harness.values,
                 on_change=self._on_change,
             ),
-            queue_manager=harness.line.queue_manager,
+            queue_manager=harness.queue_manager,
             retire=lambda handler, *, is_replaced: self.retired.append((handler, is_replaced)),
             read_overrides=lambda: Overrides({}),
             gate=self.gate,
@@ -76,7 +76,7 @@ def run_scenario(
     async def whole(harness: LifecycleHarness) -> None:
         found = handler_registry(folder, "a.py")
         await found.describe_all()
-        harness.line.queue_manager.set_handlers(dict(found.specs))
+        harness.queue_manager.set_handlers(dict(found.specs))
         await body(ReloadScenario(harness, found, answer_s))
 
     run(whole)
