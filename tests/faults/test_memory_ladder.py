@@ -59,7 +59,7 @@ def whole_ladder(server_fixture: ServerFixture) -> None:
     job_id = server.submit("device_error", {"kind": "memory", "times": 99, "trace": str(trace)}, retries=5)
     waits_alone(server, job_id)
     why = server.http.get(f"/v1/jobs/{job_id}/explain").json()
-    assert why["reason"] == "waiting_for_device" and "it has to be alone there" in why["message"], why
+    assert why["reason"] == "waiting_for_device" and "must run alone" in why["message"], why
     gate.touch()
     job = server.wait_for_end(job_id)
     out = "device_out_of_memory"

@@ -59,7 +59,7 @@ class PrewarmRequests:
             message = f"{request.name} could not be loaded: {outcome.code}: {outcome.message}"
             raise NotLoaded(message, error=outcome.error)
         else:
-            message = f"it is loaded on {', '.join(outcome.devices)}"
+            message = f"loaded on {', '.join(outcome.devices)}"
             document = {
                 "state": "loaded",
                 "executor": self._resource_views.executor_document(outcome.number),
@@ -109,9 +109,9 @@ class PrewarmRequests:
             and request.device in (None, *executor.devices)
         ]
         if not loading:
-            return {"state": "waiting", "executor": None, "leaving": [], "message": "it waits for its turn"}
+            return {"state": "waiting", "executor": None, "leaving": [], "message": "waiting for its turn"}
         executor = loading[0]
-        message = f"it loads on {', '.join(executor.devices)}"
+        message = f"loading on {', '.join(executor.devices)}"
         return {
             "state": "loading",
             "executor": self._resource_views.executor_document(executor.number),

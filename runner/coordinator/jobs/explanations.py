@@ -58,54 +58,60 @@ def explain_attempt(
 
 
 def explain_waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
-    """Explain why a job waits, from `gpu.planning.explain.explain`."""
+    """Explain why a job or a prewarm request waits, in one line for people.
+
+    `reason` is the reason that the document shows; `figures` come from `gpu.planning.explain.explain`, with
+    `reserved` from `explain_reservation` if devices are reserved.
+    """
     ahead = figures["jobs_ahead"]
-    suffix = f"; {ahead} {'job is' if ahead == 1 else 'jobs are'} ahead of it" if ahead else ""
+    suffix = f"; queued behind {ahead} {'job' if ahead == 1 else 'jobs'}" if ahead else ""
     lead_s = figures.get("tenant_lead_s", 0.0)
     if lead_s >= TENANT_LEAD_MIN_S:
-        suffix += f"; its tenant had {lead_s:.0f} s of devices more, by weight, than another that waits"
+        suffix += f"; tenant has used {lead_s:.0f} s more device time, by weight, than another waiting tenant"
     if reserved := figures.get("reserved"):
         device_names, starts_s = (
             ", ".join(each["device"] for each in reserved["devices"]),
             reserved["starts_in_s"],
         )
-        when = "" if starts_s is None else f", in about {starts_s:.0f} s"
-        suffix += f"; it gets {device_names} next{when}, and others start there only where they end before"
+        when = "" if starts_s is None else f" in about {starts_s:.0f} s"
+        suffix += f"; next on {device_names}{when}, and reserved: only jobs that end before then start there"
     match reason:
         case "paused":
-            return f"its queue is paused{suffix}"
+            return f"the queue is paused{suffix}"
         case "concurrency_limit":
-            return f"as many of its handler run as may run at once{suffix}"
+            return f"the handler is at its concurrency limit{suffix}"
         case "waiting_for_memory":
-            return f"it waits for device memory: {_explain_devices(figures)}{suffix}"
+            return f"waiting for memory: {_explain_devices(figures)}{suffix}"
         case "waiting_for_device":
-            return f"it waits for a device that takes work: {_explain_devices(figures)}{suffix}"
+            return f"waiting for a device: {_explain_devices(figures)}{suffix}"
         case _:
-            return f"it is ready to start{suffix}"
+            return f"ready to start{suffix}"
 
 
 def _explain_devices(figures: Mapping[str, Any]) -> str:
-    return ", ".join(_explain_device(entry) for entry in figures["devices"]) or "there is none"
+    """Explain device by device what is missing there."""
+    return ", ".join(_explain_device(entry) for entry in figures["devices"]) or "there is no suitable device"
 
 
 def _explain_device(entry: Mapping[str, Any]) -> str:
+    """Explain one device; amounts of memory are per device."""
     match entry["reason"]:
         case "too_small":
             return f"{entry['device']} is too small for {format_bytes(entry['needed_bytes'])}"
         case "waiting_for_device":
             return f"{entry['device']} is busy"
         case "not_alone":
-            return f"{entry['device']} has others at work, and it has to be alone there"
+            return f"{entry['device']} is running other jobs, and this one must run alone"
         case "avoided":
-            return f"{entry['device']} failed under it before"
+            return f"{entry['device']} is avoided because an earlier attempt failed there"
         case "drained":
             return f"{entry['device']} is drained"
         case "device_fault":
-            return f"{entry['device']} takes no new work ({entry.get('message', 'it is not well')})"
+            return f"{entry['device']} is out of service ({entry.get('message', 'unhealthy')})"
         case "ready":
-            return f"{entry['device']} has {format_bytes(entry['free_bytes'])}, enough"
+            return f"{entry['device']} has enough memory ({format_bytes(entry['free_bytes'])} free)"
         case _:
             external_bytes = entry.get("foreign_bytes", 0)
             external_text = f" (other programs hold {format_bytes(external_bytes)})" if external_bytes else ""
             free, needed = format_bytes(entry["free_bytes"]), format_bytes(entry["needed_bytes"])
-            return f"{entry['device']} has {free} of {needed}{external_text}"
+            return f"{entry['device']} has {free} free of {needed} needed{external_text}"

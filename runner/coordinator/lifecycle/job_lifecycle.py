@@ -285,15 +285,18 @@ class JobLifecycle:
 def _log_failed_attempt(
     job: Job, end: AttemptEnd, decision: retry_decision.Finish | retry_decision.Requeue, now: float
 ) -> None:
-    """Log an attempt that did not succeed: the handler, the reason and what follows."""
+    """Log an attempt that did not succeed: handler, error code, message, and what follows.
+
+    What follows reads `retrying in 0.9 s (1 retry left)`; `job.failures` does not count this attempt yet.
+    """
     if end.code is None:
         return
     if isinstance(decision, retry_decision.Finish):
-        next_step = f"the job is {decision.state}"
+        next_step = f"job {decision.state}"
     else:
         delay_s = decision.ready_at - now
-        next_step = f"it is retried in {delay_s:.1f} s" if delay_s >= 0.05 else "it is retried"
-        next_step += _RUNG_TEXTS.get(decision.rung, "")
+        next_step = f"retrying in {delay_s:.1f} s" if delay_s >= 0.05 else "retrying"
+        next_step += _RUNG_TEXTS.get(decision.rung, "") + _retries_text(job, decision)
     log.info(
         "%s: %s: %s; %s",
         job.handler,
@@ -302,3 +305,11 @@ def _log_failed_attempt(
         next_step,
         extra={"job": job.id, "attempt": job.attempt},
     )
+
+
+def _retries_text(job: Job, decision: retry_decision.Requeue) -> str:
+    """Return how many retries are left after one that counts, or that this one does not count."""
+    if not decision.uses_retry:
+        return " (not counted as a retry)"
+    left = max(0, job.terms.retries - job.failures - 1)
+    return f" ({left} {'retry' if left == 1 else 'retries'} left)"

@@ -47,7 +47,7 @@ class JobExplainer:
                 "id": job.id,
                 "state": job.state,
                 "reason": job.reason,
-                "message": f"the job has ended: {job.state}",
+                "message": f"ended: {job.state}",
             }
         queue_manager = self._queue_manager
         reason = (
@@ -63,7 +63,7 @@ class JobExplainer:
             else live.job_class
         )
         if phase == "delayed":
-            document["message"] = f"it is scheduled to start at {format_rfc3339(job.ready_at)}"
+            document["message"] = f"scheduled to start at {format_rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._clock.now())
         elif phase in ("waiting", "behind") and job_class is not None:
             document |= explain(self._scheduler_state, job_class, job.number)
@@ -79,7 +79,9 @@ class JobExplainer:
             document["reason"] = reason
             document["message"] = explanations.explain_waiting(reason, document)
         elif phase == "behind":
-            document["message"] = f"its handler {job.handler!r} is not known, or not described yet"
+            document["message"] = (
+                f"waiting for handler {job.handler!r}, which is unknown or still being described"
+            )
         else:
             document |= self._explain_attempt(job, phase, None if live is None else live.executor)
         return document

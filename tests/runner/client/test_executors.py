@@ -11,7 +11,7 @@ from runner.client.http_call import HttpCall, HttpResponse
 from runner.errors import NotLoaded
 from tests.runner.client.test_operations import Clock, answered, perform
 
-LOADING = {"state": "loading", "message": "it loads on gpu0"}
+LOADING = {"state": "loading", "message": "loading on gpu0"}
 
 
 def test_a_load_is_asked_for_until_it_is_there() -> None:
@@ -32,7 +32,7 @@ def test_when_the_time_is_over_it_is_told_how_far_it_is() -> None:
         clock.now += 2.5
         return answered(LOADING, 202)
 
-    with pytest.raises(TimeoutError, match="it loads on gpu0"):
+    with pytest.raises(TimeoutError, match="loading on gpu0"):
         perform(executors.load("paint", None, "gpu0", until=2.5, clock=clock), answer)
 
 

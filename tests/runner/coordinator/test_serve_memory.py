@@ -57,7 +57,7 @@ def test_who_waits_for_memory_is_told_in_words_and_figures(server: LiveServer, g
     assert explained["reason"] == "waiting_for_memory" and explained["jobs_ahead"] == 0
     for device in explained["devices"]:
         assert (device["free_bytes"], device["needed_bytes"]) == (4 * GIB, 10 * GIB)
-    assert "sim0 has 4 GiB of 10 GiB" in explained["message"]
+    assert "sim0 has 4 GiB free of 10 GiB needed" in explained["message"]
     gate.touch()
     done = server.wait_for_end(waiting)
     assert parse_time(done["started_at"]) >= min(

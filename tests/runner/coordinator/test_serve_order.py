@@ -86,7 +86,7 @@ def test_no_more_of_a_handler_run_than_its_limit(server: LiveServer, gate: Path)
     assert server.http.get("/v1/queues/default").json()["reasons"]["concurrency_limit"] == 1
     explained = server.http.get(f"/v1/jobs/{second}/explain").json()
     assert explained["reason"] == "concurrency_limit"
-    assert "as many of its handler run as may" in explained["message"]
+    assert "at its concurrency limit" in explained["message"]
     gate.touch()
     assert parse_time(server.wait_for_end(second)["started_at"]) >= parse_time(
         server.wait_for_end(first)["finished_at"]

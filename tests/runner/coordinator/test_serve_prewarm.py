@@ -109,7 +109,7 @@ def test_idle_executors_go_for_a_load_and_jobs_that_run_do_not(start: Serve, tmp
     wait_until_running(server, running)
     waiting = post(server, "/handlers/pinned/load")
     assert (waiting["state"], waiting["reason"]) == ("waiting", "waiting_for_memory")
-    assert "sim0 has 8 GiB of 16 GiB" in waiting["message"]
+    assert "sim0 has 8 GiB free of 16 GiB needed" in waiting["message"]
     (shown,) = handler(server, "pinned")["waiting"]
     assert (shown["device"], shown["preload"], shown["message"]) == (None, False, waiting["message"])
     gate.touch()

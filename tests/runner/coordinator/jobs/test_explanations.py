@@ -82,46 +82,46 @@ def entry(reason: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("reason", "device", "ahead", "text"),
     [
-        ("ready", "ready", 0, "it is ready to start"),
-        ("paused", "ready", 1, "its queue is paused; 1 job is ahead of it"),
+        ("ready", "ready", 0, "ready to start"),
+        ("paused", "ready", 1, "the queue is paused; queued behind 1 job"),
         (
             "concurrency_limit",
             "ready",
             2,
-            "as many of its handler run as may run at once; 2 jobs are ahead of it",
+            "the handler is at its concurrency limit; queued behind 2 jobs",
         ),
         (
             "waiting_for_memory",
             "waiting_for_memory",
             0,
-            "it waits for device memory: gpu0 has 2 GiB of 6 GiB",
+            "waiting for memory: gpu0 has 2 GiB free of 6 GiB needed",
         ),
         (
             "waiting_for_device",
             "waiting_for_device",
             0,
-            "it waits for a device that takes work: gpu0 is busy",
+            "waiting for a device: gpu0 is busy",
         ),
         (
             "waiting_for_device",
             "device_fault",
             0,
-            "it waits for a device that takes work: gpu0 takes no new work (it is not well)",
+            "waiting for a device: gpu0 is out of service (unhealthy)",
         ),
         (
             "waiting_for_device",
             "not_alone",
             0,
-            "it waits for a device that takes work: gpu0 has others at work, and it has to be alone there",
+            "waiting for a device: gpu0 is running other jobs, and this one must run alone",
         ),
         (
             "waiting_for_device",
             "avoided",
             0,
-            "it waits for a device that takes work: gpu0 failed under it before",
+            "waiting for a device: gpu0 is avoided because an earlier attempt failed there",
         ),
-        ("waiting_for_device", "drained", 0, "it waits for a device that takes work: gpu0 is drained"),
-        ("waiting_for_memory", "too_small", 0, "it waits for device memory: gpu0 is too small for 6 GiB"),
+        ("waiting_for_device", "drained", 0, "waiting for a device: gpu0 is drained"),
+        ("waiting_for_memory", "too_small", 0, "waiting for memory: gpu0 is too small for 6 GiB"),
     ],
 )
 def test_each_reason_is_a_sentence(reason: str, device: str, ahead: int, text: str) -> None:
@@ -131,14 +131,14 @@ def test_each_reason_is_a_sentence(reason: str, device: str, ahead: int, text: s
 def test_what_other_programs_hold_is_told() -> None:
     figures = {"devices": [entry("waiting_for_memory") | {"foreign_bytes": 4 * GIB}], "jobs_ahead": 0}
     assert explanations.explain_waiting("waiting_for_memory", figures) == (
-        "it waits for device memory: gpu0 has 2 GiB of 6 GiB (other programs hold 4 GiB)"
+        "waiting for memory: gpu0 has 2 GiB free of 6 GiB needed (other programs hold 4 GiB)"
     )
 
 
 def test_a_tenant_that_had_more_than_others_is_told_so() -> None:
     figures = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")], "tenant_lead_s": 61.4}
     assert explanations.explain_waiting("waiting_for_device", figures).endswith(
-        "gpu0 is busy; its tenant had 61 s of devices more, by weight, than another that waits"
+        "gpu0 is busy; tenant has used 61 s more device time, by weight, than another waiting tenant"
     )
 
 
@@ -146,11 +146,11 @@ def test_what_is_kept_for_a_job_is_told() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")]}
     kept = {"devices": [{"device": "gpu0"}, {"device": "gpu1"}], "starts_in_s": 41.6}
     told = explanations.explain_waiting("waiting_for_device", figures | {"reserved": kept})
-    assert "it gets gpu0, gpu1 next, in about 42 s, and others start there only where" in told
+    assert "next on gpu0, gpu1 in about 42 s, and reserved: only jobs that end before" in told
     told = explanations.explain_waiting(
         "waiting_for_device", figures | {"reserved": kept | {"starts_in_s": None}}
     )
-    assert "it gets gpu0, gpu1 next, and others" in told
+    assert "next on gpu0, gpu1, and reserved" in told
 
 
 def test_a_device_that_has_enough_is_told_so_where_another_lacks() -> None:
@@ -159,9 +159,9 @@ def test_a_device_that_has_enough_is_told_so_where_another_lacks() -> None:
         {"device": "gpu1", "free_bytes": 24 * GIB, "needed_bytes": 8 * GIB, "reason": "drained"},
     ]
     told = explanations.explain_waiting("waiting_for_device", {"devices": devices, "jobs_ahead": 0})
-    assert told == "it waits for a device that takes work: gpu0 has 24 GiB, enough, gpu1 is drained"
+    assert told == "waiting for a device: gpu0 has enough memory (24 GiB free), gpu1 is drained"
 
 
 def test_without_a_device_it_says_so() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
-    assert explanations.explain_waiting("waiting_for_device", figures).endswith("there is none")
+    assert explanations.explain_waiting("waiting_for_device", figures).endswith("there is no suitable device")

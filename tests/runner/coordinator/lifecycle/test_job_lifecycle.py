@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import pytest
 from msgspec.structs import replace
 
@@ -65,6 +68,28 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         assert [record.attempt for record in live.job.attempts] == [1, 2]
 
     run(body)
+
+
+def test_the_log_says_when_a_job_is_retried_and_how_many_retries_are_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.line.submit(make_submission(retries=2))
+        for code in ("timeout", "interrupted", "timeout", "timeout"):
+            harness.start(live)
+            harness.end(live, code)
+
+    with caplog.at_level(logging.INFO, "runner.coordinator.lifecycle"):
+        run(body)
+    *retried, last = [record.getMessage() for record in caplog.records]
+    delays = [float(re.sub(r".*retrying in ([0-9.]+) s .*", r"\1", text)) for text in retried[::2]]
+    assert min(delays) > 0
+    assert retried == [
+        f"h: timeout: why; retrying in {delays[0]:.1f} s (1 retry left)",
+        "h: interrupted: why; retrying (not counted as a retry)",
+        f"h: timeout: why; retrying in {delays[1]:.1f} s (0 retries left)",
+    ]
+    assert last == "h: timeout: why; job failed"
 
 
 def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
