@@ -73,8 +73,8 @@ def explain_waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
             ", ".join(each["device"] for each in reserved["devices"]),
             reserved["starts_in_s"],
         )
-        when = "" if starts_s is None else f" in about {starts_s:.0f} s"
-        suffix += f"; next on {device_names}{when}, and reserved: only jobs that end before then start there"
+        when = "" if starts_s is None else f" (expected to be free in about {starts_s:.0f} s)"
+        suffix += f"; reserved for it: {device_names}{when}, where only jobs that end in time may start"
     match reason:
         case "paused":
             return f"the queue is paused{suffix}"

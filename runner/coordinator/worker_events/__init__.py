@@ -1,1 +1,1 @@
-"""Effect: applies the messages of workers."""
+"""Effect: applies the messages of workers to jobs, executors and the ledger."""

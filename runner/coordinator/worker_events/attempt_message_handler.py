@@ -1,4 +1,10 @@
-"""Effect: handles attempt messages of workers: starts, events, ends. Messages of old attempts are dropped."""
+"""Effect: handles attempt messages of workers: starts, events, ends. Messages of old attempts are dropped.
+
+An attempt may be reported late, in part or twice: workers send unacknowledged messages again after a
+reconnect, and an executor that was sent an attempt in advance may end it before its start is reported. So
+each message is matched to the attempt in flight, and a start that was not reported is recorded with the first
+message after it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +29,11 @@ log = logging.getLogger(__name__)
 
 
 class AttemptMessageHandler:
-    """One method per message type. A message counts only while its attempt is the one in flight."""
+    """One method per message type. A message counts only while its attempt is the one in flight.
+
+    All methods run on the event loop and do not wait. Their changes are durable with the journal's next
+    commit, after which the message is acknowledged to its worker.
+    """
 
     def __init__(
         self,
@@ -44,7 +54,11 @@ class AttemptMessageHandler:
         self._clock = lifecycle.clock
 
     def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
-        """Return the job if this attempt is in flight; otherwise count the message as stale."""
+        """Return the job if this attempt is in flight.
+
+        None, and the message counts as stale, if the job is unknown, has ended, or has another attempt in
+        flight.
+        """
         live = self._lifecycle.registry.by_id.get(job_id)
         if live is None or live.attempt_in_flight != attempt or live.phase == "ended":
             self._lifecycle.statistics.stale_count += 1
@@ -52,7 +66,11 @@ class AttemptMessageHandler:
         return live
 
     def on_attempt_started(self, _: WorkerHandle, message: AttemptStarted) -> None:
-        """Mark the attempt as running: its user code runs."""
+        """Mark the attempt as running: its user code runs.
+
+        The message comes 20 ms after the start, or at once if nothing is staged. Attempts that are staged
+        behind this one are recalled: they may start earlier on another executor.
+        """
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
@@ -73,7 +91,10 @@ class AttemptMessageHandler:
         self._dispatcher.control.recall_staged(executor)
 
     def on_attempt_events(self, _: WorkerHandle, message: AttemptEvents) -> None:
-        """Record the events of an attempt, such as progress and output."""
+        """Record the events of an attempt, such as progress and output.
+
+        Messages up to `applied_seq` were applied before and are dropped.
+        """
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
@@ -84,7 +105,11 @@ class AttemptMessageHandler:
         self._lifecycle.record_events(live, message)
 
     def on_attempt_ended(self, _: WorkerHandle, message: AttemptEnded) -> None:
-        """End the attempt; its executor may be closing or due for replacement."""
+        """End the attempt; its executor may be closing or due for replacement.
+
+        The order matters: device health and estimates are updated while the executor still holds the attempt,
+        and the attempt is released before the job is requeued, so that the next plan finds the place free.
+        """
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
@@ -115,7 +140,10 @@ class AttemptMessageHandler:
         self._lifecycle.end_attempt(live, end, oom=circumstances)
 
     def interrupt_attempts(self, executor: ExecutorHandle, why: str) -> None:
-        """End the attempts that ran or may have started on an executor that is gone without a report."""
+        """End the attempts that ran or may have started on an executor that is gone without a report.
+
+        They end as `interrupted`, which uses up no retry. `why` becomes the message of their error.
+        """
         for live in list(executor.attempts.values()):
             if live.phase == "staged":
                 # It may have started unreported: its number must not be given to user code again.
@@ -125,7 +153,11 @@ class AttemptMessageHandler:
                 self._lifecycle.end_attempt(live, interrupted_end(live.job.id, live.job.applied_seq, why))
 
     def _build_end(self, executor: ExecutorHandle, message: AttemptEnded) -> AttemptEnd:
-        """Collect what the devices and the memory show about the end of an attempt; called once for each."""
+        """Build the end of an attempt from its message, its devices and its memory; called once for each.
+
+        Times of the worker are converted to the coordinator's clock. The peak is measured only for executors
+        with a grant, and a lost device is looked for only after a failure.
+        """
         retry_at, peak_bytes, lost_device = message.retry_at, message.peak_bytes, None
         if retry_at is not None:
             retry_at = self._clock.from_wall_time(retry_at)
@@ -136,7 +168,7 @@ class AttemptMessageHandler:
         return build_attempt_end(message, retry_at=retry_at, peak_bytes=peak_bytes, lost_device=lost_device)
 
     def _start_attempt(self, executor: ExecutorHandle, live: LiveJob, at: float) -> None:
-        """Record that user code of an attempt has run since `at`; its start was not known."""
+        """Record that user code of an attempt has run since `at` (UTC epoch seconds), which was not known."""
         self._lifecycle.start_attempt(
             live,
             at=at,
@@ -150,7 +182,10 @@ class AttemptMessageHandler:
     def _oom_circumstances(
         self, executor: ExecutorHandle, live: LiveJob, end: AttemptEnd
     ) -> OomCircumstances | None:
-        """Return the circumstances of an attempt that ran out of device memory; None for all others."""
+        """Return the circumstances of an attempt that ran out of device memory; None for all others.
+
+        None too for a batch of which no single job is to blame: the batch was too large.
+        """
         if end.is_blame_unknown or live.job_class is None:
             return None
         grant_bytes = executor.grant_bytes if executor.spec.options.gpus else 0
@@ -163,7 +198,7 @@ class AttemptMessageHandler:
         )
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
-        """Remove an attempt that no longer occupies its executor."""
+        """Remove an attempt that no longer occupies its executor, here and in the planner's state."""
         number = live.job.number
         executor.finish_attempt(number)
         if live.job_class is not None:

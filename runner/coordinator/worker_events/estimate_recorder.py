@@ -1,4 +1,8 @@
-"""Effect: records the results of runs: in the planner's estimates at once, in the store after a while."""
+"""Effect: records the results of runs: in the planner's estimates at once, in the store after a while.
+
+Successful attempts give run times (s) and peaks (bytes per device), loads give load times and resident bytes,
+and an attempt that ran out of memory gives a lower bound of the need.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class EstimateRecorder:
-    """Records loads and ends of attempts."""
+    """Records loads and ends of attempts; starts with the estimates that the last coordinator stored.
+
+    All methods run on the event loop.
+    """
 
     def __init__(
         self,
@@ -59,7 +66,10 @@ class EstimateRecorder:
         self._load_stored()
 
     def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
-        """Record the load of an executor; the ledger has its figures already."""
+        """Record the load of an executor: its time, and its resident bytes if any were observed.
+
+        Called after the ledger has recorded the executor's usage.
+        """
         spec = executor.spec
         resident_bytes = self._scheduler_state.ledger.usage.observed_bytes(executor.number) or None
         self._scheduler_state.estimator.record_load(
@@ -75,8 +85,10 @@ class EstimateRecorder:
         end: AttemptEnd,
         circumstances: OomCircumstances | None,
     ) -> None:
-        """Record the end of an attempt, which its executor still holds. `circumstances` is set if it ran out
-        of device memory."""
+        """Record the end of an attempt, which its executor still holds.
+
+        `circumstances` is set if it ran out of device memory. Other failures give no estimate.
+        """
         if live.job_class is not None and end.batch_size > 1:
             self._record_batch(live.job_class, end)
         if end.code is None:
@@ -100,7 +112,7 @@ class EstimateRecorder:
             self._scheduler_state.batch_sizing.record_run(job_class, end.batch_size)
 
     def store_changes(self) -> None:
-        """Store the estimates that have changed."""
+        """Store the estimates that have changed; also called at shutdown, before the journal closes."""
         for name in self._obsolete_names:
             self._values.put(name, None)
         self._obsolete_names.clear()
@@ -113,6 +125,10 @@ class EstimateRecorder:
         estimates.changed.clear()
 
     def _record_success(self, executor: ExecutorHandle, live: LiveJob, end: AttemptEnd) -> None:
+        """Record the run time and the peak, of short attempts only one in `SHORT_EVERY`.
+
+        A new highest peak of the executor is always recorded.
+        """
         spec, run_s = executor.spec, end.run_s
         is_due = self._statistics.record_run(spec.name, live.job.queue, run_s, None)
         if is_due:
@@ -127,7 +143,7 @@ class EstimateRecorder:
             self._schedule_store()
 
     def _peak_bytes_per_device(self, executor: ExecutorHandle, end: AttemptEnd) -> int | None:
-        """Return the most that the attempt used on each of its devices."""
+        """Return the peak bytes of the attempt on each of its devices; None if nothing was observed."""
         ledger, peak_bytes = self._scheduler_state.ledger, end.peak_bytes
         if not peak_bytes:
             # An attempt shorter than the watchdog's interval has no peak of its own.
@@ -138,6 +154,7 @@ class EstimateRecorder:
         return peak_bytes
 
     def _schedule_store(self) -> None:
+        """Store the changes after `STORE_INTERVAL_S`, together with all others until then."""
         if not self._is_store_scheduled:
             self._is_store_scheduled = True
             self._timers.call_at(self._clock.now() + STORE_INTERVAL_S, self._on_store_due)

@@ -1,4 +1,8 @@
-"""Effect: handles executor messages of workers: loads, recalled attempts, memory in use, ends."""
+"""Effect: handles executor messages of workers: loads, recalled attempts, memory in use, ends.
+
+A message about an executor that the coordinator no longer knows is dropped: it was given up as stuck, or its
+worker was lost meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from runner.protocol.worker import STUCK, AttemptsRecalled, ExecutorGone, Execut
 
 
 class ExecutorMessageHandler:
-    """One method per message type."""
+    """One method per message type; all run on the event loop and do not wait."""
 
     def __init__(
         self,
@@ -41,7 +45,10 @@ class ExecutorMessageHandler:
         self._device_registry = device_registry
 
     def on_executor_loaded(self, _: WorkerHandle, message: ExecutorLoaded) -> None:
-        """Mark the executor as loaded."""
+        """Mark the executor as loaded.
+
+        The ledger is updated first: the planner and the estimates read its figures.
+        """
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
             return
@@ -52,7 +59,10 @@ class ExecutorMessageHandler:
         self._dispatcher.prewarming.on_loaded(executor)
 
     def on_attempts_recalled(self, _: WorkerHandle, message: AttemptsRecalled) -> None:
-        """Return recalled attempts, which the executor had not started, to the queue."""
+        """Return recalled attempts, which the executor had not started, to the front of the queue.
+
+        The last one is returned first, so that they keep their order there.
+        """
         executor = self._dispatcher.executors.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
             live = self._attempts.find_current(job_id, attempt)
@@ -66,7 +76,10 @@ class ExecutorMessageHandler:
             self._return_unstarted(live)
 
     def on_executor_gone(self, _: WorkerHandle, message: ExecutorGone) -> None:
-        """Handle the end of an executor, or a report that it does not end."""
+        """Handle the end of an executor, or a report that SIGKILL does not end it.
+
+        A stuck executor keeps its bytes in the ledger; other executors on devices that it closes are retired.
+        """
         executor = self._dispatcher.executors.get(message.executor)
         if executor is None:
             # It was given up before, or its worker has died.
@@ -82,8 +95,11 @@ class ExecutorMessageHandler:
     def remove_executor(
         self, number: int, message: ExecutorGone | None = None, *, has_exited: bool = True
     ) -> None:
-        """Remove an executor whose processes have ended or were given up. Attempts that it still held have
-        not started and return to the queue. `message` is the worker's report of the end, if there was one."""
+        """Remove an executor whose processes have ended or were given up (`has_exited=False`).
+
+        Attempts that it still held have not started and return to the queue. `message` is the worker's report
+        of the end, None if the worker is gone. Does nothing if the executor was removed before.
+        """
         executor = self._dispatcher.executors.pop(number, None)
         if executor is None:
             return
@@ -100,11 +116,12 @@ class ExecutorMessageHandler:
             )
 
     def on_executor_usage(self, _: WorkerHandle, message: ExecutorUsage) -> None:
-        """Record the memory that executors use now."""
+        """Record the memory that executors use now, in bytes over all of their devices."""
         for number, nbytes in message.executors:
             self._scheduler_state.ledger.usage.record_total(number, nbytes)
 
     def _return_unstarted(self, live: LiveJob) -> None:
+        """Return an attempt that has not started to the queue, or end its job if a cancel was requested."""
         if live.job.cancel_reason is not None:
             self._lifecycle.cancel_unstarted(live, live.job.cancel_reason)
         else:

@@ -11,7 +11,11 @@ from runner.protocol.worker import AttemptReply, AttemptRequest, encode
 
 
 class AttemptRequestHandler:
-    """Looking up a file needs the disk, so each request is answered in a task of its own."""
+    """Answers each request in a task of its own, because looking up a file needs the disk.
+
+    A request may be repeated after a reconnect and is then answered again; the executor ignores the second
+    reply.
+    """
 
     def __init__(self, *, files: FileStore, worker_pool: WorkerPool) -> None:
         self._files = files
@@ -23,8 +27,9 @@ class AttemptRequestHandler:
         self._tasks.start(self._answer(worker, request))
 
     async def _answer(self, worker: WorkerHandle, request: AttemptRequest) -> None:
+        """Reply with a path, or with an error: `not_found`, or `unavailable` if the disk can't be read."""
         if request.op != "file" or not isinstance(request.argument, str):
-            self._send_reply(worker, request, None, ("not_found", f"there is no call {request.op!r}"))
+            self._send_reply(worker, request, None, ("not_found", f"there is no request {request.op!r}"))
             return
         try:
             path = await self._files.find(request.argument)

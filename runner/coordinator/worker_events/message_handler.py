@@ -1,4 +1,8 @@
-"""Effect: decodes the messages of workers and applies them to jobs, executors and the ledger."""
+"""Effect: decodes the messages of workers and applies them to jobs, executors and the ledger.
+
+A numbered message is applied once: its number is compared with the last one applied, and it is acknowledged
+after the commit that holds its changes. Until then its worker keeps it and sends it again after a reconnect.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +76,11 @@ class WorkerMessageHandler:
         }
 
     def handle_frame(self, worker: WorkerHandle, frame: list[bytes]) -> None:
-        """Handle a frame of a worker."""
+        """Handle a frame of a worker: its messages in order, then one acknowledgement and one wake-up.
+
+        Messages behind a `NumberedFrame` have consecutive numbers from its `first` on; those before it have
+        none. Numbers up to the last one applied were handled before and are skipped.
+        """
         number = 0
         for raw in frame:
             message = self._decode(worker, raw, is_numbered=number > 0)
@@ -96,7 +104,10 @@ class WorkerMessageHandler:
         self._plan_trigger.wake()
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """Compare the work that a reconnected worker holds with the work sent to it."""
+        """Compare the work that a reconnected worker holds with the work sent to it.
+
+        Called before the first frame of the new connection is handled.
+        """
         self._reconnects.on_reconnected(worker, hello)
 
     def _decode(self, worker: WorkerHandle, raw: bytes, *, is_numbered: bool) -> FromWorker | None:
@@ -105,7 +116,7 @@ class WorkerMessageHandler:
             message: FromWorker = from_worker_decoder.decode(raw)
         except UNDECODABLE as error:
             self._lifecycle.statistics.bad_frame_count += 1
-            log.error("a message of %s does not decode: %s", worker.name, error)
+            log.error("failed to decode a message of %s: %s", worker.name, error)
             if is_numbered:
                 # It may have been the end of an attempt: see `_on_failure`.
                 worker.kill()
@@ -113,14 +124,14 @@ class WorkerMessageHandler:
         return message
 
     def _on_failure(self, worker: WorkerHandle, message: Any, *, is_numbered: bool) -> None:
-        """The boundary of one message: the other messages of its frame are handled all the same.
+        """Log a message that failed; the other messages of its frame are handled all the same.
 
-        A message about an attempt is sent once and may be half applied: without it the attempt would seem to
-        run for ever. So its worker is replaced, and the jobs that it held are requeued.
+        A numbered message may be half applied and is not sent again: its attempt would seem to run for ever.
+        So its worker is killed and replaced, and the jobs that it held are requeued.
         """
         # The message contains the job's data, which does not belong in the log.
         job_text = getattr(message, "job_id", "no job")
-        log.exception("%s of %s, from %s, failed", type(message).__name__, job_text, worker.name)
+        log.exception("failed to handle %s of %s from %s", type(message).__name__, job_text, worker.name)
         if is_numbered:
             worker.kill()
 
@@ -132,7 +143,10 @@ class WorkerMessageHandler:
         )
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """Handle the death of a worker, and of its executors with it: no job is to blame."""
+        """Handle the death of a worker, and of its executors with it: no job is to blame.
+
+        Attempts that ran are interrupted and requeued, those that had not started return to their queue.
+        """
         self._reconnects.forget_worker(worker)
         lost = self._dispatcher.executors.of_worker(worker)
         for executor in lost:
@@ -140,5 +154,7 @@ class WorkerMessageHandler:
                 self._attempts.interrupt_attempts(executor, f"worker {worker.name} ended: {why}")
                 self._executors.remove_executor(executor.number)
             except Exception:
-                log.exception("executor %d was lost and could not be cleared up", executor.number)
+                log.exception(
+                    "failed to clear up after executor %d, which was lost with its worker", executor.number
+                )
         self._plan_trigger.wake()

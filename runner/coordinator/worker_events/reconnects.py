@@ -30,7 +30,10 @@ class _UnconfirmedWork(NamedTuple):
 
 
 class Reconnects:
-    """Workers that have reconnected and whose pending messages are not all applied."""
+    """Workers that have reconnected and whose pending messages are not all applied.
+
+    All methods run on the event loop. Of a worker that reconnects twice, only the last hello counts.
+    """
 
     def __init__(
         self,
@@ -70,14 +73,17 @@ class Reconnects:
         self.resolve_if_complete(worker)
 
     def resolve_if_complete(self, worker: WorkerHandle) -> None:
-        """If all of the worker's messages are applied, treat the work that it did not name as lost."""
+        """Treat the work that the worker did not name as lost, once all of its messages are applied.
+
+        Called after each frame; does nothing before, or if the worker has not reconnected.
+        """
         unconfirmed = self._unconfirmed.get(worker.name)
         if unconfirmed is None or worker.connection.last_applied < unconfirmed.last_seq:
             return
         del self._unconfirmed[worker.name]
         attempt_count = sum(len(recalled.attempts) for recalled in unconfirmed.attempts)
         log.warning(
-            "%s is back; up to %d executors and %d attempts had not reached it",
+            "%s reconnected; up to %d executors and %d attempts had not reached it",
             worker.name,
             len(unconfirmed.executors),
             attempt_count,

@@ -146,11 +146,11 @@ def test_what_is_kept_for_a_job_is_told() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")]}
     kept = {"devices": [{"device": "gpu0"}, {"device": "gpu1"}], "starts_in_s": 41.6}
     told = explanations.explain_waiting("waiting_for_device", figures | {"reserved": kept})
-    assert "next on gpu0, gpu1 in about 42 s, and reserved: only jobs that end before" in told
+    assert "reserved for it: gpu0, gpu1 (expected to be free in about 42 s), where only" in told
     told = explanations.explain_waiting(
         "waiting_for_device", figures | {"reserved": kept | {"starts_in_s": None}}
     )
-    assert "next on gpu0, gpu1, and reserved" in told
+    assert "reserved for it: gpu0, gpu1, where only jobs" in told
 
 
 def test_a_device_that_has_enough_is_told_so_where_another_lacks() -> None:
