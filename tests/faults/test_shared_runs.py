@@ -49,7 +49,7 @@ def spared(server_fixture: ServerFixture, how: str) -> None:
         assert (job["state"], job["output"]) == ("succeeded", [job["id"], 2, 1]), job
         assert job["retries_left"] == 0
         error = server.attempts(job["id"])[0]["error"]
-        assert error["code"] == "interrupted" and "nobody is blamed" in error["message"]
+        assert error["code"] == "interrupted" and "none of them is blamed" in error["message"]
     codes = {"segv": "worker_crashed", "raise": "handler_error"}
     assert (worst["state"], worst["error"]["code"], worst["attempt"]) == ("failed", codes[how], 2)
 

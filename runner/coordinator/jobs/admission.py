@@ -20,7 +20,11 @@ SHARED_METADATA_MAX_BYTES = 256
 
 
 def make_job(submission: Submission, spec: HandlerSpec | None, number: int, now: float) -> Job:
-    """Make a job of a submission; `spec` gives the open options (None: handler not yet known)."""
+    """Make a queued job of a submission, whose fields the front has validated.
+
+    Options that the submission leaves open come from `spec` (None: handler not yet known, so the defaults).
+    `now` is in UTC epoch seconds. Of `run_at` and `delay_s` the later time counts.
+    """
     options = spec.options if spec is not None else HandlerOptions()
     queue_timeout = submission.queue_timeout_s
     if queue_timeout is None:
@@ -68,8 +72,11 @@ def class_of_job(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
 
 
 def adjust_class(job: Job, job_class: JobClass, scheduler_state: SchedulerState) -> JobClass:
-    """Adjust the class of a job that was tried before: an out of memory raises its need, and devices on which
-    it failed are avoided."""
+    """Adjust the class of a job that has failed attempts.
+
+    After running out of memory its need rises by the OOM escalation; devices that were lost under it are
+    avoided; a job that may have failed others of its batch runs alone in its executor.
+    """
     if not job.attempts:
         return job_class
     if job.ran_out:
@@ -90,7 +97,7 @@ def adjust_class(job: Job, job_class: JobClass, scheduler_state: SchedulerState)
 
 
 def apply_handler_limits(spec: HandlerSpec, scheduler_state: SchedulerState) -> None:
-    """Tell the planner how many jobs of a handler may run at once: in total, and in one executor."""
+    """Tell the planner how many jobs of a handler may run at once, in total and in one executor."""
     options, batch = spec.options, spec.options.batch
     limits = None if batch is None else batch_sizing.BatchTerms(batch.max, batch.wait_s)
     scheduler_state.limits.set_handler_limit(spec.name, options.concurrency)

@@ -25,12 +25,12 @@ def build_event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
 
 
 def status_fields(job: Job, reason: str | None) -> bytes:
-    """The fields `state`, `reason` and `attempt`."""
+    """The fields of a `status` event: `state`, `reason` and `attempt`."""
     return f'{{"state":"{job.state}","reason":{_json_string(reason)},"attempt":{job.attempt}}}'.encode()
 
 
 def done_fields(job: Job, output: bytes | None) -> bytes:
-    """The fields `state`, `output` and `error`; an output over 64 KiB is null beside `output_bytes`."""
+    """The fields of a `done` event; an output over 64 KiB is null beside `output_bytes`."""
     if output is not None and len(output) > INLINE_MAX_BYTES:
         inline_output = b"null"
     else:
@@ -46,7 +46,7 @@ def done_fields(job: Job, output: bytes | None) -> bytes:
 
 
 def error_document(job: Job) -> dict[str, Any] | None:
-    """A job's error as the API shows it."""
+    """A job's error as the API shows it; None without one. A cancelled job has only code and message."""
     error = job.error
     if error is None:
         return None

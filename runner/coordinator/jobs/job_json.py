@@ -16,7 +16,10 @@ _NULL = msgspec.Raw(b"null")
 
 
 class JobDocument(msgspec.Struct):
-    """The fields of a job, in the order in which people read them."""
+    """The fields of a job, in the order in which people read them.
+
+    Times are RFC 3339 in UTC. `input`, `output` and `metadata` are JSON texts that are copied as they are.
+    """
 
     id: str
     handler: str
@@ -55,12 +58,12 @@ def job_document(
 
 
 def list_document(jobs: list[bytes], next_cursor: str | None) -> bytes:
-    """Build `{"data": [...], "next_cursor": ...}` from encoded documents."""
+    """Build `{"data": [...], "next_cursor": ...}` from encoded documents; the last page has no cursor."""
     return b'{"data":[%s],"next_cursor":%s}' % (b",".join(jobs), _encode(next_cursor))
 
 
 def attempts_document(job: Job) -> bytes:
-    """Build the document of /jobs/{id}/attempts."""
+    """Build the document of /jobs/{id}/attempts: the latest 100, oldest first."""
     return _encode({"data": [attempt_document(record) for record in job.attempts]})
 
 
@@ -91,7 +94,7 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
 
 
 def usage_fields(usage: AttemptUsage | None) -> dict[str, Any]:
-    """The use of devices by an attempt: seconds, and bytes times seconds."""
+    """The device time of an attempt or a job: seconds, and bytes granted times seconds; 0 if not measured."""
     return {
         "device_s": 0.0 if usage is None else round(usage.device_s, 6),
         "byte_s": 0.0 if usage is None else round(usage.byte_s),

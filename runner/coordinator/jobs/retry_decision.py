@@ -69,10 +69,11 @@ def decide(
     *,
     oom: OomCircumstances | None = None,
 ) -> Finish | Requeue:
-    """Decide what becomes of `job` after `end`.
+    """Decide whether `job` is finished after `end`, or requeued for another attempt.
 
     `job.failures` and `job.deaths` do not count this attempt yet. `jitter` is a random number in [0, 1).
-    `oom` holds the circumstances of an attempt that `is_out_of_memory`.
+    `oom` holds the circumstances of an attempt that `is_out_of_memory`. A requested cancel comes first, then
+    success, then the rules for batches, deaths, memory, interruptions and lost contexts, then the retries.
     """
     if job.cancel_reason is not None:
         return Finish("cancelled", cancelled_error(job.cancel_reason))
@@ -84,14 +85,14 @@ def decide(
     if end.is_blame_unknown:  # guard: shared-blame
         end, error = _shared_blame(end)
     if end.executor_died and job.deaths + 1 >= DEATHS_MAX:
-        message = f"{job.deaths + 1} attempts killed their executor; the last: {end.message}"
+        message = f"{job.deaths + 1} attempts killed their executor; last: {end.message}"
         return Finish("failed", JobError("poisoned", message, False, end.detail))
     if oom is not None:
         return _escalate(job, end, error, oom, now)
     retries = job.terms.retries
     if end.code in ("interrupted", "device_lost"):
         if job.attempt >= retries + EXTRA_STARTS:
-            message = f"started {job.attempt} times, the bound; the last: {end.message}"
+            message = f"started {job.attempt} times, the maximum; last: {end.message}"
             return Finish("failed", JobError("interrupted", message, True, end.detail))
         return Requeue(now, "ready", error, uses_retry=False)
     if error.is_context_lost and end.retryable and not _had_lost_context(job):
@@ -123,15 +124,17 @@ def _escalate(
         peak_bytes=max(*peaks, end.peak_bytes or 0, 0) or None,
     )
     grants_text = ", ".join(format_bytes(each) for each in granted)
-    message = f"it ran out of device memory {len(granted)}x, granted {grants_text}; the last: {end.message}"
+    message = f"ran out of device memory {len(granted)} times, granted {grants_text}; last: {end.message}"
     attempt_detail = end.detail if isinstance(end.detail, dict) else {}
     return Finish("failed", JobError("device_out_of_memory", message, False, {**attempt_detail, **detail}))
 
 
 def _shared_blame(end: AttemptEnd) -> tuple[AttemptEnd, JobError]:
     """Convert an error that any job of a batch may have caused into one that counts against none of them.
-    Each is requeued to run alone; if memory ran out, the batch was too large and no single job is to
-    blame."""
+
+    Each is requeued to run alone. If memory ran out, the batch was too large, and the jobs may share a call
+    again.
+    """
     is_fault = end.code not in BATCH_TOO_LARGE_CODES and end.code != "interrupted"
     detail = {
         MUST_RUN_ALONE: is_fault,
@@ -139,7 +142,7 @@ def _shared_blame(end: AttemptEnd) -> tuple[AttemptEnd, JobError]:
         "code": end.code,
         "detail": end.detail,
     }
-    message = f"the attempt shared a call with others, and nobody is blamed: {end.code}: {end.message}"
+    message = f"the attempt shared a call with others, and none of them is blamed: {end.code}: {end.message}"
     blameless = msgspec.structs.replace(end, code="interrupted", message=message, executor_died=False)
     return blameless, JobError("interrupted", message, True, detail)
 

@@ -121,7 +121,7 @@ class Statistics:
 
 
 def percentiles(samples: deque[float]) -> dict[str, float | None]:
-    """Return `{"p50", "p95"}` of the samples in seconds; null if there are none."""
+    """Return `{"p50", "p95"}` of the samples (nearest rank, in seconds); None if there are none."""
     if not samples:
         return {"p50": None, "p95": None}
     ordered = sorted(samples)

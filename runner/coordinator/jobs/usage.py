@@ -13,7 +13,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class UsageSum(msgspec.Struct, array_like=True):
-    """The total of some attempts."""
+    """The total of some attempts: device seconds, granted bytes times device seconds, and their number."""
 
     device_s: float = 0.0
     byte_s: float = 0.0
@@ -30,8 +30,10 @@ _sum_decoder = msgspec.msgpack.Decoder(UsageSum)
 
 
 class UsageTotals:
-    """Sums over all attempts that occupied devices, since `since` (UTC epoch seconds). Each change is
-    returned as the values to store, so that one commit holds a job's end and its cost."""
+    """Sums over all attempts that occupied devices, since `since` (UTC epoch seconds).
+
+    Each change is returned as the values to store, so that one commit holds a job's end and its cost.
+    """
 
     def __init__(self, stored_values: Mapping[str, bytes], now: float) -> None:
         #: Jobs without a tenant are under "".
@@ -50,7 +52,10 @@ class UsageTotals:
     def add_attempt(
         self, job: Job, record: AttemptRecord, usage: AttemptUsage
     ) -> Iterator[tuple[str, bytes]]:
-        """Add an attempt that has ended; return the names and values to be stored."""
+        """Add an attempt that has ended; yield the names and values to be stored.
+
+        A gang's usage is divided equally among its devices.
+        """
         if self._is_new:
             self._is_new = False
             yield value_names.USAGE_SINCE, repr(self.since).encode()

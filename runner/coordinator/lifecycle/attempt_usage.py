@@ -11,7 +11,11 @@ from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobError
 
 
 class AttemptUsageRecorder:
-    """Keeps the last attempt record of a job and what the attempt used of its devices."""
+    """Completes the record of each attempt and charges its device time to the job, tenant, handler and
+    devices.
+
+    Times are UTC epoch seconds. Concurrent attempts of one executor share its time, see `UsageMeter`.
+    """
 
     def __init__(self, totals: UsageTotals, values: ValueStore) -> None:
         self.totals = totals
@@ -53,7 +57,7 @@ class AttemptUsageRecorder:
         return live.stop_meter(ended_at)
 
     def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:
-        """Add the time for which the attempt has occupied its devices."""
+        """Charge `seconds` on each device of the attempt; bytes are those granted, not those used."""
         device_s = seconds * len(record.devices)
         record.spent = usage = AttemptUsage(device_s, device_s * record.granted_bytes)
         previous = job.spent or AttemptUsage()

@@ -15,7 +15,7 @@ class JobDeletion:
     """Deletions that are not durable yet, and files that are being removed."""
 
     def __init__(self, lifecycle: JobLifecycle, files: FileStore) -> None:
-        """Start without deletions."""
+        """Create it without pending deletions."""
         self._lifecycle = lifecycle
         self._files = files
         self._pending_ids: set[str] = set()

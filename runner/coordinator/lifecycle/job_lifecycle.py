@@ -1,4 +1,8 @@
-"""Effect: a job's life from acceptance to end: every change of a job's state happens here."""
+"""Effect: the lifecycle of jobs from acceptance to end: every change of a job's state happens here.
+
+A change is made in memory and recorded in the journal in one step on the event loop, so the store sees each
+job's states in order. Clients get their replies after the commit.
+"""
 
 from __future__ import annotations
 
@@ -76,10 +80,13 @@ class JobLifecycle:
     # Accept.
 
     def submit(self, submission: Submission) -> LiveJob:
-        """Add a job; it is accepted once the journal has committed it.
+        """Add a job; it is accepted once the journal has committed it. Nothing is changed if this raises.
 
         Raises:
-            UnknownHandler, HandlerBroken, Unsatisfiable, QueueFull.
+            UnknownHandler: there is no such handler, or it is still being described.
+            HandlerBroken: its source could not be imported.
+            Unsatisfiable: no device could ever fit the job.
+            QueueFull: as many jobs are queued as may be, over all queues.
         """
         spec = self._handlers.require(submission.handler)
         if self.registry.queued_count >= self._queued_max:
@@ -103,6 +110,7 @@ class JobLifecycle:
         return live
 
     def _drop_durable_input(self, live: LiveJob, failure: StoreUnavailable | None) -> None:
+        """Drop an input from memory, in the next iteration of the loop, unless the commit failed."""
         # The reply to its submitter, which needs the input, is about to be built.
         asyncio.get_running_loop().call_soon(self._spill_pool.drop_input, live, failure)
 
@@ -119,8 +127,12 @@ class JobLifecycle:
         granted_bytes: int = 0,
         meter: UsageMeter | None = None,
     ) -> None:
-        """Record that the attempt in flight has started: it counts from now on. `meter` is the meter of its
-        executor, if that occupies devices."""
+        """Record that the attempt in flight has started: it counts from now on.
+
+        `at` is the start in UTC epoch seconds. With `is_loading` user code does not run yet, see
+        `mark_running`. `granted_bytes` are those of the executor on each device; `meter` is the meter of the
+        executor, if that occupies devices.
+        """
         job = live.job
         self._queue_manager.dequeue(live)
         had_unused_attempt = live.has_unused_attempt
@@ -151,14 +163,17 @@ class JobLifecycle:
             self._event_log.append(live.job, "status", at, status_fields(live.job, "running"))
 
     def record_events(self, live: LiveJob, message: AttemptEvents) -> None:
-        """Record events of the running attempt."""
+        """Record events of the running attempt, in the order of its message."""
         job = live.job
         job.applied_seq = message.seq
         for kind, at, fields in message.events:
             self._event_log.append_from_worker(job, kind, at, fields)
 
     def end_attempt(self, live: LiveJob, end: AttemptEnd, *, oom: OomCircumstances | None = None) -> None:
-        """End the attempt in flight; `oom` is set if it ran out of device memory."""
+        """End the attempt in flight: the job ends, or is requeued as `retry_decision.decide` says.
+
+        `oom` is set if the attempt ran out of device memory.
+        """
         now = self.clock.now()
         job = live.job
         job.applied_seq = end.seq
@@ -189,9 +204,11 @@ class JobLifecycle:
         self._queue_manager.enqueue(live, at_front=True)
 
     def _clear_attempt(self, live: LiveJob) -> None:
-        """Clear the attempt in flight. The start of a later attempt is counted before the attempt is sent. If
-        it then does not start, its stored number is kept for the next one, or waiting would use up the
-        starts."""
+        """Clear the attempt in flight, which has not started.
+
+        The start of a second or later attempt is counted before the attempt is sent. If it then does not
+        start, its stored number is kept for the next one; otherwise waiting would use up the bounded starts.
+        """
         job = live.job
         is_unused = job.state == "running" and job.attempt == live.attempt_in_flight
         if is_unused:
@@ -205,7 +222,10 @@ class JobLifecycle:
     def requeue(
         self, live: LiveJob, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
     ) -> None:
-        """Requeue a job, to start at `ready_at` at the earliest."""
+        """Requeue a job, to start at `ready_at` (UTC epoch seconds) at the earliest.
+
+        With reason `ready` it goes to the front of its queue. `event_reason` is shown in the event.
+        """
         job = live.job
         self.registry.set_state(job, "queued")
         job.ready_at = ready_at
@@ -220,7 +240,10 @@ class JobLifecycle:
         error: JobError | None,
         output: bytes | None = None,
     ) -> None:
-        """End a job in a terminal state; waiting clients get their replies after the commit."""
+        """End a job in a terminal state; waiting clients get their replies after the commit.
+
+        `output` is JSON text and kept on success only; None is stored as `null`.
+        """
         job = live.job
         now = self.clock.now()
         if state != "succeeded":
@@ -256,7 +279,7 @@ class JobLifecycle:
         self._event_log.append(job, "status", self.clock.now(), status_fields(job, "cancelling"))
 
     def resubmit(self, job: Job, input_: bytes) -> LiveJob:
-        """Queue an ended job again, under its id."""
+        """Queue an ended job again, under its id, with all of its retries. `input_` is its JSON text."""
         self.registry.uncount(job)
         job.state = "queued"
         job.reason, job.error, job.finished_at = None, None, None

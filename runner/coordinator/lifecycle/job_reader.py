@@ -1,4 +1,8 @@
-"""Effect: reads jobs that are not in memory from the store, with inputs, outputs and events."""
+"""Effect: reads jobs that are not in memory from the store, with inputs, outputs and events.
+
+A row may be older than memory: the store holds what was committed. All methods raise StoreUnavailable if the
+store can't be read.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +31,21 @@ BULK_READ_MAX_BYTES = 4096
 
 
 class JobReader:
-    """Reads through the store's single reader; nothing here changes a job."""
+    """Reads in the threads of the store's two readers; nothing here changes a job.
+
+    Rows and inputs that jobs need to start are read without waiting for the other reads.
+    """
 
     def __init__(self, access: StoreAccess, journal: Journal) -> None:
         self._access = access
         self._journal = journal
 
     async def require_job(self, job_id: str) -> Job:
-        """Return the row of this id. Raises NotFound."""
+        """Return the row of this id.
+
+        Raises:
+            NotFound: there is none.
+        """
         job = await self.find_job(job_id)
         if job is None:
             raise NotFound(f"there is no job {job_id}")
@@ -67,14 +78,18 @@ class JobReader:
         )
 
     async def load_output(self, job: Job) -> bytes:
-        """Read an ended job's output as JSON text. Raises NotFound: it has none."""
+        """Read an ended job's output as JSON text.
+
+        Raises:
+            NotFound: the job did not succeed.
+        """
         if job.state != "succeeded":
             code = job.error.code if job.error is not None else None
             raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
         return await self._access.run_read(lambda store: store.load_payload(job.number, "output")) or b"null"
 
     async def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
-        """Read the durable events with seq > after, in order."""
+        """Read the durable events with seq > after, in order: about `max_bytes` of them, at least one."""
         return await self._access.run_read(lambda store: store.load_events(number, after, max_bytes))
 
     def durable_seq(self, job: Job) -> int:
@@ -90,7 +105,11 @@ class JobReader:
         return await self._access.run_read(read)
 
     async def list_json(self, query: JobQuery, registry: JobRegistry, queue_manager: QueueManager) -> bytes:
-        """The document of GET /jobs. Live jobs have their state in memory."""
+        """The document of GET /jobs, in the query's order, with the state of live jobs as memory has it.
+
+        A filter by reason reads at most `FILTER_PAGES_MAX` pages; the page may then be short, with a cursor
+        to continue from.
+        """
         if self._journal.failure is None:
             await self._journal.flush()
         wanted_reasons = query.reasons
@@ -139,7 +158,7 @@ def _page_query(query: JobQuery, cursor: int | None) -> Callable[[Store], list[J
 
 
 def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:
-    """The job as memory has it, in a copy: it goes on changing while its page is being read.
+    """The job as memory has it, in a copy: it may change while its page is being read.
 
     An end that is not durable yet has not happened: the row is still valid.
     """

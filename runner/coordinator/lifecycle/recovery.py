@@ -1,4 +1,9 @@
-"""Effect: recovery after a start: restores jobs that the last coordinator left, before new ones start."""
+"""Effect: recovery after a start: restores jobs that the last coordinator left, before new ones start.
+
+The order is fixed: wait until old workers have released their devices, so that their spools are complete;
+read the spools; load the jobs; apply the spooled messages; requeue the attempts that no message has ended;
+commit; only then remove the spools.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +120,8 @@ def recover(
 ) -> dict[str, int]:
     """Load the jobs that had not ended, apply the spooled messages of workers, requeue interrupted jobs.
 
-    Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
+    Changes memory and the journal; the caller commits. Returns counts: `live` jobs, `applied` messages and
+    `interrupted` attempts.
     """
     counts = {"live": lifecycle.registry.queued_count, "applied": 0, "interrupted": 0}
     queue_manager.load_stored(state.queued)
@@ -134,7 +140,7 @@ def recover(
             continue
         if live.job.state == "running":  # guard: interrupted-at-start
             live.adopt_attempt(live.job.attempt)
-            message = "the server ended while the attempt ran"
+            message = "the server stopped while the attempt was running"
             lifecycle.end_attempt(live, interrupted_end(live.job.id, live.job.applied_seq, message))
             counts["interrupted"] += 1
         elif live.phase == "assigned" and live.attempt_in_flight == 0:
@@ -143,6 +149,7 @@ def recover(
 
 
 def _apply_message(lifecycle: JobLifecycle, queue_manager: QueueManager, raw: bytes, worker: str) -> int:
+    """Apply a spooled message; return 1 if it changed its job, 0 if it is stale or was applied before."""
     message = _decode_job_message(raw)
     if message is None:
         return 0

@@ -1,4 +1,4 @@
-"""Pure: the handlers in force, and the class in which jobs of a handler are planned."""
+"""Pure: the active handlers, and the class in which jobs of a handler are planned."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from runner.stores.queued_groups import GroupKey
 
 
 class ActiveHandlers:
-    """Handlers with the operator's overrides applied; new descriptions replace all of them at once."""
+    """Handlers with the operator's overrides applied; new descriptions replace all of them at once.
+
+    `has_gpu` is set once, after the devices are known and before the first job is accepted: it decides
+    whether a handler's `vram` or its `ram` is the need of its jobs.
+    """
 
     def __init__(self) -> None:
         self.specs: Mapping[str, HandlerSpec] = {}
         self.has_gpu = False
 
     def require(self, handler: str) -> HandlerSpec:
-        """Return a usable handler. Raises UnknownHandler or HandlerBroken."""
+        """Return a usable handler.
+
+        Raises:
+            UnknownHandler: it does not exist, or is still being described.
+            HandlerBroken: its source could not be imported.
+        """
         spec = self.specs.get(handler)
         if spec is None or spec.state == "describing":
             raise UnknownHandler(unknown_handler_text(handler, self.specs), handler=handler)

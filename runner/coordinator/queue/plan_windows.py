@@ -17,8 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class PlanWindows:
-    """A window of jobs for each class. A window that is half empty is refilled before the next plan; jobs
-    that are not in memory are read from the store first."""
+    """A window of jobs for each class, which bounds the planner's work however long the queue is.
+
+    A window that is half empty is refilled before the next plan; jobs that are not in memory are read from
+    the store first. Job numbers, and thus the order in a class, rise with acceptance.
+    """
 
     def __init__(
         self,
@@ -53,14 +56,17 @@ class PlanWindows:
         )
 
     def accepts_next(self, job_class: JobClass) -> bool:
-        """Whether the class's next job goes straight into the window: there is space and no job is behind
-        it."""
+        """Whether the class's next job goes straight into the window: there is space, and no older job waits
+        behind the window."""
         return self._scheduler_state.backlog.count(job_class) < self._size and not self._index.count_ready(
             job_class
         )
 
     def add(self, live: LiveJob, job_class: JobClass, *, at_front: bool = False) -> None:
-        """Put a job into the window of its class; `at_front`: before the jobs in it."""
+        """Put a job into the window of its class; `at_front`: before the jobs in it.
+
+        A job with failed attempts may get a class of its own, see `admission.adjust_class`.
+        """
         own_class = admission.adjust_class(live.job, job_class, self._scheduler_state)
         live.mark_waiting(own_class)
         self._scheduler_state.add_waiting(own_class, live.job.number, first=at_front, since=live.job.ready_at)
@@ -81,7 +87,7 @@ class PlanWindows:
             self._plan_trigger.wake()
 
     def refill(self) -> None:
-        """Refill the windows that are short; called once before each plan."""
+        """Refill the windows that are short, high priorities first; called once before each plan."""
         if not self._short_classes:
             return
         short_classes, self._short_classes = self._short_classes, {}
@@ -89,7 +95,10 @@ class PlanWindows:
             self._refill_class(job_class)
 
     def _refill_class(self, job_class: JobClass) -> None:
-        """Move the first jobs behind the window into it, as far as they are in memory."""
+        """Move the first jobs behind the window into it, as far as they are in memory.
+
+        The jobs keep their order, so a spilled job stops the refill, and a task reads it from the store.
+        """
         waiting_count = self._scheduler_state.backlog.count(job_class)
         if waiting_count > self._size // 2:
             return
@@ -107,7 +116,7 @@ class PlanWindows:
                 self._read_task = asyncio.get_running_loop().create_task(self._load_and_refill())
 
     async def _load_and_refill(self) -> None:
-        """Read rows until no window is short, high priorities first."""
+        """Read rows until no window is short, high priorities first; at most `rows_per_read` in one read."""
         try:
             while self._classes_to_read:
                 numbers: list[int] = []

@@ -1,4 +1,7 @@
-"""Effect: queued jobs, waiting for their handler, for their start time or for a device."""
+"""Effect: queued jobs, waiting for their handler, for their start time or for a device.
+
+Everything here runs on the event loop and changes memory only; the caller records changes in the journal.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from runner.stores.queued_groups import StoredGroup, group_key
 
 
 class QueueManager:
-    """Keeps every queued job in the place where it waits.
+    """Holds every queued job, with its reason to wait.
 
     The first jobs of each class are in the planner's `SchedulerState`. Jobs behind them, and jobs whose start
     time has not come, are kept as numbers in the `QueuedIndex`; the job itself may be in memory or spilled to
@@ -88,8 +91,11 @@ class QueueManager:
     # Handlers.
 
     def set_handlers(self, specs: Mapping[str, HandlerSpec]) -> None:
-        """Replace the handler specs. Jobs that waited for a handler become ready if it now exists; jobs of a
-        changed handler wait for its new version in their old order."""
+        """Replace the handler specs.
+
+        Jobs that waited for a handler become ready if it now exists; jobs of a changed handler wait for its
+        new version in their old order. Attempts that run are not touched.
+        """
         previous, self.handlers.specs = self.handlers.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
@@ -115,13 +121,13 @@ class QueueManager:
                 )
                 for number in numbers_by_class[-1]:
                     self._scheduler_state.remove_waiting(job_class, number)
-        # Two classes may become one: the older job goes first then.
+        # Two classes may become one, in which the older job is first.
         return list(merge(*numbers_by_class))
 
     # Enqueue and dequeue.
 
     def load_stored(self, stored: Sequence[StoredGroup]) -> None:
-        """Load all jobs that are queued in the store."""
+        """Load all jobs that are queued in the store, as numbers; called once, before a job is added."""
         for stored_group in stored:
             self._index.load_group(stored_group)
         for group in list(self._index):
@@ -129,10 +135,11 @@ class QueueManager:
         self._deadlines.load(stored_group.start_deadlines for stored_group in stored)
 
     def enqueue(self, live: LiveJob, job_class: JobClass | None = None, *, at_front: bool = False) -> None:
-        """Put a queued job where it has to wait: for its handler, its time or its device.
+        """Queue a job to wait for its handler, its start time or a device.
 
         `job_class` is the job's class if the caller knows it. `at_front` puts the job before those that wait
-        already, because it has reached the front once.
+        already, because it has been at the front before. A job behind its window may be spilled once it is
+        durable.
         """
         job = live.job
         if job.start_by is not None:
@@ -153,7 +160,10 @@ class QueueManager:
         self.spill_pool.maybe_spill(live)
 
     def dequeue(self, live: LiveJob) -> None:
-        """Remove a job from its queue: it is about to start or to end, or it was never accepted."""
+        """Remove a job from its queue: it is about to start or to end, or it was never accepted.
+
+        Does nothing for a job that an executor holds.
+        """
         job = live.job
         if job.start_by is not None:
             self._deadlines.remove(job.number, job.start_by)
@@ -205,7 +215,10 @@ class QueueManager:
         return self._index.count_by_tenant()
 
     def jobs_ahead(self, job_class: JobClass, number: int) -> int:
-        """Count the jobs outside the planner's state that go before job `number` of this class."""
+        """Count the jobs outside the planner's state that go before job `number` of this class.
+
+        Those are jobs for the same devices with a higher priority, or older ones of the same priority.
+        """
         pool = self._scheduler_state.residency.device_pool(job_class)
         count = 0
         for group in self._index:
@@ -233,6 +246,7 @@ class QueueManager:
             self._timers.call_at(due_ms / 1000, partial(self._on_due, group))
 
     def _on_due(self, group: QueuedGroup) -> None:
+        """Make the jobs of a group ready whose start time has come, at most `due_per_turn` of each reason."""
         group.timer_due_ms = math.inf
         for number in self._index.take_due(group, due_until_ms(self._clock.now()), self._due_per_turn):
             live = self._registry.by_number.get(number)

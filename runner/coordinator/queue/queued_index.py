@@ -1,4 +1,7 @@
-"""Pure: queued jobs kept as numbers only, in groups of jobs that are alike."""
+"""Pure: queued jobs kept as numbers only, in groups of jobs that are alike.
+
+A million queued jobs take about 16 MB here. Times are milliseconds of UTC epoch time.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,11 @@ class QueuedGroup:
 
 
 class QueuedIndex:
-    """All groups, and the groups that make up each class."""
+    """All groups, and the groups that make up each class.
+
+    A group exists as long as it holds a job. `class_of` returns the class of a group; None while its handler
+    is unknown.
+    """
 
     def __init__(self, class_of: Callable[[GroupKey], JobClass | None]) -> None:
         self._class_of = class_of
@@ -74,7 +81,7 @@ class QueuedIndex:
         return group
 
     def add_delayed(self, job: Job) -> QueuedGroup:
-        """Add a job that waits for its start time."""
+        """Add a job that waits for its start time, `ready_at`; return its group, whose timer may be late."""
         group = self._get_or_create(group_key(job))
         group.delayed.setdefault(job.reason or "scheduled", SortedPairs()).add(
             to_millis(job.ready_at), job.number
@@ -153,7 +160,10 @@ class QueuedIndex:
         return numbers if len(groups) == 1 else sorted(numbers)[:count]
 
     def remove_first(self, job_class: JobClass, numbers: list[int], since: float) -> None:
-        """Remove the first jobs of a class; those that stay have been ready since `since` at the earliest."""
+        """Remove the first jobs of a class, which `first_numbers` has returned.
+
+        Those that stay have been ready since `since` (UTC epoch seconds) at the earliest.
+        """
         groups = list(self._groups_by_class.get(job_class, ()))
         for group in groups:
             if len(groups) == 1:

@@ -1,4 +1,4 @@
-"""Pure: a long sorted sequence of (moment, number) pairs in 16 bytes each."""
+"""Pure: a long sorted sequence of (time, number) pairs in 16 bytes each."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ Pair = tuple[int, int]
 
 
 class SortedPairs:
-    """Pairs of 64-bit integers in order; `stores.queued_groups.to_millis` bounds the moments. A million pairs
-    take 16 MB, where Python objects would take 100. The cost of adding, removing and looking up does not
-    depend on the size."""
+    """Distinct pairs of 64-bit integers, in order.
+
+    `stores.queued_groups.to_millis` bounds the times (ms), 0 stands for "no time". A million pairs take 16
+    MB; as Python objects they would take 100 MB. Adding, removing and looking up take a bisection over the
+    parts and one within a part, and move at most one part.
+    """
 
     __slots__ = ("_last_pairs", "_part_max", "_parts", "_size")
 
@@ -34,7 +37,10 @@ class SortedPairs:
 
     @classmethod
     def from_numbers(cls, numbers: array[int], *, part_max: int = PART_PAIRS_MAX) -> Self:
-        """Build from numbers, all at moment 0; sorted numbers (as from an index) are added by parts."""
+        """Build from numbers, all at time 0.
+
+        Numbers in ascending order, as an index of the store returns them, are copied part by part.
+        """
         made = cls(part_max=part_max)
         if any(map(ge, numbers, islice(numbers, 1, None))):
             numbers = array("q", sorted(set(numbers)))
@@ -54,7 +60,7 @@ class SortedPairs:
 
     @property
     def first_pair(self) -> Pair | None:
-        """The first pair."""
+        """The first pair; None if there is none."""
         if not self._parts:
             return None
         moments, numbers = self._parts[0]
@@ -101,7 +107,7 @@ class SortedPairs:
         return found
 
     def remove_until(self, at: int, count: int) -> list[int]:
-        """Remove the first pairs up to this moment, at most `count`; return their numbers."""
+        """Remove the first pairs up to and including this time, at most `count`; return their numbers."""
         taken = [number for moment, number in self.first_pairs(count) if moment <= at]
         remaining = len(taken)
         while remaining:
@@ -116,7 +122,7 @@ class SortedPairs:
         return taken
 
     def count_before(self, at: int, number: int) -> int:
-        """Count the pairs that come before this one."""
+        """Count the pairs that come before this one, which need not be here."""
         part, index = self._find_position(at, number)
         return sum(len(numbers) for _, numbers in self._parts[:part]) + index
 
@@ -147,6 +153,7 @@ class SortedPairs:
         return moments[index] == at and numbers[index] == number
 
     def _split(self, part: int) -> None:
+        """Split a part that has become too long into halves."""
         moments, numbers = self._parts[part]
         half = len(numbers) // 2
         self._parts[part : part + 1] = [(moments[:half], numbers[:half]), (moments[half:], numbers[half:])]

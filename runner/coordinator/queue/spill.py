@@ -57,7 +57,10 @@ class QueueBounds:
 async def read_with_retry(
     read: Callable[[Sequence[int]], Awaitable[Result]], numbers: Sequence[int], what: str
 ) -> Result:
-    """Return what `read` finds for these job numbers; retry until a read succeeds."""
+    """Return what `read` finds for these job numbers; retry each second until a read succeeds.
+
+    `what` names the rows in the log.
+    """
     while True:
         try:
             return await read(numbers)
@@ -68,7 +71,11 @@ async def read_with_retry(
 
 
 class SpillPool:
-    """Keeps queued jobs in memory up to a number, and their inputs up to a sum of bytes."""
+    """Keeps queued jobs in memory up to a number, and their inputs up to a sum of bytes.
+
+    Reads run concurrently with changes: a row that was read before its job was spilled again is outdated and
+    is not restored.
+    """
 
     def __init__(
         self,
@@ -100,7 +107,10 @@ class SpillPool:
             self._journal.call_when_durable(lambda _: self._spill(live), is_urgent=False, is_patient=True)
 
     async def load(self, numbers: Sequence[int]) -> None:
-        """Load these jobs back, as far as they still wait behind others or for their start time."""
+        """Load these jobs back, as far as they still wait behind others or for their start time.
+
+        Returns when all of them were read; retries while the store can't be read.
+        """
         with self._track_read() as count_before:
             rows = await read_with_retry(self._row_reader.load_rows, numbers, "queued jobs")
             for job, input_ in rows:
@@ -120,6 +130,7 @@ class SpillPool:
 
         Raises:
             StoreUnavailable: its row can't be read.
+            RunnerError: the row contradicts the queue, after `LOAD_TRIES` reads.
         """
         for _ in range(LOAD_TRIES):
             live = self._registry.by_id.get(job_id)
@@ -141,12 +152,16 @@ class SpillPool:
             self.input_bytes += live.job.input_bytes if live.phase != "spilled" else 0
 
     def drop_input(self, live: LiveJob, failure: StoreUnavailable | None = None) -> None:
-        """Drop the input of a queued job from memory: it is durable, or not wanted any more."""
+        """Drop the input of a queued job from memory: it is durable, or not needed any more.
+
+        With a `failure` the store does not hold the input, and memory keeps it.
+        """
         if failure is None and live.phase in ("waiting", "delayed", "behind") and live.input is not None:
             live.drop_input()
             self.input_bytes -= live.job.input_bytes
 
     def _spill(self, live: LiveJob) -> None:
+        """Spill a job whose row is up to date, unless a client waits for its end."""
         if live.phase not in ("behind", "delayed") or live.end_callbacks or live.has_unused_attempt:
             return
         # The job has changed since: its row is not up to date yet.

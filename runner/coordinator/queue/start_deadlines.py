@@ -29,7 +29,11 @@ class JobFinisher(Protocol):
 
 
 class StartDeadlines:
-    """Deadlines for the first start of queued jobs."""
+    """Deadlines for the first start of queued jobs, of which one timer watches the earliest.
+
+    Deadlines are kept as (ms, job number): jobs that are spilled have them too. A job that has passed its
+    deadline fails with `queue_timeout`.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class StartDeadlines:
         return len(self._deadlines)
 
     def load(self, stored: Iterable[DueTimes]) -> None:
-        """Load the deadlines of all jobs in the store."""
+        """Load the deadlines of all jobs in the store; called once at the start."""
         for due_times in stored:
             for time_ms, number in zip(due_times.times_ms, due_times.numbers, strict=True):
                 self._deadlines.add(time_ms, number)
@@ -78,13 +82,17 @@ class StartDeadlines:
         self._deadlines.discard(to_millis(start_by), number)
 
     def _arm_timer(self) -> None:
+        """Set a timer for the first deadline unless one is set for that time or earlier."""
         first_pair = self._deadlines.first_pair
         if first_pair is not None and first_pair[0] < self._timer_due_ms:
             self._timer_due_ms = first_pair[0]
             self._timers.call_at(first_pair[0] / 1000, self._on_due)
 
     def _on_due(self) -> None:
-        """Expire jobs whose deadline has passed. Jobs that are not in memory have to be loaded first."""
+        """Expire jobs whose deadline has passed; jobs that are not in memory are loaded first.
+
+        At most `due_per_turn` jobs are handled before the loop runs other work.
+        """
         self._timer_due_ms = math.inf
         spilled: list[int] = []
         for number in self._deadlines.remove_until(due_until_ms(self._clock.now()), self._due_per_turn):
@@ -106,10 +114,11 @@ class StartDeadlines:
                 if live is not None:
                     self._expire(live)
             except Exception:
-                log.exception("a job that waited too long could not be ended: number %d", number)
+                log.exception("failed to end job number %d, which missed its queue_timeout_s", number)
         self._arm_timer()
 
     def _expire(self, live: LiveJob) -> None:
+        """Fail a job that is still queued; its deadline may have been moved meanwhile."""
         start_by = live.job.start_by
         # A job that is about to start gets its deadline again if it comes back.
         if live.phase not in ("waiting", "behind", "delayed") or start_by is None:
@@ -119,6 +128,6 @@ class StartDeadlines:
             return
         limit_s = live.job.terms.queue_timeout_s
         reason = self._reasons.for_live_job(live)
-        message = f"not started within queue_timeout_s={limit_s:g}; it waited with reason {reason}"
+        message = f"not started within queue_timeout_s={limit_s:g}; reason: {reason}"
         assert self._job_finisher is not None
         self._job_finisher.finish(live, "failed", JobError("queue_timeout", message, False))

@@ -17,7 +17,11 @@ CHECK_INTERVAL_S = 10.0
 
 
 class Timers:
-    """A heap of due times. Entries are not cancelled: a callback checks whether it is still needed."""
+    """A heap of due times, which runs its callbacks on the event loop.
+
+    Entries are not cancelled: a callback checks whether it is still needed. A callback that raises is logged
+    and does not stop the others.
+    """
 
     def __init__(self, clock: Clock, *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
         self._clock = clock
@@ -28,7 +32,10 @@ class Timers:
         self._armed_at = float("inf")
 
     def call_at(self, at: float, callback: Callable[[], None]) -> None:
-        """Call at `at` (UTC epoch seconds, on the clock of these timers), or at once if that is past."""
+        """Call at `at` (UTC epoch seconds, on the clock of these timers), or in the next iteration if that is past.
+
+        Callbacks with the same due time run in the order in which they were added.
+        """
         heapq.heappush(self._heap, (at, next(self._tie_breakers), callback))
         if at < self._armed_at:
             self._arm_timer()
@@ -52,6 +59,7 @@ class Timers:
             )
 
     def _run_due(self) -> None:
+        """Run the callbacks that are due, at most 1,000, and set the timer for the next one."""
         self._handle = None
         now = self._clock.now()
         # A bounded number per iteration: a million jobs that become ready at once must not block the loop.
@@ -63,5 +71,5 @@ class Timers:
                 callback()
             except Exception:
                 # The loop's boundary: without the next timer nothing delayed would ever start.
-                log.exception("what was to happen at a moment failed")
+                log.exception("timer callback failed")
         self._arm_timer()

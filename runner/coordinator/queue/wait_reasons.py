@@ -14,17 +14,21 @@ from runner.stores.queued_groups import group_key
 
 
 class WaitReasons:
-    """Finds why each job waits: its handler, its start time, its queue, or the last plan."""
+    """Finds why each job waits: its handler, its start time, its queue, or the last plan.
+
+    Reasons are those of the API, such as `waiting_for_memory`; they are computed when asked for and not
+    stored.
+    """
 
     def __init__(self, *, scheduler_state: SchedulerState, handlers: ActiveHandlers, clock: Clock) -> None:
         self._scheduler_state = scheduler_state
         self._handlers = handlers
         self._clock = clock
-        #: Why the first job of a class waits, by the last plan.
+        #: Class -> why its first job waits, from the last plan; replaced after each plan.
         self.planned_reasons: Mapping[JobClass, str] = {}
 
     def for_live_job(self, live: LiveJob) -> str | None:
-        """The reason of a job in memory."""
+        """The reason of a job in memory; None if it has succeeded."""
         job = live.job
         match live.phase:
             case "ended":

@@ -1,1 +1,1 @@
-"""Effect: replaces the handlers of a running server."""
+"""Effect: reloads the handlers of a running server."""

@@ -40,7 +40,7 @@ class ReloadResult(msgspec.Struct, frozen=True):
 def compare_handlers(
     before: Mapping[str, HandlerSpec], after: Mapping[str, HandlerSpec], touched: Set[str]
 ) -> ReloadResult:
-    """Compare each handler; `touched` are those whose files have changed."""
+    """Compare each handler by name; `touched` handlers count as changed even if their specs are equal."""
     changes = ReloadResult([], [], sorted(before.keys() - after.keys()), [], [])
     for name in sorted(after):
         spec, old = after[name], before.get(name)

@@ -1,4 +1,4 @@
-"""Effect: for development: watches the files of the handlers and reloads them when they change."""
+"""Effect: `--reload`, for development: watches the files of handlers and reloads them when they change."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from runner.errors import RunnerError
 
 log = logging.getLogger(__name__)
 
+#: Interval of the checks.
 POLL_S = 0.5
 #: Editors write in steps: nothing is read before the files have been unchanged for this time.
 QUIET_S = 0.15
@@ -21,7 +22,10 @@ FileStamps = dict[str, tuple[int, int, int]]
 
 
 class FileWatcher:
-    """Reloads when the result of `read_stamps` changes."""
+    """Reloads when the result of `read_stamps` changes.
+
+    Files are polled: change notifications do not work on every remote or mounted folder.
+    """
 
     def __init__(
         self, read_stamps: Callable[[], Awaitable[FileStamps]], reload: Callable[[], Awaitable[object]]
@@ -44,10 +48,11 @@ class FileWatcher:
                 log.debug("not reloaded: %s", refused.message)
             except Exception:
                 # The boundary of one pass: the next one may succeed.
-                log.exception("the files of the handlers could not be watched")
+                log.exception("failed to check the files of the handlers for changes")
             await asyncio.sleep(POLL_S)
 
     async def _wait_until_quiet(self, current: FileStamps) -> FileStamps:
+        """Wait until the files have not changed for `QUIET_S`; return their last stamps."""
         while True:
             await asyncio.sleep(QUIET_S)
             again = await self._read_stamps()
@@ -57,8 +62,10 @@ class FileWatcher:
 
 
 def read_file_stamps(folders: Iterable[str], file: Path | None = None) -> FileStamps:
-    """Read the stamps of all Python files in these folders, and of one more file. Blocks, so not to be called
-    on the event loop: a disk may be remote and slow."""
+    """Read the stamps of all Python files in these folders, and of one more file.
+
+    Blocks, so it must not be called on the event loop: a disk may be remote and slow.
+    """
     stamps: FileStamps = {}
     for folder in folders:
         try:

@@ -1,4 +1,4 @@
-"""Effect: the handlers in force: what discovery found, with the operator's overrides applied."""
+"""Effect: activates handlers: what discovery found, with the operator's overrides applied."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HANDLER_WAIT_S = 30.0
 
 
 class HandlerActivator:
-    """Activates descriptions and overrides in the queue, and notifies the callback."""
+    """Activates descriptions and overrides in the queue, stores descriptions, and calls `on_change`."""
 
     def __init__(
         self,

@@ -34,7 +34,10 @@ class RetireExecutors(Protocol):
 
 
 class HandlerReloader:
-    """Describes the handlers again, activates the new ones, and replaces the executors of old ones."""
+    """Describes the handlers again, activates the new ones, and replaces the executors of changed ones.
+
+    Attempts that run finish on the code that they started with.
+    """
 
     def __init__(
         self,
@@ -58,15 +61,23 @@ class HandlerReloader:
         self._next: asyncio.Task[ReloadResult] | None = None
 
     def request_reload(self) -> asyncio.Task[ReloadResult]:
-        """Start a reload after the current one, which may have read the files already. All requests during
-        one reload share the next."""
+        """Start a reload after the current one, which may have read the files already.
+
+        All requests during one reload share the next. The task raises ReloadRefused if the config or the
+        sources are refused, and ShuttingDown if shutdown has begun.
+        """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._reload_after(self._current))
             self._next.add_done_callback(_log_reload_failure)
         return self._next
 
     async def handle_request(self, requester: Requester, request: front_protocol.ReloadHandlers) -> None:
-        """Reload, and reply with the changes."""
+        """Reload, and reply with the changes: 200, or 202 if that takes longer than `reply_wait_s`.
+
+        Raises:
+            ShuttingDown: no reload starts any more.
+            ReloadRefused: the handlers stay as they were.
+        """
         self._gate.check_open()
         task = self.request_reload()
         await asyncio.wait([task], timeout=self._reply_wait_s)
@@ -86,6 +97,7 @@ class HandlerReloader:
                 task.cancel()
 
     async def _reload_after(self, previous: asyncio.Task[ReloadResult] | None) -> ReloadResult:
+        """Wait for the previous reload, describe the handlers, then apply the result in one step."""
         if previous is not None:
             await asyncio.wait([previous])
         self._current, self._next = self._next, None
@@ -93,7 +105,7 @@ class HandlerReloader:
             overrides = await asyncio.to_thread(self._read_overrides)
             touched = await self._handler_registry.reload()
         except RefusedStart as refused:
-            log.error("the handlers are left as they were: %s", refused.message)
+            log.error("reload refused, handlers unchanged: %s", refused.message)
             raise ReloadRefused(refused.message) from refused
         self._gate.check_open()
         # From here to the end nothing else runs: no plan sees a half-applied reload.
@@ -121,7 +133,7 @@ def _log_reload_failure(task: asyncio.Task[ReloadResult]) -> None:
     """Log the failure of a reload, because no request may be waiting for it any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, RunnerError):
-        log.error("a reload of the handlers failed", exc_info=error)
+        log.error("failed to reload the handlers", exc_info=error)
 
 
 def _last_line(error: str) -> str:

@@ -160,7 +160,7 @@ def test_who_has_had_all_there_is_fails_with_a_report_whatever_its_retries() -> 
     assert isinstance(verdict, Finish) and verdict.error is not None
     assert (verdict.error.code, verdict.error.retryable) == ("device_out_of_memory", False)
     assert verdict.error.message == (
-        "it ran out of device memory 3x, granted 4 GiB, 6 GiB, 24 GiB; the last: why"
+        "ran out of device memory 3 times, granted 4 GiB, 6 GiB, 24 GiB; last: why"
     )
     detail = verdict.error.detail
     assert detail["granted_bytes"] == [4 * G, 6 * G, 24 * G]
@@ -245,7 +245,7 @@ def test_who_ran_together_is_not_blamed_and_goes_alone_but_for_want_of_memory(co
     verdict = decide(job(retries=1), end, FIXED, NOW, 0.5)
     assert isinstance(verdict, Requeue)
     assert (verdict.uses_retry, verdict.ready_at, verdict.error.code) == (False, NOW, "interrupted")
-    assert f"nobody is blamed: {code}: why" in verdict.error.message
+    assert f"none of them is blamed: {code}: why" in verdict.error.message
     assert verdict.error.must_run_alone is apart
     assert verdict.error.detail["together"] == 4
     assert verdict.error.detail["detail"] == {"traceback": "here"}
