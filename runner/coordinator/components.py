@@ -1,4 +1,9 @@
-"""Effect: builds the coordinator's components and connects them once the store is open."""
+"""Effect: builds the coordinator's components and connects them once the store is open.
+
+The order follows the dependencies: jobs, devices, messages of workers, fronts. Nothing is started and nothing
+is read from disk here: `PersistedState` holds the stored values, and the `Coordinator` starts processes and
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -77,14 +82,19 @@ class StartContext:
 
     settings: Settings
     access: StoreAccess
+    #: Epoch of this coordinator: the store refuses its commits once another one has taken a later epoch.
     epoch: int
     child_configs: ChildConfigs
     front_pool: FrontPool
+    #: Folder of the sockets; it is removed when the server ends.
     runtime_dir: Path
+    #: Folder of the store, files, locks and spools; it outlives the server.
     data_dir: Path
     #: Prefix of the name of every worker of this data folder.
     marker: str
+    #: Version of the installed package.
     version: str
+    #: Shared by all components, so that their times can be compared.
     clock: Clock
 
 
@@ -92,8 +102,11 @@ class StartContext:
 class PersistedState:
     """Values besides jobs that the store holds."""
 
+    #: (queue, state) -> number of jobs.
     counts: dict[tuple[str, str], int]
+    #: Highest job number that was ever assigned; 0 in an empty store.
     last_n: int
+    #: Name -> value, see `runtime.value_names`.
     values: Mapping[str, bytes]
 
     @classmethod
@@ -108,17 +121,29 @@ class PersistedState:
 class JobComponents:
     """Components that accept, keep and end jobs."""
 
+    #: Everything that the planner sees: queued jobs, executors, devices and estimates.
     scheduler_state: SchedulerState
+    #: Distributes events once they are durable.
     durable_events: DurableEvents
+    #: The jobs that each front follows.
     subscriptions: Subscriptions
+    #: Counters and samples since the start of this coordinator.
     statistics: Statistics
+    #: All timed callbacks of the event loop.
     timers: Timers
+    #: Requests planning cycles.
     plan_trigger: PlanTrigger
+    #: The only way to write to the store.
     journal: Journal
+    #: Named values besides jobs, written through the journal.
     values: ValueStore
+    #: Reads jobs that are not in memory.
     job_reader: JobReader
+    #: Files that attempts have saved.
     files: FileStore
+    #: Queued jobs, in memory and spilled.
     queue_manager: QueueManager
+    #: The only component that changes the state of a job; holds the registry.
     lifecycle: JobLifecycle
 
 
@@ -126,13 +151,21 @@ class JobComponents:
 class DeviceComponents:
     """Components that run jobs on devices and monitor the devices."""
 
+    #: Assigns the memory that was measured to executors.
     memory_monitor: MemoryMonitor
+    #: All devices, with their worker, their state and the operator's limits.
     device_registry: DeviceRegistry
+    #: The worker of each device, and the probe.
     worker_pool: WorkerPool
+    #: Plans when woken, and carries out the plan.
     dispatcher: Dispatcher
+    #: Records run times and peaks for later estimates.
     estimate_recorder: EstimateRecorder
+    #: Quarantines devices with faults and checks them.
     health_monitor: HealthMonitor
+    #: Acts on executors that use more than they were granted.
     grant_enforcer: GrantEnforcer
+    #: Passes the probe's readings to the components above.
     readings_handler: DeviceReadingsHandler
 
 
@@ -140,18 +173,23 @@ class DeviceComponents:
 class FrontComponents:
     """Components that answer fronts."""
 
+    #: Closed when shutdown begins.
     gate: SubmissionGate
+    #: Finds handlers in the sources and describes them.
     handler_registry: HandlerRegistry
+    #: Gives the described handlers to the queue and to fronts.
     handler_activator: HandlerActivator
     reloader: HandlerReloader
     metrics: Metrics
+    #: What `/readyz` and the start banner show.
     readiness: ReadinessCheck
+    #: Answers all requests of fronts.
     requests: FrontRequests
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """All components of a coordinator."""
+    """All components of a coordinator, which live until the process ends."""
 
     jobs: JobComponents
     devices: DeviceComponents

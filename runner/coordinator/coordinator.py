@@ -1,4 +1,16 @@
-"""Effect: the lifecycle of the coordinator: start, recovery, shutdown, fencing."""
+"""Effect: the lifecycle of the coordinator: start, recovery, shutdown, fencing.
+
+Start: fronts first, because they take longest; then the store and its epoch; then wait until old workers have
+released their devices; then recover; then accept jobs. If a worker of an earlier server still runs or no
+front connects in time, the start is refused; if another coordinator takes a later epoch meanwhile, this one
+is fenced.
+
+Shutdown: workers stop before the journal closes, so that their last messages are committed; fronts close
+after it, so that clients get replies to what was committed.
+
+Everything of the coordinator runs on one event loop. Blocking work is done by other processes (writer,
+workers, fronts, probe) or in threads.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +48,14 @@ from runner.stores.sqlite.access import StoreAccess
 
 log = logging.getLogger(__name__)
 
+#: A start is refused if no front has connected within this time.
 FRONT_START_TIMEOUT_S = 15.0  # guard: front-wait
-#: Interval of reading the epoch in force: a fenced coordinator stops even if it has nothing to write.
+#: Interval of reading the current epoch of the store: a fenced coordinator stops even if it has nothing to
+#: write.
 EPOCH_CHECK_INTERVAL_S = 1.0
 #: After the grace, the kill ladder ends attempts (1.5 s) before workers are killed.
 WORKERS_STOP_S = 1.8
+#: Time for fronts to send their last replies before they are killed; the second one is for a hurried stop.
 FRONTS_STOP_S = 1.5
 HURRIED_STOP_S = 0.3
 
@@ -88,10 +103,10 @@ class Coordinator:
         return self._components
 
     async def start(self) -> None:
-        """Open the store, start the processes, and recover what the last server left.
+        """Open the store, start the processes, recover jobs, and return when a front has connected.
 
         Raises:
-            RunnerError: the server can't or must not start.
+            RunnerError: the server can't or must not start (RefusedStart, Fenced); call `abandon` then.
         """
         for name in ("locks", "spool", "files", "tmp"):
             (self._data_dir / name).mkdir(mode=0o700, exist_ok=True)
@@ -139,8 +154,7 @@ class Coordinator:
             await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_START_TIMEOUT_S)
         except TimeoutError as timeout:
             raise RefusedStart(
-                f"no front has answered within {FRONT_START_TIMEOUT_S:g} s; "
-                "its last messages before this one say why"
+                f"no front has answered within {FRONT_START_TIMEOUT_S:g} s; see its messages above"
             ) from timeout
 
     async def _recover(self, components: Components, access: StoreAccess) -> None:
@@ -157,8 +171,8 @@ class Coordinator:
             remove_spool(spool)
         if any(counts.values()):
             log.info(
-                "taken over from the last start: %(live)d jobs that had not ended; "
-                "messages kept by workers: %(applied)d; attempts cut off without one: %(interrupted)d",
+                "recovered from the last start: %(live)d jobs that had not ended, "
+                "%(applied)d spooled messages of workers, %(interrupted)d interrupted attempts",
                 counts,
             )
 
@@ -183,7 +197,7 @@ class Coordinator:
         try:
             await jobs.files.build_index()
         except OSError as error:
-            log.error("the index of files is not complete, and finding a file takes longer: %s", error)
+            log.error("failed to index all files, so finding a file takes longer: %s", error)
         await jobs.files.remove_orphans(jobs.lifecycle.registry.by_id, jobs.job_reader.existing_ids)
 
     async def _describe_handlers(self, components: Components) -> None:
@@ -204,10 +218,10 @@ class Coordinator:
             try:
                 in_force = await self._access.run_read(lambda store: store.current_epoch())
             except RunnerError as error:
-                log.error("the epoch in force could not be read: %s", error.message)
+                log.error("failed to read the current epoch: %s", error.message)
                 continue
             if in_force != self.epoch:  # guard: epoch-each-second
-                self.on_fenced(Fenced(f"epoch {in_force} is in force, this server has {self.epoch}"))
+                self.on_fenced(Fenced(f"the store has epoch {in_force}, this server has {self.epoch}"))
 
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Accept no more work, let attempts finish for `grace_s` (or until `hurry`), requeue the others."""
@@ -220,7 +234,7 @@ class Coordinator:
         busy_count = len(components.devices.dispatcher.executors.with_attempts())
         if busy_count and grace_s:
             log.info(
-                "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
+                "stopping: running jobs (%d) have %g s to finish; a second Ctrl-C or TERM ends them now",
                 busy_count,
                 grace_s,
             )
@@ -230,7 +244,7 @@ class Coordinator:
         try:
             await components.jobs.journal.close()
         except StoreUnavailable as refused:
-            log.error("ended without storing the last news, which workers keep: %s", refused.message)
+            log.error("stopped; the last messages of workers are spooled, not stored: %s", refused.message)
         await self._front_pool.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
         await self._close()
 
@@ -263,7 +277,7 @@ class Coordinator:
             await self._access.close()
 
     def on_fenced(self, fenced: Fenced) -> None:
-        """Stop because another coordinator has taken over the store."""
+        """Stop because another coordinator has taken over the store; only the first call counts."""
         if self.fenced is None:
             log.error("fenced: %s", fenced.message)
             self.fenced = fenced
@@ -280,7 +294,7 @@ class Coordinator:
             self.components.worker_messages.on_worker_reconnected(worker, hello)
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
-        """Handle a frame of a worker."""
+        """Handle a frame of a worker or of the probe: its encoded messages, in order."""
         self.components.worker_messages.handle_frame(worker, messages)
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
@@ -290,6 +304,7 @@ class Coordinator:
             self.components.worker_messages.on_worker_lost(worker, why)
 
     async def _fingerprint_handlers(self) -> FileStamps:
+        """Read the stamps of all handler files and of the config, in a thread."""
         return await asyncio.to_thread(
             read_file_stamps, self.components.front.handler_registry.watched_folders(), self._settings.config
         )

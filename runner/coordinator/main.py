@@ -1,4 +1,8 @@
-"""Effect: the process of `runner serve`: lock, socket, signals, exit code."""
+"""Effect: the process of `runner serve`: lock, socket, signals, exit code.
+
+The order of the start is fixed: lock the data folder, bind the port, create the folder of sockets, then run
+the coordinator. So a second server on the same folder is refused before it touches anything.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +34,23 @@ log = logging.getLogger(__name__)
 
 #: A server that was just killed may still hold the port for a moment.
 PORT_WAIT_S = 5.0
+#: Connections that the kernel keeps while all fronts are busy.
 BACKLOG = 1024
 #: The start banner waits up to this time for handlers that are still being described.
 BANNER_WAIT_S = 1.5
+#: Environment variable: the descriptor to which `{"url", "pid"}` is written once jobs are accepted.
 READY_FD = "JOB_RUNNER_READY_FD"
+#: Folders of sockets begin with this; only such folders of a killed server are removed.
 RUNTIME_PREFIX = "runner-"
 
 
 def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None = None) -> int:
     """Run a server until it is stopped; return the exit code.
 
-    0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over.
-    `on_ready` is called with the figures of the banner once jobs are accepted.
+    0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over. Errors of the
+    start are printed to stderr. `on_ready` is called with the figures of the banner once jobs are accepted,
+    and after the handlers are described or `BANNER_WAIT_S` is over. Must be called in the main thread, for
+    the signals.
     """
     logs.configure(settings.log_format, settings.log_level, "coordinator")
     ready_fd = _take_ready_fd()
@@ -75,6 +84,10 @@ async def _main(
     ready_fd: int | None,
     on_ready: Callable[[dict[str, Any]], None] | None,
 ) -> int:
+    """Start the coordinator, wait for a signal, a fence or a refusal, and stop it; return the exit code.
+
+    The first TERM or Ctrl-C stops with the grace of the settings, a second one at once.
+    """
     stop_requested, hurry_requested = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -125,7 +138,7 @@ async def _main(
 
 
 async def _wait_for_first(*coroutines: Coroutine[Any, Any, object], timeout_s: float | None = None) -> None:
-    """Wait until one of the coroutines is done, or the time is over."""
+    """Wait until one of the coroutines is done, or the time is over; cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in coroutines]
     await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -133,7 +146,11 @@ async def _wait_for_first(*coroutines: Coroutine[Any, Any, object], timeout_s: f
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket, which fronts inherit. Raises RefusedStart."""
+    """Open the listening socket, which fronts inherit; retry for `PORT_WAIT_S` if the port is in use.
+
+    Raises:
+        RefusedStart: the host is not an address of this machine, or the port can't be bound.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -153,25 +170,26 @@ def _listen(host: str, port: int) -> socket.socket:
             if time.monotonic() > deadline or port == 0:
                 raise RefusedStart(
                     f"{host}:{port} can't be bound ({error.strerror}); "
-                    "stop what uses it or give another --port"
+                    "stop the program that uses it, or choose another --port"
                 ) from error
         time.sleep(0.05)
 
 
 def _remove_runtime(folder: str) -> None:
-    """Remove the sockets of a server that was killed, if a server made the folder."""
+    """Remove the sockets of a server that was killed, if a server of this user made the folder."""
     path = Path(folder)
     if path.name.startswith(RUNTIME_PREFIX) and path.is_dir() and path.stat().st_uid == os.getuid():
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_data_dir(data_dir: Path) -> None:
+    """Create the data folder, accessible to this user only. Raises RefusedStart if it is not writable."""
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise RefusedStart(f"the data folder {data_dir} can't be made: {error.strerror}") from error
+        raise RefusedStart(f"the data folder {data_dir} cannot be created: {error.strerror}") from error
     if not os.access(data_dir, os.W_OK | os.X_OK):
-        raise RefusedStart(f"the data folder {data_dir} can't be written to; give another --data-dir")
+        raise RefusedStart(f"the data folder {data_dir} can't be written to; choose another --data-dir")
 
 
 def _runtime_parent() -> str | None:
@@ -181,6 +199,7 @@ def _runtime_parent() -> str | None:
 
 
 def _take_ready_fd() -> int | None:
+    """Take the descriptor of `READY_FD` out of the environment, so that no child inherits it."""
     text = os.environ.pop(READY_FD, None)
     if text is None:
         return None
@@ -190,6 +209,7 @@ def _take_ready_fd() -> int | None:
 
 
 def _version() -> str:
+    """The version of the installed package; "0" if it runs from a source tree that is not installed."""
     try:
         return metadata.version("gpu-job-runner")
     except metadata.PackageNotFoundError:

@@ -77,7 +77,7 @@ def test_one_term_lets_go_of_everything_within_the_grace(server_fixture: ServerF
     assert load.refused[0].json()["code"] == "shutting_down"
     until(lambda: not server_fixture.processes(), "no process is left", within_s=1)
     log = server.log.read_text()
-    assert "stopping: jobs that run (2) may go on for 1 s" in log
+    assert "stopping: running jobs (2) have 1 s to finish" in log
     assert "Traceback" not in log
     _assert_nothing_consumed(server_fixture, load)
 

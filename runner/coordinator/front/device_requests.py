@@ -18,7 +18,10 @@ _json = msgspec.json.Encoder().encode
 
 
 class DeviceRequests:
-    """Replies once the change is in force and durable."""
+    """Drains, resumes and limits devices; replies once the change is active and durable.
+
+    `device_document` builds the document of a device as the API shows it.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,12 @@ class DeviceRequests:
         self._resource_views = resource_views
 
     async def set_device(self, front: FrontHandle, request: front_protocol.SetDevice) -> None:
-        """Drain or resume a device, or set its number of executors. Raises NotFound."""
+        """Drain or resume a device, or set its number of executors; reply with the device's document.
+
+        Raises:
+            NotFound: there is no such device.
+            StoreUnavailable: the change is active, but not durable.
+        """
         device = self._device_registry.get(request.device)
         if request.drained is not None:
             self._set_drained(device, request.drained)
@@ -54,8 +62,11 @@ class DeviceRequests:
         )
 
     def _set_drained(self, device: Device, is_drained: bool) -> None:
-        """Drain or resume. Idle executors are closed, pinned or not; running ones end their attempts
-        first."""
+        """Drain or resume a device.
+
+        Idle executors are closed, pinned or not; running ones finish their attempts first. Resuming also ends
+        a quarantine.
+        """
         self._device_registry.set_drained(device, is_drained)
         if not is_drained:
             self._health_monitor.resume_device(device.id)

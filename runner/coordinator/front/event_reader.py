@@ -22,8 +22,14 @@ async def load_live_job(
     *,
     load_spilled: bool = False,
 ) -> LiveJob | None:
-    """Return the job with its input if it is in memory; with `load_spilled`, load it back first if needed. If
-    the end of the job is not durable yet, wait for that."""
+    """Return the job with its input if it is in memory; None if it has ended or does not exist.
+
+    With `load_spilled` a spilled job is loaded back first; without, it counts as not in memory. If the end of
+    the job is not durable yet, wait for the commit.
+
+    Raises:
+        StoreUnavailable: the store can't be read, or refuses the commit.
+    """
     spill_pool = queue_manager.spill_pool
     live = await spill_pool.load_job(job_id) if load_spilled else lifecycle.registry.by_id.get(job_id)
     if live is not None and live.phase == "ended":
@@ -42,10 +48,13 @@ async def read_event_page(
     job_reader: JobReader,
     request: front_protocol.ReadEvents,
 ) -> front_protocol.EventPage:
-    """Return the events behind a cursor, and the job as it is after they were read.
+    """Return the durable events after a cursor, and the job as it is after they were read.
+
+    The page has at most `request.max_bytes` of events (1 MiB at most), but at least one event if there is
+    any. An empty page although `last_seq` is beyond the cursor means that events were trimmed.
 
     Raises:
-        NotFound
+        NotFound: there is no such job.
     """
     live = lifecycle.registry.by_id.get(request.job_id)
     job = live.job if live is not None else await job_reader.require_job(request.job_id)

@@ -12,7 +12,10 @@ from runner.protocol import front as front_protocol
 
 
 class FrontEvents:
-    """Fronts start before the store is open: their requests are kept until recovery is done."""
+    """Keeps the requests of fronts until recovery is done, because fronts start before the store is open.
+
+    Call `connect` once the components exist, then `open`. All methods run on the event loop.
+    """
 
     def __init__(self) -> None:
         #: Set once the first front has connected.
@@ -38,7 +41,7 @@ class FrontEvents:
         )
 
     def open(self) -> None:
-        """Answer the kept requests after recovery, and all later ones at once."""
+        """Answer the kept requests in their order, and all later ones at once; called after recovery."""
         assert self._requests is not None
         self._is_open = True
         deferred, self._deferred = self._deferred, []

@@ -23,7 +23,7 @@ _encode = front_protocol.encode
 
 
 class JobActionRequests:
-    """Actions on one job are serialized."""
+    """Cancels, retries and deletes jobs; actions on one job are serialized."""
 
     def __init__(
         self,
@@ -47,7 +47,15 @@ class JobActionRequests:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def apply_action(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
-        """Apply the action, and reply when it is durable."""
+        """Apply the action, and reply when it is durable.
+
+        Raises:
+            NotFound: there is no such job.
+            AlreadyFinished: a job to be cancelled has ended.
+            JobNotFinished: a job to be retried or deleted has not ended.
+            ShuttingDown: retries are no longer accepted.
+            StoreUnavailable: the store can't be read or written.
+        """
         # Actions read the store before they change anything: two at once would both find the job there.
         lock = self._locks.get(request.job_id)
         if lock is None:
@@ -62,6 +70,7 @@ class JobActionRequests:
                     await self._delete(front, request)
 
     async def _cancel(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
+        """Cancel a job: 200 if it has ended, 202 if its executor has yet to stop it."""
         live = await load_live_job(
             self._lifecycle, self._queue_manager, self._job_reader, request.job_id, load_spilled=True
         )
@@ -81,6 +90,7 @@ class JobActionRequests:
         )
 
     async def _retry(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
+        """Queue an ended job again under its id, with its stored input."""
         self._gate.check_open()
         job = await self._require_ended(request.job_id, "retried")
         input_ = await self._job_reader.load_input(job.number)
@@ -91,6 +101,7 @@ class JobActionRequests:
         front.send(_encode(front_protocol.Reply(request.request_id, 202, self._replies.job_json(live))))
 
     async def _delete(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
+        """Delete an ended job; a job that has not started is cancelled first."""
         live = await self._queue_manager.spill_pool.load_job(request.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatcher.cancel_job(live, "deleted", force=False)
@@ -100,6 +111,7 @@ class JobActionRequests:
         front.send(_encode(front_protocol.Reply(request.request_id, 204)))
 
     async def _require_ended(self, job_id: str, participle: str) -> Job:
+        """Return the row of a job whose end is durable; `participle` names the action in the error."""
         if job_id in self._deletion:
             # The deletion is not durable yet: until then this is refused as the first request was.
             await self._lifecycle.journal.flush()

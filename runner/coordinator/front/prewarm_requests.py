@@ -22,7 +22,10 @@ _json = msgspec.json.Encoder().encode
 
 
 class PrewarmRequests:
-    """One method per request type."""
+    """Answers `runner load` and `runner unload`, one method per request type.
+
+    `executor_document` builds the document of an executor from its number.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,15 @@ class PrewarmRequests:
         self._gate = gate
 
     async def load(self, front: Requester, request: front_protocol.LoadHandler) -> None:
-        """Load an executor, and reply when it is ready or with its progress when the time is over."""
+        """Load an executor, and reply when it is ready, or with its progress after `wait_s`.
+
+        Replies 200 if it is loaded, 202 if it is loading or waiting for capacity.
+
+        Raises:
+            NotLoaded: the load has failed.
+            RunnerError: the handler is unknown or broken, or no device could ever fit it.
+            ShuttingDown: no executor is loaded any more.
+        """
         self._gate.check_open()
         await self._handler_activator.wait_for_handler(request.name)
         result: asyncio.Future[ExecutorHandle | PrewarmFailure] = asyncio.get_running_loop().create_future()
@@ -73,7 +84,10 @@ class PrewarmRequests:
         )
 
     async def unload(self, front: Requester, request: front_protocol.UnloadHandler) -> None:
-        """Unload executors, and reply with their numbers."""
+        """Unload executors and fail pending loads of them; reply with the executors that close.
+
+        Executors that run attempts finish them first. Replies 202 if any closes, else 200.
+        """
         self._gate.check_open()
         await self._handler_activator.wait_for_handler(request.name)
         executors = self._dispatcher.prewarming.unload(request.name, request.model, request.device)
@@ -90,7 +104,7 @@ class PrewarmRequests:
         )
 
     def _progress_document(self, request: front_protocol.LoadHandler) -> dict[str, Any]:
-        """The progress of a request: an executor loads, or it waits for capacity."""
+        """The progress of a request: an executor is loading, or the request waits for capacity."""
         pending = self._dispatcher.prewarming.pending
         for pending_request in pending.of_handler(request.name, request.model or ""):
             if pending_request.device_id == request.device and not pending_request.is_preload:
@@ -120,4 +134,5 @@ class PrewarmRequests:
 
 
 def _target_fields(request: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:
+    """The fields that name what was requested; they come first in the reply."""
     return {"handler": request.name, "model": request.model, "device": request.device}

@@ -17,7 +17,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class QueueRequests:
-    """Replies once the change is durable."""
+    """Pauses and resumes queues; replies once the change is durable."""
 
     def __init__(
         self,
@@ -34,7 +34,10 @@ class QueueRequests:
         self._queues = queues
 
     async def set_queue(self, front: FrontHandle, request: front_protocol.SetQueue) -> None:
-        """Pause or resume a queue."""
+        """Pause or resume a queue, which need not hold a job; reply with its document.
+
+        Running attempts of a paused queue are not stopped.
+        """
         self._lifecycle.scheduler_state.backlog.pause_queue(request.name, request.paused)
         self._values.put(value_names.queue_paused(request.name), b"true" if request.paused else None)
         self._plan_trigger.wake()

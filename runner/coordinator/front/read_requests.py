@@ -26,7 +26,10 @@ _json = msgspec.json.Encoder().encode
 
 
 class ReadRequests:
-    """One method per request type. None of them changes anything."""
+    """Answers reads, one method per request type; no job or device is changed.
+
+    Jobs are read from memory while they are live, and from the store after that.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,11 @@ class ReadRequests:
         self._handler_activator = handler_activator
 
     async def get_job(self, front: FrontHandle, request: front_protocol.GetJob) -> None:
-        """Reply with a job, at once or when it has ended."""
+        """Reply with a job: at once, or with `wait_s` when it has ended or the time is over.
+
+        Raises:
+            NotFound: there is no such job.
+        """
         live = await load_live_job(
             self._lifecycle,
             self._queue_manager,
@@ -84,14 +91,23 @@ class ReadRequests:
         )
 
     async def await_handler(self, front: FrontHandle, request: front_protocol.AwaitHandler) -> None:
-        """Reply once it is known whether the handler exists."""
+        """Reply once the handler is known, with a wait of 30 s at most.
+
+        Raises:
+            UnknownHandler: it does not exist.
+        """
         await self._handler_activator.wait_for_handler(request.name)
         if request.name not in self._queue_manager.handlers.specs:
             self._queue_manager.handlers.require(request.name)
         front.send(_encode(front_protocol.Reply(request.request_id, 200)))
 
     async def get_document(self, front: FrontHandle, request: front_protocol.GetDocument) -> None:
-        """Reply with a document of a job or of the server."""
+        """Reply with a document of a job or of the server.
+
+        Raises:
+            NotFound: there is no such job, file, device, handler or queue.
+            JobNotFinished: the output of a job that has not ended was requested.
+        """
         match request.document:
             case "output" | "file" | "attempts" | "explain":
                 body = await self._job_document(request)
@@ -120,8 +136,9 @@ class ReadRequests:
                 return self._files.file_json(job, request.name or "")
 
     async def _output(self, job: Job, live: LiveJob | None) -> bytes:
+        """Return the output as JSON text, once the end of the job is durable."""
         if job.state not in ENDED:
-            raise JobNotFinished(f"job {job.id} is {job.state}; its output is not there yet", state=job.state)
+            raise JobNotFinished(f"job {job.id} is {job.state} and has no output yet", state=job.state)
         if live is not None and live.output is not None:
             await self._lifecycle.journal.flush()
             return live.output

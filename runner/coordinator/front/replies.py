@@ -24,7 +24,7 @@ ReplyOnce = Callable[..., None]
 
 
 def problem_json(error: RunnerError) -> bytes:
-    """The body of a refusal, as `front_protocol.Reply` has it."""
+    """The body of a refusal: a problem document (RFC 9457) with the fields of the error's detail."""
     fields = {"status": error.status, "code": error.code, "title": error.title, "detail": error.message}
     return _json(fields | error.detail)
 
@@ -50,12 +50,16 @@ class JobReplies:
         self._journal = journal
 
     def job_json(self, live: LiveJob) -> bytes:
-        """The document of the job as it is now."""
+        """The document of the job as memory has it now, with its input and output in full."""
         reason = self._queue_manager.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
     def reply_at_end(self, reply: ReplyOnce, live: LiveJob, wait_s: float, *, timeout_status: int) -> None:
-        """Reply when the job's end is durable, or with its current state when `wait_s` is over."""
+        """Reply when the job's end is durable, or with its current state when `wait_s` is over.
+
+        The current state is sent once it is durable too, with `timeout_status`. A job whose end is waited for
+        is not spilled, so it may have to be spilled after the timeout.
+        """
 
         def on_end(ended: LiveJob) -> None:
             timer.cancel()

@@ -19,7 +19,11 @@ RequestHandler = Callable[[FrontHandle, Any], Coroutine[Any, Any, None] | None]
 
 
 class FrontRequests:
-    """Handles requests at once if possible, the others in a task each."""
+    """Handles requests at once if possible, the others in a task each.
+
+    `handlers` has one for each request type. An error is answered, never raised: a RunnerError with its own
+    status and code, all others as an internal error that is logged.
+    """
 
     def __init__(self, handlers: Mapping[type[Any], RequestHandler]) -> None:
         self._handlers = handlers
@@ -47,11 +51,14 @@ class FrontRequests:
             self._fail(front, request)
 
     def _fail(self, front: FrontHandle, request: Any) -> None:
-        """The boundary of one request: whatever went wrong with it, the others go on."""
-        log.exception("a question of a front failed: %s", type(request).__name__)
-        self._refuse(front, request, RunnerError("the coordinator failed over this request; see its log"))
+        """Log an unexpected error and answer the request; other requests are not affected."""
+        log.exception("failed to handle a request of a front: %s", type(request).__name__)
+        self._refuse(
+            front, request, RunnerError("the coordinator failed to handle this request; see its log")
+        )
 
     def _refuse(self, front: FrontHandle, request: Any, error: RunnerError) -> None:
+        """Reply with the problem document of an error, and with the seconds after which to try again."""
         unavailable_s = STORE_RETRY_S if isinstance(error, StoreUnavailable) else None
         retry_after_s = error.detail.get("retry_after_s", unavailable_s)
         front.send(

@@ -21,7 +21,7 @@ BULK_CHUNK_JOBS = 500
 
 
 class SubmitRequests:
-    """A job is accepted once it is durable; a job that the store refuses is withdrawn."""
+    """Accepts jobs. A job is accepted once it is durable; a job that the store refuses is withdrawn."""
 
     def __init__(
         self,
@@ -39,7 +39,16 @@ class SubmitRequests:
     def submit(
         self, front: FrontHandle, request: front_protocol.SubmitJobs
     ) -> Coroutine[Any, Any, None] | None:
-        """Accept what was submitted, and reply when it is durable or has ended."""
+        """Accept the jobs of a request, and reply when they are durable.
+
+        With `wait_s` the reply to a single job is sent when it has ended, or after that time. In a bulk each
+        job is accepted or refused by itself; the reply lists null or a problem document for each, in order.
+
+        Raises:
+            ShuttingDown: no jobs are accepted any more.
+            StoreUnavailable: the store refuses writes.
+            RunnerError: a single job is refused, see `JobLifecycle.submit`; Conflict if its id is taken.
+        """
         self._gate.check_open()
         if self._lifecycle.journal.failure is not None:
             raise StoreUnavailable(self._lifecycle.journal.failure.message)
@@ -66,11 +75,15 @@ class SubmitRequests:
         return None
 
     def _check_new(self, job_id: str) -> None:
+        """Raise Conflict if a live job has this id."""
         if job_id in self._lifecycle.registry.by_id:
-            raise Conflict(f"there is a job {job_id} already")
+            raise Conflict(f"job {job_id} already exists")
 
     def _withdraw(self, live: LiveJob) -> None:
-        """Withdraw a job that the store refused: it was never accepted."""
+        """Withdraw a job that the store refused: it was never accepted, and its submitter gets an error.
+
+        A job that an executor holds by now is left to end.
+        """
         # A part of a bulk may be stored and spilled; then only the queue still knows of the job.
         live = self._lifecycle.registry.by_number.get(live.job.number, live)
         if live.phase == "spilled" and self._queue_manager.stored_phase(live.job) is None:
@@ -84,6 +97,7 @@ class SubmitRequests:
             self._lifecycle.registry.remove(live)
 
     async def _submit_bulk(self, front: FrontHandle, request: front_protocol.SubmitJobs) -> None:
+        """Accept many jobs in portions of `BULK_CHUNK_JOBS`; if the store refuses a part, withdraw all."""
         answers: list[bytes] = []
         accepted: list[LiveJob] = []
         for index, submission in enumerate(request.jobs):

@@ -10,7 +10,10 @@ from runner.protocol.front import JobEvents, encode
 
 
 class Subscriptions:
-    """Subscriptions of fronts. Each front gets an event once, however many clients follow the job there."""
+    """Subscriptions of fronts. Each front gets an event once, however many clients follow the job there.
+
+    Only events that are durable are sent. A front reads older events with `ReadEvents`, from its cursor.
+    """
 
     def __init__(self, durable_events: DurableEvents) -> None:
         self._durable_events = durable_events
@@ -38,7 +41,7 @@ class Subscriptions:
             self.unsubscribe(front, job_id)
 
     def on_events(self, job: Job, events: list[Event]) -> None:
-        """Send durable events to the subscribed fronts."""
+        """Send events that have just become durable to the fronts that follow their job."""
         is_job_ended = job.state in ENDED and events[-1].seq == job.last_seq
         message = encode(
             JobEvents(job.id, [(event.seq, event.type, event.data) for event in events], is_job_ended)

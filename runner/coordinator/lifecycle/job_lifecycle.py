@@ -83,10 +83,9 @@ class JobLifecycle:
         """Add a job; it is accepted once the journal has committed it. Nothing is changed if this raises.
 
         Raises:
-            UnknownHandler: there is no such handler, or it is still being described.
-            HandlerBroken: its source could not be imported.
+            UnknownHandler, HandlerBroken: the handler can't be used.
             Unsatisfiable: no device could ever fit the job.
-            QueueFull: as many jobs are queued as may be, over all queues.
+            QueueFull: the limit of queued jobs of all queues is reached.
         """
         spec = self._handlers.require(submission.handler)
         if self.registry.queued_count >= self._queued_max:
@@ -110,8 +109,7 @@ class JobLifecycle:
         return live
 
     def _drop_durable_input(self, live: LiveJob, failure: StoreUnavailable | None) -> None:
-        """Drop an input from memory, in the next iteration of the loop, unless the commit failed."""
-        # The reply to its submitter, which needs the input, is about to be built.
+        # In the next iteration: the reply to its submitter, which needs the input, is about to be built.
         asyncio.get_running_loop().call_soon(self._spill_pool.drop_input, live, failure)
 
     # Attempts.
@@ -170,10 +168,7 @@ class JobLifecycle:
             self._event_log.append_from_worker(job, kind, at, fields)
 
     def end_attempt(self, live: LiveJob, end: AttemptEnd, *, oom: OomCircumstances | None = None) -> None:
-        """End the attempt in flight: the job ends, or is requeued as `retry_decision.decide` says.
-
-        `oom` is set if the attempt ran out of device memory.
-        """
+        """End the attempt in flight and its job, or requeue that; `oom` is set if it ran out of memory."""
         now = self.clock.now()
         job = live.job
         job.applied_seq = end.seq
@@ -204,11 +199,8 @@ class JobLifecycle:
         self._queue_manager.enqueue(live, at_front=True)
 
     def _clear_attempt(self, live: LiveJob) -> None:
-        """Clear the attempt in flight, which has not started.
-
-        The start of a second or later attempt is counted before the attempt is sent. If it then does not
-        start, its stored number is kept for the next one; otherwise waiting would use up the bounded starts.
-        """
+        """Clear the attempt in flight, which has not started. If its start was counted before it was sent,
+        its number is kept for the next one; otherwise waiting would use up the bounded starts."""
         job = live.job
         is_unused = job.state == "running" and job.attempt == live.attempt_in_flight
         if is_unused:
@@ -222,10 +214,8 @@ class JobLifecycle:
     def requeue(
         self, live: LiveJob, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
     ) -> None:
-        """Requeue a job, to start at `ready_at` (UTC epoch seconds) at the earliest.
-
-        With reason `ready` it goes to the front of its queue. `event_reason` is shown in the event.
-        """
+        """Requeue a job, to start at `ready_at` (UTC epoch seconds) at the earliest; with reason `ready` at
+        the front of its queue. `event_reason` is shown in the event."""
         job = live.job
         self.registry.set_state(job, "queued")
         job.ready_at = ready_at
@@ -240,10 +230,8 @@ class JobLifecycle:
         error: JobError | None,
         output: bytes | None = None,
     ) -> None:
-        """End a job in a terminal state; waiting clients get their replies after the commit.
-
-        `output` is JSON text and kept on success only; None is stored as `null`.
-        """
+        """End a job in a terminal state; waiting clients get their replies after the commit. `output` is JSON
+        text and kept on success only; None is stored as `null`."""
         job = live.job
         now = self.clock.now()
         if state != "succeeded":

@@ -32,7 +32,7 @@ class Timers:
         self._armed_at = float("inf")
 
     def call_at(self, at: float, callback: Callable[[], None]) -> None:
-        """Call at `at` (UTC epoch seconds, on the clock of these timers), or in the next iteration if that is past.
+        """Call at `at` (UTC epoch seconds of the clock), or in the next iteration if that is past.
 
         Callbacks with the same due time run in the order in which they were added.
         """
