@@ -1,4 +1,9 @@
-"""Effect: the worker process: one loop, one connection, one device, and the executors on it."""
+"""Effect: the worker process: one loop, one connection, one device, and the executors on it.
+
+A worker ends in one of two ways. After `Stop` it stops its executors and exits once they are gone and their
+results are acknowledged, or are spooled after `LAST_ACK_S`. When the lifeline closes, the coordinator is
+gone: it kills all executors, spools their results and exits.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +47,15 @@ from runner.worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+#: Starts an executor; `-P` keeps the current folder out of `sys.path`.
 EXECUTOR_COMMAND = (sys.executable, "-P", "-m", "runner.executor")
+#: Longest wait, in seconds, for the lock of a device that an earlier worker still holds.
 LOCK_WAIT_S = 5.0
 #: After `Stop`: longest wait, in seconds, for the last acknowledgements before results are spooled.
 LAST_ACK_S = 2.0
 #: Longest wait, in seconds, for killed executors when the worker exits.
 CLEAR_S = 0.5
+#: Options of prctl(2), from linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
@@ -304,7 +312,7 @@ class WorkerProcess:
 
 
 def main(command: Sequence[str] = EXECUTOR_COMMAND) -> int:
-    """Run the worker configured by the lifeline; return its exit status."""
+    """Run the worker configured by the lifeline; return its exit status: 3 if the device stays locked."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), WorkerConfig
     )

@@ -43,7 +43,8 @@ class ForkedProcess:
 class ForkClient:
     """Forks executors whose environment differs from the fork server's only in the marker.
 
-    Executors with another environment are started as fresh processes.
+    Executors with another environment are started as fresh processes. `modules` are imported by the fork
+    server before the first fork. A refusal, such as a module that starts threads, disables it for good.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class ForkClient:
                 child.wait(FORK_TIMEOUT_S)
 
     def _on_message(self) -> None:
+        """Handle the report that the fork server is ready, its refusal, or its end (an empty message)."""
         assert self._control is not None
         try:
             message = self._control.recv(4096)
@@ -143,5 +145,6 @@ class ForkClient:
         self._disable(message.decode("utf-8", "replace") or "it has ended")
 
     def _disable(self, reason: str) -> None:
+        """Stop the fork server; executors are fresh processes until it is started again."""
         log.warning("fork server disabled, starting executors as fresh processes: %s", reason)
         self.close()

@@ -14,13 +14,16 @@ from runner.worker.supervision.kill_ladder import KillLadder
 class EndCause(NamedTuple):
     """Why runner killed an executor."""
 
+    #: Error code of the attempts that end with it.
     code: str
     message: str
+    #: A JSON value for the error's `detail`.
     detail: Any = None
     #: The handler is the cause, as if its process had crashed by itself.
     counts_as_crash: bool = False
 
 
+#: The handler has closed the descriptor of the channel: nothing can reach its process any more.
 CHANNEL_LOST = EndCause(
     "worker_crashed",
     "the executor closed its channel without exiting",
@@ -36,6 +39,7 @@ class ReportedEnd(NamedTuple):
     code: str
     message: str
     detail: Any = None
+    #: The attempt counts as one that killed its executor.
     executor_died: bool = False
     #: It ended together with others, any of which may be the culprit.
     is_blame_unknown: bool = False
@@ -44,7 +48,9 @@ class ReportedEnd(NamedTuple):
 class CrashReport(NamedTuple):
     """The report on a dead executor."""
 
+    #: In the order of their start.
     ends: list[ReportedEnd]
+    #: Attempts that return to the queue.
     not_started: list[AttemptKey]
     #: Code of the executor's own end.
     code: str

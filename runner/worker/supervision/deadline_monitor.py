@@ -1,4 +1,7 @@
-"""Effect: reports starts of attempts in one executor and enforces their timeouts."""
+"""Effect: reports starts of attempts in one executor and enforces their timeouts.
+
+Times are monotonic seconds, read from the executor's shared page; only reported starts are UTC epoch seconds.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from runner.worker.supervision.termination import Termination
 
 #: A warm attempt that ends within this time, in seconds, gets no `AttemptStarted`.
 START_REPORT_S = 0.02
+#: Message of attempts that are interrupted by a shutdown.
 SHUTDOWN_MESSAGE = "the server is shutting down"
 
 
@@ -44,6 +48,7 @@ class DeadlineMonitor:
     def _check_attempt(
         self, entry: AssignedAttempt, figures: PageFigures, now: float, is_stopping: bool
     ) -> float | None:
+        """Report the start of an attempt and end it if a deadline is due; return when to check it again."""
         # A batch starts as one, with the ordinal of its last attempt.
         ordinal = max(self._attempts.ordinal_of(entry), figures.started)
         if self._attempts.slots > 1:
@@ -68,7 +73,7 @@ class DeadlineMonitor:
         return due.at_mono if due else None
 
     def report_start(self, entry: AssignedAttempt, at: float) -> None:
-        """Report that an attempt started at `at` (monotonic seconds)."""
+        """Report that an attempt started at `at` (UTC epoch seconds)."""
         entry.is_start_sent = True
         self._send(worker_protocol.encode(worker_protocol.AttemptStarted(*entry.key, at)))
 

@@ -1,4 +1,8 @@
-"""Effect: handles the messages of an executor and forwards to the coordinator what it needs."""
+"""Effect: handles the messages of an executor and forwards to the coordinator what it needs.
+
+Events and ends of attempts are forwarded without decoding their bodies, unless the worker has to change them;
+all other messages are for the worker.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,7 @@ log = logging.getLogger(__name__)
 
 #: Longest time, in seconds, for an executor to exit after its load failed.
 LOAD_FAILED_EXIT_S = 2.0
+#: Tags of `AttemptEvents` and `AttemptEnded`.
 _EVENTS_TAG, _ENDED_TAG = 23, 24
 
 
@@ -85,6 +90,7 @@ class ExecutorMessages:
         return bool(frames), is_closed
 
     def _handle(self, message: bytes) -> None:
+        """Forward a message about an assigned attempt, drop one about any other, and handle the rest here."""
         tag = worker_protocol.tag_of(message)
         if tag not in (_EVENTS_TAG, _ENDED_TAG):
             self._handle_control(message, worker_protocol.from_executor_decoder.decode(message))
@@ -124,6 +130,10 @@ class ExecutorMessages:
                 self._link.forward_request(message, encoded)
 
     def _on_loaded(self, message: ExecutorLoaded) -> None:
+        """Forward the report of a load, with the resident bytes if the worker can measure them.
+
+        The first attempt, which may have waited for the load, starts now.
+        """
         self._state.is_loaded = True
         self._state.load_s = message.load_s
         if self._device_kind == "sim":
@@ -137,6 +147,11 @@ class ExecutorMessages:
         self._link.wake_at(time.monotonic() + START_REPORT_S)
 
     def _on_recalled(self, message: AttemptsRecalled) -> None:
+        """Handle attempts that the executor has returned unstarted.
+
+        Cancelled ones end. The others go back to the coordinator if it has recalled them or the executor is
+        closing; if only a cancel caused the recall, they are sent to the executor again.
+        """
         outcome = self._recalls.on_recalled(
             [(job, attempt) for job, attempt in message.attempts], self._attempts
         )
@@ -163,9 +178,11 @@ class ExecutorMessages:
 
     @property
     def _is_open(self) -> bool:
+        """Return whether the executor may get attempts."""
         return not self._state.is_dead and not self._termination.is_closing
 
     def _on_ended(self, entry: AssignedAttempt, message: bytes) -> None:
+        """Handle the end of an attempt; it is held until the output of its C code has been read."""
         now = time.monotonic()
         self._output_pipes.on_attempt_ended(entry, message, now)
         if self._attempts.entries:

@@ -8,6 +8,7 @@ from runner.worker.processes.memory_growth import ram_limit, used_bytes
 from runner.worker.supervision.crash_report import EndCause
 from runner.worker.supervision.supervisor import Supervisor
 
+#: Interval of the sweeps, in seconds: a shorter peak is not seen.
 SWEEP_S = 0.25
 MIB = 1024 * 1024
 #: Interval of usage reports, in seconds, and the change in bytes below which none is sent.
@@ -16,7 +17,10 @@ REPORT_BYTES = MIB
 
 
 class MemoryWatchdog:
-    """Watches host memory on every device, and simulated memory on a simulated one."""
+    """Watches host memory on every device, and simulated memory on a simulated one.
+
+    The memory of GPUs is read by the probe; for them the worker only reports which processes an executor has.
+    """
 
     def __init__(self, device_kind: str) -> None:
         self._device_kind = device_kind
@@ -93,11 +97,13 @@ class MemoryWatchdog:
         return list(usage.items())
 
     def _record_if_over(self, supervisor: Supervisor, used: int, devices: int) -> None:
+        """Record an executor that uses more than its grant on each of its devices; no grant is no limit."""
         granted = supervisor.load_command.grant_bytes
         if granted and used // devices > granted:
             self._over_grant[supervisor.number] = used  # guard: over-grant-told
 
     def _check_ram(self, supervisor: Supervisor, pids: list[int]) -> None:
+        """Kill an executor whose processes exceed its cap of host memory; on the cpu device, record usage."""
         cap = supervisor.load_command.ram_cap_bytes
         used = used_bytes(pids, ram_limit(supervisor.load_command, self._device_kind))
         if self._device_kind == "cpu":

@@ -26,6 +26,8 @@ class Envelope(msgspec.Struct, array_like=True):
 
 
 class _LogEvent(msgspec.Struct):
+    """Fields of a `log` event that are read here."""
+
     stream: str = ""
     text: str = ""
 
@@ -37,7 +39,9 @@ class Amendment(msgspec.Struct):
     cause: tuple[str, str] | None = None
     #: It ended together with others, any of which may be the culprit.
     is_blame_unknown: bool = False
+    #: Seconds of the load that the attempt has waited for.
     load_s: float | None = None
+    #: The largest sample of the watchdog; the executor's own figure counts if it is larger.
     peak_bytes: int | None = None
     #: The executor is past the first rung of a kill, or was asked to exit.
     executor_closing: bool = False
@@ -64,7 +68,10 @@ def renumber_events(entry: AssignedAttempt, message: bytes, seq: int) -> bytes:
 
 
 def amend_ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) -> bytes:
-    """Return an executor's `AttemptEnded` with its new number and the worker's amendments."""
+    """Return an executor's `AttemptEnded` with its new number and the worker's amendments.
+
+    A cause of the worker replaces the outcome: an attempt that was being ended does not succeed.
+    """
     seq = envelope_decoder.decode(message).seq
     if amendment == NO_AMENDMENT and not entry.own_messages and seq > entry.seq:
         entry.seq = seq
@@ -141,7 +148,7 @@ def encode_ended(
 
 
 def encode_configure(command: LoadExecutor, config: WorkerConfig) -> bytes:
-    """Return the first message to an executor."""
+    """Return the first message to an executor: what to load, its grant in bytes, folders and limits."""
     handler = command.handler
     message = ConfigureExecutor(
         executor=command.executor,
@@ -165,5 +172,6 @@ def encode_configure(command: LoadExecutor, config: WorkerConfig) -> bytes:
 
 
 def _next_seq(entry: AssignedAttempt, seq: int) -> int:
+    """Return the next number of the attempt's messages: it rises, whatever the executor has sent."""
     entry.seq = max(seq + entry.own_messages, entry.seq + 1)
     return entry.seq

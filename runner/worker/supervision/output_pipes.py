@@ -130,6 +130,10 @@ class OutputPipes:
                 self._emit(owner, name, stream.feed_deferred() + stream.finish_attempt(0))
 
     def _route(self, stream: OutputStream, chunk: bytes, figures: PageFigures) -> None:
+        """Assign a chunk to its attempt, defer it while that is uncertain, or drop it if there is none.
+
+        `figures` are those of the shared page when the chunk was read.
+        """
         stream.update_tail(chunk)
         if not self._waiting and not self._attempts.entries:
             stream.dropped_bytes += len(chunk)
@@ -164,6 +168,7 @@ class OutputPipes:
                     self._emit_to(one, name, lines)
 
     def _emit_to(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:
+        """Send lines as log events of an attempt, up to its limits in bytes and lines."""
         kept: list[str] = []
         for text in lines:
             if entry.log_bytes >= self._log_max_bytes or entry.log_lines >= self._events_max:

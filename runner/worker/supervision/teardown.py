@@ -1,4 +1,8 @@
-"""Effect: reports the end of an executor and of its attempts, once its descendants are gone."""
+"""Effect: reports the end of an executor and of its attempts, once its descendants are gone.
+
+The ends of attempts are sent first, so that jobs do not wait for the cleanup; the executor is reported as
+gone after it, because its memory is free only then.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class ExecutorTeardown:
-    """Teardown of one executor that was started."""
+    """Teardown of one executor that was started; `run` is called once."""
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class ExecutorTeardown:
             )
 
     def _on_clear(self, is_clear: bool, crash_report: CrashReport) -> None:
+        """Report the executor as gone, or as stuck if a process is left, and later that it is gone."""
         state, link = self._state, self._link
         if is_clear:
             _report_gone(state, link, crash_report.code, crash_report.message, crash_report.detail)
@@ -98,6 +103,7 @@ def report_unstarted(state: ExecutorState, link: WorkerLink, message: str) -> No
 
 
 def _report_gone(state: ExecutorState, link: WorkerLink, code: str, message: str, detail: Any = None) -> None:
+    """Report the executor as gone, with its unstarted attempts, and have the worker forget it."""
     link.send_reliably(
         worker_protocol.encode(ExecutorGone(state.number, code, message, state.attempts.not_started, detail))
     )

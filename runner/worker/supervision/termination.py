@@ -15,7 +15,12 @@ from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 
 
 class Termination:
-    """How and why one executor ends; the first cause is the one reported."""
+    """How and why one executor ends; the first cause is the one reported.
+
+    `recall` asks for unstarted attempts back; `wake_at` schedules a call of `run_due` (monotonic seconds);
+    `before_kill` is called right before SIGKILL; `on_stuck` is called if the process outlives SIGKILL by
+    `STUCK_S`.
+    """
 
     def __init__(
         self,
@@ -29,6 +34,7 @@ class Termination:
         self._process = process
         self._recall, self._wake_at, self._on_stuck = recall, wake_at, on_stuck
         self._before_kill = before_kill
+        #: Why the executor ends; None while it does not, or if it ends by itself.
         self.cause: EndCause | None = None
         #: One for each attempt that is being ended; the attempts of a batch may share one.
         self.ladders: dict[AttemptKey, KillLadder] = {}
@@ -83,7 +89,7 @@ class Termination:
         self._wake_at(self._kill_at)
 
     def kill(self, cause: EndCause | None = None) -> None:
-        """Send SIGKILL to the process group."""
+        """Send SIGKILL to the process group; without a `cause`, the exit status explains the end."""
         # A process that left session, group and marker is found only through its parent, while that lives.
         self._before_kill()
         self.cause = self.cause or cause
@@ -95,7 +101,7 @@ class Termination:
             self._wake_at(self._stuck_at)
 
     def run_due(self, now: float) -> None:
-        """Apply every rung that is due."""
+        """Apply every rung that is due, then the kill of an executor that has not exited in time."""
         for ladder in list(self.ladders.values()):
             while (rung := ladder.pop_due(now)) is not None:
                 self._apply_rung(ladder, rung)
@@ -106,6 +112,7 @@ class Termination:
             self._on_stuck()
 
     def _apply_rung(self, ladder: KillLadder, rung: KillRung) -> None:
+        """Apply one rung: ask, raise in the main thread, SIGTERM, SIGKILL."""
         match rung:
             case KillRung.FLAG:
                 self._process.send(
