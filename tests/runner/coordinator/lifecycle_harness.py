@@ -77,7 +77,7 @@ class RecordedValues:
 
 
 class LifecycleHarness:
-    """A line whose plan is the test."""
+    """A lifecycle without workers: the test itself plans, starts and ends attempts."""
 
     def __init__(
         self,
@@ -106,21 +106,21 @@ class LifecycleHarness:
         self.values = StoredValues(self.journal, kept.values)
         #: Without a dispatcher nobody plans.
         self.plan_trigger = PlanTrigger()
-        self.archive = JobReader(access, self.journal)
+        self.job_reader = JobReader(access, self.journal)
         self.timers = Timers(self.clock)
-        book = JobRegistry(kept.last_n, kept.counts)
+        registry = JobRegistry(kept.last_n, kept.counts)
         self.queue_manager = QueueManager(
-            registry=book,
+            registry=registry,
             scheduler_state=self.scheduler_state,
             journal=self.journal,
             timers=self.timers,
             clock=self.clock,
             plan_trigger=self.plan_trigger,
-            row_reader=self.archive,
+            row_reader=self.job_reader,
             bounds=bounds or QueueBounds(),
         )
-        self.line = JobLifecycle(
-            registry=book,
+        self.lifecycle = JobLifecycle(
+            registry=registry,
             scheduler_state=self.scheduler_state,
             journal=self.journal,
             statistics=Statistics(),
@@ -131,17 +131,17 @@ class LifecycleHarness:
             event_log=EventLog(self.journal, durable_events=durable_events, events_kept=100),
             queued_max=queued_max,
         )
-        self.queue_manager.connect(self.line)
+        self.queue_manager.connect(self.lifecycle)
         self.queue_manager.set_handlers({"h": spec()})
-        self.learning = EstimateRecorder(
+        self.estimate_recorder = EstimateRecorder(
             scheduler_state=self.scheduler_state,
-            statistics=self.line.statistics,
+            statistics=self.lifecycle.statistics,
             timers=self.timers,
             clock=self.clock,
             values=self.values,
         )
 
-    def memory(self) -> MemoryMonitor:
+    def build_memory_monitor(self) -> MemoryMonitor:
         """What it takes to tell of bytes."""
         return MemoryMonitor(
             scheduler_state=self.scheduler_state,
@@ -154,7 +154,7 @@ class LifecycleHarness:
         """The one device, which is there from the start."""
         registry = DeviceRegistry(
             scheduler_state=self.scheduler_state,
-            statistics=self.line.statistics,
+            statistics=self.lifecycle.statistics,
             memory_monitor=memory,
             clock=self.clock,
             plan_trigger=self.plan_trigger,
@@ -163,7 +163,7 @@ class LifecycleHarness:
         registry.devices.update({CPU.id: CPU})
         return registry
 
-    def reports(
+    def build_message_handler(
         self,
         dispatch: Dispatcher,
         fleet: WorkerPool,
@@ -171,7 +171,7 @@ class LifecycleHarness:
         on_call: Callable[[WorkerHandle, AttemptRequest], None] | None = None,
     ) -> WorkerMessageHandler:
         """The reports of the fleet's workers."""
-        memory = self.memory()
+        memory = self.build_memory_monitor()
         devices = self.devices(memory)
         health = HealthMonitor(
             scheduler_state=self.scheduler_state,
@@ -182,25 +182,25 @@ class LifecycleHarness:
             clock=self.clock,
         )
         attempts = AttemptMessageHandler(
-            lifecycle=self.line,
+            lifecycle=self.lifecycle,
             scheduler_state=self.scheduler_state,
             dispatcher=dispatch,
             memory_monitor=memory,
-            estimate_recorder=self.learning,
+            estimate_recorder=self.estimate_recorder,
             health_monitor=health,
         )
         executors = ExecutorMessageHandler(
-            lifecycle=self.line,
+            lifecycle=self.lifecycle,
             scheduler_state=self.scheduler_state,
             dispatcher=dispatch,
             memory_monitor=memory,
-            estimate_recorder=self.learning,
+            estimate_recorder=self.estimate_recorder,
             attempts=attempts,
             health_monitor=health,
             device_registry=devices,
         )
         return WorkerMessageHandler(
-            lifecycle=self.line,
+            lifecycle=self.lifecycle,
             dispatcher=dispatch,
             plan_trigger=self.plan_trigger,
             worker_pool=fleet,
@@ -216,7 +216,7 @@ class LifecycleHarness:
     def start(self, live: LiveJob, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""
         self.assign(live)
-        self.line.start_attempt(
+        self.lifecycle.start_attempt(
             live, at=self.clock.now(), worker="w", devices=["cpu"], is_loading=loading, **occupied
         )
 
@@ -243,7 +243,7 @@ class LifecycleHarness:
         live.mark_staged()
 
     def end(self, live: LiveJob, code: str | None = None, **fields: object) -> None:
-        self.line.end_attempt(live, AttemptEnd(live.job.id, 1, code, "why", **fields))  # type: ignore[arg-type]
+        self.lifecycle.end_attempt(live, AttemptEnd(live.job.id, 1, code, "why", **fields))  # type: ignore[arg-type]
 
     async def read_stored(self, job_id: str) -> Job:
         (job,) = await self.access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id])))

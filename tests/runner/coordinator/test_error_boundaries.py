@@ -97,7 +97,7 @@ class FailingReader(JobReader):
 
 def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
     made = Dispatcher(
-        lifecycle=harness.line,
+        lifecycle=harness.lifecycle,
         queue_manager=harness.queue_manager,
         scheduler_state=harness.scheduler_state,
         worker_pool=fleet,
@@ -105,7 +105,7 @@ def dispatch(harness: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) ->
         timers=harness.timers,
         plan_trigger=harness.plan_trigger,
         job_reader=FailingReader(harness, fails),
-        caps=harness.memory(),
+        caps=harness.build_memory_monitor(),
     )
     made.is_paused = False
     return made
@@ -120,7 +120,7 @@ def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) 
     async def body(harness: LifecycleHarness) -> None:
         fleet = SingleWorkerPool(worker)
         fleet.misses = 1
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         dispatch(harness, fleet)
         harness.plan_trigger.wake()
         await until_runs(harness, live)
@@ -131,7 +131,7 @@ def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) 
 
 def test_inputs_that_cannot_be_read_are_read_later(worker: WorkerHandle) -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         live.drop_input()
         dispatch(harness, SingleWorkerPool(worker), fails=1)
         harness.plan_trigger.wake()
@@ -158,13 +158,13 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         made = dispatch(harness, fleet)
         harness.scheduler_state.residency.set_max_executors("cpu", 1)
         harness.scheduler_state.limits.set_stage_depth("h", "v1", 4)
-        first = harness.line.submit(make_submission())
+        first = harness.lifecycle.submit(make_submission())
         harness.plan_trigger.wake()
         await until_runs(harness, first)
         assert first.executor is not None
         made.executors[first.executor].mark_loaded()
         harness.scheduler_state.on_loaded(first.executor, None, 1000.0)
-        second = harness.line.submit(make_submission(2))
+        second = harness.lifecycle.submit(make_submission(2))
         second.drop_input()
         harness.plan_trigger.wake()
         while second.phase != "assigned":
@@ -187,7 +187,7 @@ def reports(harness: LifecycleHarness, worker: WorkerHandle) -> tuple[WorkerMess
         if call.request_id == 1:
             raise ZeroDivisionError
 
-    made = harness.reports(dispatch(harness, fleet), fleet, on_call=on_call)
+    made = harness.build_message_handler(dispatch(harness, fleet), fleet, on_call=on_call)
     return made, called
 
 
@@ -205,7 +205,7 @@ def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle
 def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerHandle) -> None:
     async def body(harness: LifecycleHarness) -> None:
         made, _ = reports(harness, worker)
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         harness.start(live)
         # There is no such executor: taking this in fails.
         news = [encode(NumberedFrame(1)), encode(AttemptEnded("job-1", 1, 1, None, ""))]
@@ -221,7 +221,7 @@ def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worke
         made, called = reports(harness, worker)
         news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
         made.handle_frame(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
-        assert (called, harness.line.statistics.bad_frame_count) == ([3], 1)
+        assert (called, harness.lifecycle.statistics.bad_frame_count) == ([3], 1)
         assert worker.process.child.reap() is None
 
     run(body)
@@ -233,7 +233,7 @@ def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: WorkerH
         news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
         made.handle_frame(worker, news)
         assert worker.process.child.process.wait(5) == -signal.SIGKILL
-        assert (called, worker.connection.last_applied, harness.line.statistics.bad_frame_count) == (
+        assert (called, worker.connection.last_applied, harness.lifecycle.statistics.bad_frame_count) == (
             [3],
             6,
             1,

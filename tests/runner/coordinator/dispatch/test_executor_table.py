@@ -47,7 +47,7 @@ def test_executors_with_attempts_are_told_apart(worker: WorkerHandle) -> None:
     async def body(harness: LifecycleHarness) -> None:
         executors, _ = table(worker)
         assert executors.with_attempts() == []
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         executors[2].assign_attempts([live])
         assert numbers(executors.with_attempts()) == [2]
 

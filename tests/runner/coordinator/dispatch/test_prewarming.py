@@ -105,7 +105,7 @@ def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worke
         scenario.ask()
         assert scenario.outcomes == []
         # Its worker is gone: the job goes again, and loads what is asked for.
-        scenario.reports._executors.remove_executor(1)
+        scenario.message_handler._executors.remove_executor(1)
         assert "LoadExecutor" in await scenario.orders()
         await scenario.says(ExecutorLoaded(2, 0.1))
         assert [type(each) for each in scenario.outcomes] == [ExecutorHandle]

@@ -78,7 +78,7 @@ class DispatchScenario:
         for version in ("v1", "v2"):
             harness.scheduler_state.limits.set_stage_depth("h", version, 4)
         self.dispatch = Dispatcher(
-            lifecycle=harness.line,
+            lifecycle=harness.lifecycle,
             queue_manager=harness.queue_manager,
             scheduler_state=harness.scheduler_state,
             worker_pool=self.fleet,
@@ -86,9 +86,9 @@ class DispatchScenario:
             timers=harness.timers,
             plan_trigger=harness.plan_trigger,
             job_reader=HeldReader(harness, self.inputs),
-            caps=harness.memory(),
+            caps=harness.build_memory_monitor(),
         )
-        self.reports = harness.reports(self.dispatch, self.fleet)
+        self.message_handler = harness.build_message_handler(self.dispatch, self.fleet)
         self.dispatch.is_paused = False
 
     async def turn(self) -> list[Any]:
@@ -102,11 +102,11 @@ class DispatchScenario:
 
     async def says(self, *news: Any) -> list[Any]:
         """What the worker is told after it has said this."""
-        self.reports.handle_frame(self.worker, [encode(one) for one in news])
+        self.message_handler.handle_frame(self.worker, [encode(one) for one in news])
         return await self.turn()
 
     def submit(self, *numbers: int) -> list[LiveJob]:
-        return [self.harness.line.submit(make_submission(n)) for n in numbers]
+        return [self.harness.lifecycle.submit(make_submission(n)) for n in numbers]
 
     async def busy(self, *numbers: int) -> list[LiveJob]:
         """Jobs at a loaded executor: the first runs, the others are staged."""

@@ -34,16 +34,16 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
         access = Between()
         harness = LifecycleHarness(access, await access.take_epoch())
         archive = JobReader(access, harness.journal)
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         await harness.journal.flush()
 
         async def it_ends() -> None:
-            harness.line.cancel_unstarted(live, "by hand")
+            harness.lifecycle.cancel_unstarted(live, "by hand")
             await harness.journal.flush()
 
         access.then = it_ends
         told = await read_event_page(
-            harness.line, harness.queue_manager, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000)
+            harness.lifecycle, harness.queue_manager, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000)
         )
         assert ([seq for seq, _, _ in told.events], told.last_seq, told.is_job_ended) == ([2], 2, True)
         harness.timers.close()

@@ -34,7 +34,7 @@ def test_where_nothing_was_used_nothing_is_kept() -> None:
 def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
     async def body(harness: LifecycleHarness) -> None:
         meter = UsageMeter()
-        live = harness.line.submit(make_submission(retries=1, backoff=None))
+        live = harness.lifecycle.submit(make_submission(retries=1, backoff=None))
         harness.start(live, loading=True, granted_bytes=2 * GIB, meter=meter)
         assert live.job.attempts[-1].spent == AttemptUsage() and live.job.spent is None
         harness.clock.at += 8.0
@@ -55,12 +55,12 @@ def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
 
 def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         harness.start(live)
         harness.clock.at += 8.0
         harness.end(live, run_s=8.0)
         assert live.job.spent is None and live.job.attempts[-1].spent is None
-        assert harness.line.usage_totals.tenants == {}
+        assert harness.lifecycle.usage_totals.tenants == {}
 
     run(body)
 
@@ -68,10 +68,10 @@ def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
 def test_an_attempt_that_did_not_start_is_not_charged() -> None:
     async def body(harness: LifecycleHarness) -> None:
         meter = UsageMeter()
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         harness.start(live, granted_bytes=GIB, meter=meter)
         harness.clock.at += 8.0
-        harness.line.return_unstarted(live)
+        harness.lifecycle.return_unstarted(live)
         assert live.job.spent is None and live.meter_start is None
         harness.start(live, granted_bytes=GIB, meter=meter)
         harness.clock.at += 1.0
@@ -83,7 +83,7 @@ def test_an_attempt_that_did_not_start_is_not_charged() -> None:
 
 def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         harness.start(live, granted_bytes=GIB, meter=UsageMeter())
         # As after a restart: the record was stored, the meter was not.
         live.stop_meter(harness.clock.at)

@@ -35,14 +35,14 @@ class FullDisk(MemoryAccess):
 class Scene:
     def __init__(self, harness: LifecycleHarness, access: FullDisk, files_dir: Path) -> None:
         self.harness, self.access, self.files = harness, access, FileStore(files_dir)
-        self.deletion = JobDeletion(harness.line, self.files)
+        self.deletion = JobDeletion(harness.lifecycle, self.files)
 
     async def ended_jobs(self, count: int) -> list[Job]:
         """Cancelled jobs, each with a file."""
         jobs = []
         for number in range(1, count + 1):
-            live = self.harness.line.submit(make_submission(number))
-            self.harness.line.cancel_unstarted(live, "by hand")
+            live = self.harness.lifecycle.submit(make_submission(number))
+            self.harness.lifecycle.cancel_unstarted(live, "by hand")
             await self.files.save(live.job.id, 1, "a", [b"x"], "text/plain")
             jobs.append(live.job)
         await self.harness.journal.flush()

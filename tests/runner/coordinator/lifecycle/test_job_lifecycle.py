@@ -17,7 +17,7 @@ from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_su
 
 def test_a_job_goes_its_straight_way() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         assert (live.phase, live.job.state) == ("waiting", "queued")
         assert harness.queue_manager.reasons.for_live_job(live) == "ready"
         harness.start(live, loading=True)
@@ -26,13 +26,13 @@ def test_a_job_goes_its_straight_way() -> None:
             "loading",
             1,
         )
-        harness.line.mark_running(live, harness.clock.now())
+        harness.lifecycle.mark_running(live, harness.clock.now())
         assert harness.queue_manager.reasons.for_live_job(live) == "running"
         harness.end(live, output=b"42")
         await harness.journal.flush()
         stored = await harness.read_stored("job-1")
         assert (stored.state, stored.output_bytes, stored.finished_at) == ("succeeded", 2, 1_000.0)
-        assert "job-1" not in harness.line.registry.by_id
+        assert "job-1" not in harness.lifecycle.registry.by_id
 
     harness = run(body)
     assert harness.published == [("job-1", ["status", "status", "status", "done"])]
@@ -40,21 +40,21 @@ def test_a_job_goes_its_straight_way() -> None:
 
 def test_counts_follow_every_change() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        counts = harness.line.registry.counts
-        live = harness.line.submit(make_submission())
-        assert (counts["default", "queued"], harness.line.registry.queued_count) == (1, 1)
+        counts = harness.lifecycle.registry.counts
+        live = harness.lifecycle.submit(make_submission())
+        assert (counts["default", "queued"], harness.lifecycle.registry.queued_count) == (1, 1)
         harness.start(live)
         assert (counts["default", "queued"], counts["default", "running"]) == (0, 1)
         harness.end(live)
         assert (counts["default", "running"], counts["default", "succeeded"]) == (0, 1)
-        assert harness.line.registry.queued_count == 0
+        assert harness.lifecycle.registry.queued_count == 0
 
     run(body)
 
 
 def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission(retries=1))
+        live = harness.lifecycle.submit(make_submission(retries=1))
         harness.start(live)
         harness.end(live, "handler_error")
         assert (live.phase, harness.queue_manager.reasons.for_live_job(live), live.job.failures) == (
@@ -74,7 +74,7 @@ def test_the_log_says_when_a_job_is_retried_and_how_many_retries_are_left(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission(retries=2))
+        live = harness.lifecycle.submit(make_submission(retries=2))
         for code in ("timeout", "interrupted", "timeout", "timeout"):
             harness.start(live)
             harness.end(live, code)
@@ -94,10 +94,13 @@ def test_the_log_says_when_a_job_is_retried_and_how_many_retries_are_left(
 
 def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        first, second = harness.line.submit(make_submission(1)), harness.line.submit(make_submission(2))
+        first, second = (
+            harness.lifecycle.submit(make_submission(1)),
+            harness.lifecycle.submit(make_submission(2)),
+        )
         assert first.job_class is not None
         harness.stage(first)
-        harness.line.return_unstarted(first)
+        harness.lifecycle.return_unstarted(first)
         assert (first.phase, first.attempt_in_flight, first.executor, first.job.attempt) == (
             "waiting",
             0,
@@ -115,7 +118,7 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
 
 def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission(retries=1))
+        live = harness.lifecycle.submit(make_submission(retries=1))
         harness.start(live)
         first_start = live.job.started_at
         harness.end(live, "handler_error")
@@ -124,7 +127,7 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
             harness.start(live)
             assert (live.job.attempt, live.job.state, live.has_unused_attempt) == (2, "running", False)
             assert live.job.attempts[-1].error is None
-            harness.line.return_unstarted(live)
+            harness.lifecycle.return_unstarted(live)
             assert (live.attempt_in_flight, live.job.state, live.has_unused_attempt) == (0, "queued", True)
             assert live.job.started_at == first_start
             assert [record.attempt for record in live.job.attempts] == [1, 2]
@@ -142,11 +145,11 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
 
 def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission(retries=1))
+        live = harness.lifecycle.submit(make_submission(retries=1))
         harness.start(live)
         harness.end(live, "handler_error")
         harness.start(live)
-        harness.line.cancel_unstarted(live, "by hand")
+        harness.lifecycle.cancel_unstarted(live, "by hand")
         assert live.job.state == "cancelled"
         assert all(record.ended_at is not None for record in live.job.attempts)
 
@@ -155,8 +158,8 @@ def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt()
 
 def test_a_cancelled_waiting_job_ends_at_once() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission())
-        harness.line.cancel_unstarted(live, "by hand")
+        live = harness.lifecycle.submit(make_submission())
+        harness.lifecycle.cancel_unstarted(live, "by hand")
         assert live.job_class is not None
         assert harness.scheduler_state.backlog.count(live.job_class) == 0
         assert (live.job.state, live.job.error) == ("cancelled", JobError("cancelled", "by hand"))
@@ -167,10 +170,9 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
     async def body(harness: LifecycleHarness) -> None:
         harness.queue_manager.set_handlers({})
-        live = harness.line.submit(make_submission()) if "h" in harness.queue_manager.handlers.specs else None
-        assert live is None
+        assert "h" not in harness.queue_manager.handlers.specs
         harness.queue_manager.set_handlers({"h": spec()})
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         harness.queue_manager.set_handlers({})
         harness.start(live)
         harness.end(live, "interrupted")
@@ -187,7 +189,7 @@ def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
 def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
     async def body(harness: LifecycleHarness) -> None:
         lives = [
-            harness.line.submit(make_submission(n, priority=50 + 10 * (n > 3), vram_bytes=n))
+            harness.lifecycle.submit(make_submission(n, priority=50 + 10 * (n > 3), vram_bytes=n))
             for n in range(1, 7)
         ]
         waiting, scheduler_state = harness.queue_manager, harness.scheduler_state
@@ -208,7 +210,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         waiting.set_handlers({"h": replace(newer, state="broken")})
         assert scheduler_state.backlog.classes() == []
         assert {waiting.reasons.for_live_job(live) for live in lives} == {"waiting_for_handler"}
-        harness.line.cancel_unstarted(lives[4], "by hand")
+        harness.lifecycle.cancel_unstarted(lives[4], "by hand")
         waiting.set_handlers({"h": spec()})
         assert sorted(line.peek(9) for line in scheduler_state.backlog.by_class.values()) == [
             [1, 2, 3],
@@ -223,7 +225,7 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
         gpu = HandlerOptions(gpus=1)
         harness.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
-            harness.line.submit(make_submission(n, vram_bytes=1 + n % 2))
+            harness.lifecycle.submit(make_submission(n, vram_bytes=1 + n % 2))
         assert len(harness.scheduler_state.backlog.classes()) == 2
         harness.queue_manager.set_handlers({"h": spec()})
         (cls,) = harness.scheduler_state.backlog.classes()
@@ -237,12 +239,12 @@ def test_refusals_name_what_is_wrong() -> None:
         broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
         harness.queue_manager.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
         with pytest.raises(Unsatisfiable, match=r"h needs 16 GiB, but no device has more than 8 GiB \(cpu\)"):
-            harness.line.submit(make_submission())
+            harness.lifecycle.submit(make_submission())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
             harness.queue_manager.handlers.require("nope")
         with pytest.raises(HandlerBroken, match=r"/b\.py"):
             harness.queue_manager.handlers.require("b")
-        assert len(harness.line.registry) == 0
+        assert len(harness.lifecycle.registry) == 0
 
     run(body)
 
@@ -250,9 +252,9 @@ def test_refusals_name_what_is_wrong() -> None:
 def test_the_queue_has_a_bound() -> None:
     async def body(harness: LifecycleHarness) -> None:
         for number in range(10):
-            harness.line.submit(make_submission(number))
+            harness.lifecycle.submit(make_submission(number))
         with pytest.raises(QueueFull, match="10 jobs are queued") as refusal:
-            harness.line.submit(make_submission(10))
+            harness.lifecycle.submit(make_submission(10))
         assert refusal.value.detail["retry_after_s"] > 0
 
     run(body)
@@ -260,10 +262,10 @@ def test_the_queue_has_a_bound() -> None:
 
 def test_retention_takes_the_oldest_events_in_steps() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         harness.start(live)
         lines: list[tuple[str, float, bytes]] = [("log", 0.0, b'{"text":"x"}')] * 150
-        harness.line.record_events(live, AttemptEvents("job-1", 1, 1, lines))
+        harness.lifecycle.record_events(live, AttemptEvents("job-1", 1, 1, lines))
         assert live.job.last_seq - live.job.first_seq <= 110
         assert live.job.first_seq > 1
 
@@ -272,22 +274,22 @@ def test_retention_takes_the_oldest_events_in_steps() -> None:
 
 def test_a_revived_job_keeps_its_id_and_its_attempts() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission())
+        live = harness.lifecycle.submit(make_submission())
         harness.start(live)
         harness.end(live, output=b"1")
         await harness.journal.flush()
-        again = harness.line.resubmit(await harness.read_stored("job-1"), b"{}")
+        again = harness.lifecycle.resubmit(await harness.read_stored("job-1"), b"{}")
         assert (again.job.state, again.job.output_bytes, again.job.attempt) == ("queued", None, 1)
         harness.start(again)
         assert again.job.attempt == 2
-        assert harness.line.registry.counts["default", "succeeded"] == 0
+        assert harness.lifecycle.registry.counts["default", "succeeded"] == 0
 
     run(body)
 
 
 def test_a_job_that_waits_too_long_ends_as_queue_timeout() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        live = harness.line.submit(make_submission(queue_timeout_s=0.0))
+        live = harness.lifecycle.submit(make_submission(queue_timeout_s=0.0))
         while live.phase != "ended":
             await harness.journal.flush()
         assert live.job.error is not None

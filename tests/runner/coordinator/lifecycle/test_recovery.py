@@ -29,17 +29,17 @@ def spool(*messages: msgspec.Struct) -> Spool:
 
 def recover(harness: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> LiveJob:
     take_over(harness, job, *messages)
-    (live,) = harness.line.registry
+    (live,) = harness.lifecycle.registry
     return live
 
 
 def take_over(harness: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> None:
-    harness.line.registry.counts[job.queue, job.state] += 1
+    harness.lifecycle.registry.counts[job.queue, job.state] += 1
     store = MemoryStore()
     store.commit(store.take_epoch(), WriteBatch(inserts=[(job, b"{}")]))
     spools = [spool(*messages)] if messages else []
     left = recovery.RecoveredState.load(store, recovery.job_ids_in(spools), harness.clock.now())
-    recovery.recover(harness.line, harness.queue_manager, left, spools)
+    recovery.recover(harness.lifecycle, harness.queue_manager, left, spools)
 
 
 def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> None:
@@ -126,7 +126,7 @@ def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
         live = recover(
             harness, stored(attempt=2, state="running"), AttemptEnded("job-1", 1, 9, None, output=b"7")
         )
-        assert (live.job.state, harness.line.statistics.stale_count) == ("queued", 1)
+        assert (live.job.state, harness.lifecycle.statistics.stale_count) == ("queued", 1)
 
     run(body)
 
@@ -135,7 +135,7 @@ def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
     async def body(harness: LifecycleHarness) -> None:
         job = stored()
         take_over(harness, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
-        assert (len(harness.line.registry), harness.queue_manager.stored_phase(job)) == (0, "behind")
+        assert (len(harness.lifecycle.registry), harness.queue_manager.stored_phase(job)) == (0, "behind")
 
     run(body)
 

@@ -42,7 +42,7 @@ async def make_harness(access: MemoryAccess, before: LifecycleHarness | None = N
     )
     harness.queue_manager.set_handlers({})
     left = await access.run_read(lambda store: recovery.RecoveredState.load(store, [], harness.clock.now()))
-    recovery.recover(harness.line, harness.queue_manager, left, [])
+    recovery.recover(harness.lifecycle, harness.queue_manager, left, [])
     await harness.journal.flush()
     harness.queue_manager.set_handlers({"h": spec()})
     return harness
@@ -63,7 +63,7 @@ def heads(harness: LifecycleHarness) -> list[tuple[JobClass, int]]:
 
 def take(harness: LifecycleHarness, cls: JobClass, n: int) -> LiveJob:
     """What dispatch does with the head of a class."""
-    live = harness.line.registry.by_number[n]
+    live = harness.lifecycle.registry.by_number[n]
     harness.start(live)
     return live
 
@@ -89,14 +89,14 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(60):
-            harness.line.submit(make_submission(number, priority=50 + 10 * (number % 2)))
+            harness.lifecycle.submit(make_submission(number, priority=50 + 10 * (number % 2)))
         await settle(harness)
-        assert len(harness.line.registry) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
-        assert harness.line.registry.queued_count == 60
+        assert len(harness.lifecycle.registry) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
+        assert harness.lifecycle.registry.queued_count == 60
         ran = await drain(harness)
         assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
         await harness.journal.flush()
-        assert len(harness.line.registry) == 0 and harness.queue_manager.spill_pool.input_bytes == 0
+        assert len(harness.lifecycle.registry) == 0 and harness.queue_manager.spill_pool.input_bytes == 0
         assert [job.state for job in await all_stored(harness)] == ["succeeded"] * 60
 
     run(body)
@@ -106,12 +106,12 @@ def test_after_a_start_they_go_on_in_their_order() -> None:
     async def body(unused: LifecycleHarness) -> None:
         first = await make_harness(MemoryAccess())
         for number in range(40):
-            first.line.submit(make_submission(number))
+            first.lifecycle.submit(make_submission(number))
         await settle(first)
         running = take(first, *heads(first)[0])
         await first.journal.flush()
         again = await make_harness(first.access, first)
-        assert again.line.registry.queued_count == 40
+        assert again.lifecycle.registry.queued_count == 40
         ran = await drain(again)
         assert [live.job.number for live in ran] == list(range(1, 41))
         assert ran[0].job.id == running.job.id and ran[0].job.attempt == 2
@@ -123,7 +123,7 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(20):
-            harness.line.submit(make_submission(number))
+            harness.lifecycle.submit(make_submission(number))
         await settle(harness)
         again = await make_harness(harness.access, harness)
         again.queue_manager.set_handlers({})
@@ -143,13 +143,13 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(30):
-            harness.line.submit(make_submission(number))
+            harness.lifecycle.submit(make_submission(number))
         await settle(harness)
-        assert "job-20" not in harness.line.registry.by_id
+        assert "job-20" not in harness.lifecycle.registry.by_id
         live = await harness.queue_manager.spill_pool.load_job("job-20")
         assert live is not None and live.phase == "behind"
         assert await harness.queue_manager.spill_pool.load_job("job-20") is live
-        harness.line.cancel_unstarted(live, "by hand")
+        harness.lifecycle.cancel_unstarted(live, "by hand")
         await harness.journal.flush()
         assert (await harness.read_stored("job-20")).state == "cancelled"
         assert await harness.queue_manager.spill_pool.load_job("job-20") is None
@@ -164,16 +164,16 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(30):
-            harness.line.submit(make_submission(number))
-        live = harness.line.registry.by_id["job-25"]
+            harness.lifecycle.submit(make_submission(number))
+        live = harness.lifecycle.registry.by_id["job-25"]
         ends: list[LiveJob] = []
         live.add_end_callback(ends.append)
         await settle(harness)
-        assert harness.line.registry.by_id["job-25"] is live and live.phase == "behind"
+        assert harness.lifecycle.registry.by_id["job-25"] is live and live.phase == "behind"
         live.remove_end_callback(ends.append)
         harness.queue_manager.spill_pool.maybe_spill(live)
         await settle(harness)
-        assert "job-25" not in harness.line.registry.by_id
+        assert "job-25" not in harness.lifecycle.registry.by_id
         assert [live.job.number for live in await drain(harness)] == list(range(1, 31))
 
     run(body)
@@ -183,10 +183,10 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(20):
-            harness.line.submit(make_submission(number, delay_s=10.0 + number % 2))
+            harness.lifecycle.submit(make_submission(number, delay_s=10.0 + number % 2))
         await settle(harness)
         assert (
-            len(harness.line.registry) <= TINY.kept_jobs_max + 1
+            len(harness.lifecycle.registry) <= TINY.kept_jobs_max + 1
             and not harness.scheduler_state.backlog.by_class
         )
         assert (
@@ -211,7 +211,7 @@ def test_sleeping_jobs_end_when_they_waited_too_long() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(20):
-            harness.line.submit(make_submission(number, queue_timeout_s=5.0 if number % 4 else None))
+            harness.lifecycle.submit(make_submission(number, queue_timeout_s=5.0 if number % 4 else None))
         await settle(harness)
         for _ in range(20):
             await harness.pass_time(0.3)
@@ -229,7 +229,7 @@ def test_a_limit_outlives_the_start_that_made_it_and_ends_with_the_first_attempt
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(12):
-            harness.line.submit(make_submission(number, queue_timeout_s=5.0))
+            harness.lifecycle.submit(make_submission(number, queue_timeout_s=5.0))
         await settle(harness)
         started = take(harness, *heads(harness)[0])
         await harness.journal.flush()
@@ -249,7 +249,7 @@ def test_a_read_that_fails_is_made_again() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(20):
-            harness.line.submit(make_submission(number))
+            harness.lifecycle.submit(make_submission(number))
         await settle(harness)
         failures = [OSError("stuck")]
 
@@ -260,7 +260,7 @@ def test_a_read_that_fails_is_made_again() -> None:
                 return await super().load_rows(numbers)
 
         harness.queue_manager.spill_pool._row_reader = FailingReader(harness.access, harness.journal)
-        while len(await drain(harness)) == 0 or harness.line.registry.queued_count:
+        while len(await drain(harness)) == 0 or harness.lifecycle.registry.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
 
@@ -271,7 +271,7 @@ def test_a_number_that_the_store_does_not_hold_is_passed_over(caplog: pytest.Log
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(20):
-            harness.line.submit(make_submission(number))
+            harness.lifecycle.submit(make_submission(number))
         await settle(harness)
         harness.access._store._delete(15)
         assert len(await drain(harness)) == 19
@@ -284,10 +284,10 @@ def test_many_classes_share_what_memory_holds() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(200):
-            harness.line.submit(make_submission(number, queue=f"q{number % 20}"))
+            harness.lifecycle.submit(make_submission(number, queue=f"q{number % 20}"))
         await settle(harness)
         assert len(harness.scheduler_state.backlog.by_class) == 20
-        assert len(harness.line.registry) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
+        assert len(harness.lifecycle.registry) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
         ran = [live.job for live in await drain(harness)]
         for queue in range(20):
             assert [job.number for job in ran if job.queue == f"q{queue}"] == list(range(queue + 1, 201, 20))
@@ -299,7 +299,7 @@ def test_how_many_go_before_a_sleeping_job() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(60):
-            harness.line.submit(make_submission(number, priority=(40, 50, 60)[number % 3]))
+            harness.lifecycle.submit(make_submission(number, priority=(40, 50, 60)[number % 3]))
         await settle(harness)
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
             job = await harness.read_stored(f"job-{number}")
@@ -334,20 +334,20 @@ def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
         access = Slow()
         harness = await make_harness(access)
         for number in range(10):
-            harness.line.submit(make_submission(number))
+            harness.lifecycle.submit(make_submission(number))
         await settle(harness)
         access.open.clear()
         access.came.clear()
-        live = harness.line.submit(make_submission(77, retries=1))
+        live = harness.lifecycle.submit(make_submission(77, retries=1))
         seen: list[bool] = []
-        harness.journal.call_when_durable(lambda _: seen.append("job-77" in harness.line.registry.by_id))
+        harness.journal.call_when_durable(lambda _: seen.append("job-77" in harness.lifecycle.registry.by_id))
         await access.came.wait()
         assert live.phase == "behind"
         harness.start(live)
         harness.end(live, "handler_error")
         access.open.set()
         await settle(harness)
-        assert seen == [True] and "job-77" not in harness.line.registry.by_id
+        assert seen == [True] and "job-77" not in harness.lifecycle.registry.by_id
         assert (await harness.read_stored("job-77")).attempt == 1
 
     run(body)
@@ -357,7 +357,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
     async def body(unused: LifecycleHarness) -> None:
         harness = await make_harness(MemoryAccess())
         for number in range(20):
-            harness.line.submit(make_submission(number, retries=1))
+            harness.lifecycle.submit(make_submission(number, retries=1))
         await settle(harness)
         sleep, later = harness.queue_manager.spill_pool, asyncio.Event()
 
@@ -376,10 +376,10 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         harness.end(live, "handler_error")
         await harness.journal.flush()
         await harness.pass_time(5.0)
-        assert "job-19" not in harness.line.registry.by_id
+        assert "job-19" not in harness.lifecycle.registry.by_id
         later.set()
         await bringing
-        assert "job-19" not in harness.line.registry.by_id
+        assert "job-19" not in harness.lifecycle.registry.by_id
         again = await sleep.load_job("job-19")
         assert again is not None and (again.job.attempt, again.phase) == (1, "behind")
 
@@ -435,7 +435,7 @@ class Play:
                 )
                 if live_ is not None and live_.phase != "ended":
                     self.turns[live_.job.priority].discard(live_.job.number)
-                    harness.line.cancel_unstarted(live_, "by hand")
+                    harness.lifecycle.cancel_unstarted(live_, "by hand")
             case "pass":
                 await harness.pass_time(chance.choice([0.1, 1.0, 5.0]))
             case "settle":
@@ -458,7 +458,7 @@ class Play:
 
     def submit(self, chance: random.Random) -> None:
         self.count += 1
-        live = self.harness.line.submit(
+        live = self.harness.lifecycle.submit(
             make_submission(
                 self.count,
                 priority=chance.choice([50, 50, 60]),
@@ -472,7 +472,7 @@ class Play:
             self.turns[live.job.priority].add(live.job.number)
 
     async def check(self) -> None:
-        book, waiting = self.harness.line.registry, self.harness.queue_manager
+        book, waiting = self.harness.lifecycle.registry, self.harness.queue_manager
         told = Counter[str]()
         for queue, _, jobs, _ in waiting.counts_by_reason():
             told[queue] += jobs
@@ -496,4 +496,4 @@ class Play:
         assert len(stored) == self.count and all(job.state in ENDED for job in stored)
         assert self.ends == {job.id: 1 for job in stored}
         assert list(harness.queue_manager._index) == [] and len(harness.queue_manager._deadlines) == 0
-        assert len(harness.line.registry) == 0
+        assert len(harness.lifecycle.registry) == 0

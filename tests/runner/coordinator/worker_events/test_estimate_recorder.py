@@ -42,7 +42,7 @@ class RecordedTimers(Timers):
         self.later.append((at, callback))
 
 
-class Taught:
+class RecorderHarness:
     """The part over a view of its own; what is to come later is called by the test."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Taught:
         self.ids = [device.id for device in self.scheduler_state.ledger.devices][: max(1, gpus)]
         self.scheduler_state.ledger.reserve(self.ids, 1, 8 * GIB)
         self.figures = Statistics()
-        self.learning = EstimateRecorder(
+        self.estimate_recorder = EstimateRecorder(
             scheduler_state=self.scheduler_state,
             statistics=self.figures,
             timers=timers,
@@ -85,7 +85,7 @@ class Taught:
         live = LiveJob(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "waiting")
         if cls is not None:
             live.mark_waiting(cls)
-        self.learning.on_attempt_ended(self.post, live, AttemptEnd("id", 1, code, **fields), squeeze)
+        self.estimate_recorder.on_attempt_ended(self.post, live, AttemptEnd("id", 1, code, **fields), squeeze)
 
     @property
     def known(self) -> Observations:
@@ -94,93 +94,93 @@ class Taught:
 
 
 def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
-    taught = Taught(gpus=2)
-    taught.scheduler_state.ledger.usage.record_total(1, 3 * GIB)
-    taught.learning.on_loaded(taught.post, ExecutorLoaded(1, 2.0, 3 * GIB))
-    taught.end(peak_bytes=5 * GIB, run_s=1.0)
-    assert taught.scheduler_state.estimator.resident_bytes(CLS.key) == 3 * GIB // 2
-    assert taught.scheduler_state.estimator.load_s(CLS.key) == 2.0
-    assert taught.known.peak_bytes == 5 * GIB // 2
+    harness = RecorderHarness(gpus=2)
+    harness.scheduler_state.ledger.usage.record_total(1, 3 * GIB)
+    harness.estimate_recorder.on_loaded(harness.post, ExecutorLoaded(1, 2.0, 3 * GIB))
+    harness.end(peak_bytes=5 * GIB, run_s=1.0)
+    assert harness.scheduler_state.estimator.resident_bytes(CLS.key) == 3 * GIB // 2
+    assert harness.scheduler_state.estimator.load_s(CLS.key) == 2.0
+    assert harness.known.peak_bytes == 5 * GIB // 2
 
 
 def test_of_a_gpu_each_device_is_told_by_itself() -> None:
-    taught = Taught(gpus=2, make=lambda index, size: nvidia(index, f"GPU-{index}", "card", size))
-    taught.end(peak_bytes=5 * GIB, run_s=1.0)
-    assert taught.known.peak_bytes == 5 * GIB
+    harness = RecorderHarness(gpus=2, make=lambda index, size: nvidia(index, f"GPU-{index}", "card", size))
+    harness.end(peak_bytes=5 * GIB, run_s=1.0)
+    assert harness.known.peak_bytes == 5 * GIB
 
 
 def test_who_was_too_short_to_be_looked_at_took_what_its_executor_holds() -> None:
-    taught = Taught()
-    taught.end(run_s=1.0)
-    assert taught.known.peak_bytes == 0
-    taught.scheduler_state.ledger.usage.record_total(1, 3 * GIB)
-    taught.end(run_s=1.0)
-    assert taught.known.peak_bytes == 3 * GIB
+    harness = RecorderHarness()
+    harness.end(run_s=1.0)
+    assert harness.known.peak_bytes == 0
+    harness.scheduler_state.ledger.usage.record_total(1, 3 * GIB)
+    harness.end(run_s=1.0)
+    assert harness.known.peak_bytes == 3 * GIB
 
 
 def test_of_short_jobs_only_some_are_learned_from_and_each_that_took_more() -> None:
-    taught = Taught()
+    harness = RecorderHarness()
     for _ in range(32):
-        taught.end(peak_bytes=GIB, run_s=0.001)
-    assert len(taught.known.run_s) == 4 and len(taught.known.peaks) == 4
-    taught.end(peak_bytes=2 * GIB, run_s=0.001)
-    assert taught.known.peak_bytes == 2 * GIB
+        harness.end(peak_bytes=GIB, run_s=0.001)
+    assert len(harness.known.run_s) == 4 and len(harness.known.peaks) == 4
+    harness.end(peak_bytes=2 * GIB, run_s=0.001)
+    assert harness.known.peak_bytes == 2 * GIB
     for _ in range(3):
-        taught.end(peak_bytes=GIB, run_s=1.0)
-    assert len(taught.known.run_s) == 8
+        harness.end(peak_bytes=GIB, run_s=1.0)
+    assert len(harness.known.run_s) == 8
 
 
 def test_jobs_without_a_gpu_teach_how_long_they_take() -> None:
-    taught = Taught(gpus=0)
-    taught.end(peak_bytes=GIB, run_s=1.0)
-    assert len(taught.known.run_s) == 1 and not taught.known.peaks
+    harness = RecorderHarness(gpus=0)
+    harness.end(peak_bytes=GIB, run_s=1.0)
+    assert len(harness.known.run_s) == 1 and not harness.known.peaks
 
 
 def test_failures_teach_nothing_but_that_memory_ran_out() -> None:
-    taught = Taught()
-    taught.end("handler_error", peak_bytes=GIB, run_s=1.0)
-    taught.end(cls=None, peak_bytes=GIB, run_s=1.0)
+    harness = RecorderHarness()
+    harness.end("handler_error", peak_bytes=GIB, run_s=1.0)
+    harness.end(cls=None, peak_bytes=GIB, run_s=1.0)
     squeeze = OomCircumstances(("sim0",), 8 * GIB, False, 24 * GIB, 0, [])
-    taught.end("memory_exceeded", cls=None, squeeze=squeeze)
+    harness.end("memory_exceeded", cls=None, squeeze=squeeze)
     # It was beside others: they may have taken what it was granted.
-    taught.end("device_out_of_memory", squeeze=squeeze)
-    assert list(taught.scheduler_state.estimator.models("h")) == [] and taught.later == []
-    taught.end("memory_exceeded", squeeze=squeeze)
-    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (10 * GIB, 1)
-    taught.end("device_out_of_memory", squeeze=replace(squeeze, was_alone=True, grant_bytes=10 * GIB))
-    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (12.5 * GIB, 2)
+    harness.end("device_out_of_memory", squeeze=squeeze)
+    assert list(harness.scheduler_state.estimator.models("h")) == [] and harness.later == []
+    harness.end("memory_exceeded", squeeze=squeeze)
+    assert (harness.known.oom_minimum_bytes, harness.known.out_of_memory) == (10 * GIB, 1)
+    harness.end("device_out_of_memory", squeeze=replace(squeeze, was_alone=True, grant_bytes=10 * GIB))
+    assert (harness.known.oom_minimum_bytes, harness.known.out_of_memory) == (12.5 * GIB, 2)
     # That it had all there is says nothing of others.
-    taught.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=24 * GIB))
-    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (12.5 * GIB, 3)
-    taught.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=16 * GIB, largest_bytes=None))
-    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (20 * GIB, 4)
+    harness.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=24 * GIB))
+    assert (harness.known.oom_minimum_bytes, harness.known.out_of_memory) == (12.5 * GIB, 3)
+    harness.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=16 * GIB, largest_bytes=None))
+    assert (harness.known.oom_minimum_bytes, harness.known.out_of_memory) == (20 * GIB, 4)
 
 
 def test_what_is_new_is_written_once_in_a_while_and_known_again() -> None:
-    taught = Taught()
+    harness = RecorderHarness()
     for _ in range(5):
-        taught.end(peak_bytes=GIB, run_s=1.0)
-    ((at, write),) = taught.later
-    assert at == taught.clock.at + STORE_INTERVAL_S and taught.written == []
+        harness.end(peak_bytes=GIB, run_s=1.0)
+    ((at, write),) = harness.later
+    assert at == harness.clock.at + STORE_INTERVAL_S and harness.written == []
     write()
-    ((name, value),) = taught.written
+    ((name, value),) = harness.written
     assert name == "learned/models/h/m" and value is not None
-    taught.learning.store_changes()
-    assert len(taught.written) == 1
-    taught.end(peak_bytes=GIB, run_s=1.0)
-    assert len(taught.later) == 2
-    again = Taught({name: value})
+    harness.estimate_recorder.store_changes()
+    assert len(harness.written) == 1
+    harness.end(peak_bytes=GIB, run_s=1.0)
+    assert len(harness.later) == 2
+    again = RecorderHarness({name: value})
     assert again.known.peak_bytes == GIB and len(again.known.run_s) == 5
-    again.learning.store_changes()
+    again.estimate_recorder.store_changes()
     assert again.written == []
 
 
 def test_what_was_forgotten_is_taken_out_of_the_store() -> None:
-    taught = Taught()
+    harness = RecorderHarness()
     for n in range(MODELS_MAX + 1):
-        taught.end(cls=replace(CLS, model=str(n)), run_s=1.0)
-    taught.learning.store_changes()
-    written = dict(taught.written)
+        harness.end(cls=replace(CLS, model=str(n)), run_s=1.0)
+    harness.estimate_recorder.store_changes()
+    written = dict(harness.written)
     assert written["learned/models/h/0"] is None and len(written) == MODELS_MAX + 1
 
 
@@ -188,16 +188,16 @@ def test_what_was_forgotten_is_taken_out_of_the_store() -> None:
     "value", [b"", b"\xc1", msgspec.msgpack.encode([1]), msgspec.msgpack.encode({"form": 99})]
 )
 def test_what_can_not_be_read_is_learned_anew(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    taught = Taught({"learned/models/h/m": value, "queue/q/paused": b"true"})
-    assert list(taught.scheduler_state.estimator.models("h")) == []
+    harness = RecorderHarness({"learned/models/h/m": value, "queue/q/paused": b"true"})
+    assert list(harness.scheduler_state.estimator.models("h")) == []
     assert "learned/models/h/m can't be read" in caplog.text
-    taught.learning.store_changes()
-    assert taught.written == [("learned/models/h/m", None)]
+    harness.estimate_recorder.store_changes()
+    assert harness.written == [("learned/models/h/m", None)]
 
 
 def test_peaks_of_an_older_version_are_taken_over() -> None:
-    taught = Taught({"learned/peaks": msgspec.json.encode({"h": {"": 4 * GIB}})})
-    assert taught.known.peak_bytes == 4 * GIB
-    taught.learning.store_changes()
-    assert [name for name, _ in taught.written] == ["learned/peaks", "learned/models/h/"]
-    assert dict(taught.written)["learned/peaks"] is None
+    harness = RecorderHarness({"learned/peaks": msgspec.json.encode({"h": {"": 4 * GIB}})})
+    assert harness.known.peak_bytes == 4 * GIB
+    harness.estimate_recorder.store_changes()
+    assert [name for name, _ in harness.written] == ["learned/peaks", "learned/models/h/"]
+    assert dict(harness.written)["learned/peaks"] is None
