@@ -50,6 +50,7 @@ def test_equal_seeds_train_equal_networks(client: ServedClient) -> None:
     assert (first["loss"], first["accuracy"]) == (second["loss"], second["accuracy"])
 
 
+@pytest.mark.slow
 def test_cancelled_training_stops_by_itself(client: ServedClient) -> None:
     job = client.submit("train_digits", {"epochs": 1000})
     assert any(isinstance(event, ProgressEvent) for event in job.events(types=["progress"]))

@@ -48,6 +48,7 @@ def within(server: LiveServer, handler: str, least_s: float, most_s: float, **op
     return str(job["state"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [DAY_S, -DAY_S], ids=["forward", "back"])
 def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(
     server_fixture: ServerFixture, seconds: int

@@ -105,6 +105,7 @@ class Poster:
                 self.accepted.append(answer.json()["id"])
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_no_job_and_no_event_is_lost_with_a_front(server_fixture: ServerFixture) -> None:
     server, gate = start(server_fixture), server_fixture.folder / "gate"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.faults.handlers import HOSTILE
 from tests.faults.server_fixture import LiveServer, ServerFixture
@@ -13,6 +14,7 @@ from tests.faults.server_fixture import LiveServer, ServerFixture
 GROWTH_BYTES = 64 << 20
 
 
+@pytest.mark.slow
 def test_a_table_of_hostile_results_ends_typed_and_never_as_our_fault(server_fixture: ServerFixture) -> None:
     server = server_fixture.start()
     pid = server.wait_for_end(server.submit("hostile"))["output"]
@@ -31,6 +33,7 @@ def _all_views(server: LiveServer, job_id: str) -> list[httpx2.Response]:
     return [server.http.get(f"/v1/jobs/{job_id}{path}") for path in paths]
 
 
+@pytest.mark.slow
 def test_a_gigabyte_from_a_generator_is_cut_off_and_held_by_nobody(server_fixture: ServerFixture) -> None:
     server = server_fixture.start()
     pid = server.wait_for_end(server.submit("tamper"))["output"]

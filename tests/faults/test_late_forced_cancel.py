@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from tests.faults.server_fixture import LiveServer, ServerFixture, read_trace, until
 
 TRIES = 15
 
 
+@pytest.mark.slow
 def test_a_forced_cancel_that_comes_late_spares_the_attempt_behind_it(server_fixture: ServerFixture) -> None:
     server = server_fixture.start(executors=1)
     for job_id in server.submit_many("nap", [{}] * 100):

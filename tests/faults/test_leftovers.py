@@ -69,6 +69,7 @@ def kill(server_fixture: ServerFixture, server: LiveServer) -> None:
     until(lambda: not server_fixture.processes(), "a dead coordinator's are gone", within_s=3)
 
 
+@pytest.mark.slow
 def test_cancel_timeout_and_kill_leave_no_process_behind(
     server_fixture: ServerFixture, strangers: list[subprocess.Popen[bytes]]
 ) -> None:

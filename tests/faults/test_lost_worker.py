@@ -21,6 +21,7 @@ def lane(tmp_path: Path) -> Iterator[FailpointLane]:
     lane.close()
 
 
+@pytest.mark.slow
 def test_no_attempt_number_is_given_twice_when_a_worker_dies(server_fixture: ServerFixture) -> None:
     """The job that kills the worker stands in the middle of a line of quick ones: nobody was told that it
     had started."""

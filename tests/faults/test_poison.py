@@ -30,6 +30,7 @@ def poison(server_fixture: ServerFixture) -> None:
     assert {server.job(job_id)["attempt"] for job_id in good} == {1}, "a job was blamed that did not run"
 
 
+@pytest.mark.slow
 def test_a_killer_dies_twice_and_takes_no_good_job_with_it(server_fixture: ServerFixture) -> None:
     poison(server_fixture)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.faults.server_fixture import ServerFixture, until
 
 SHORT = 60
 LONG = 20
 
 
+@pytest.mark.slow
 def test_a_retry_that_was_given_back_before_it_began_is_no_start(server_fixture: ServerFixture) -> None:
     server = server_fixture.start(executors=1)
     for job_id in server.submit_many("stumble", [{"fails": 0, "s": 0}] * 100):

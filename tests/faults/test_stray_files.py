@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
+
 from tests.faults.server_fixture import ServerFixture, until
 
 
+@pytest.mark.slow
 def test_files_of_a_deleted_job_that_a_dead_server_left_are_removed(server_fixture: ServerFixture) -> None:
     server = server_fixture.start()
     ended, waits = server.submit("echo"), server.submit("echo", delay_s=600)

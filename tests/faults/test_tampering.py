@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.handlers import TAMPERING
 from tests.faults.server_fixture import ServerFixture
 
@@ -9,6 +11,7 @@ from tests.faults.server_fixture import ServerFixture
 LOG_BYTES = (1 << 20) + 64 * 1024
 
 
+@pytest.mark.slow
 def test_a_handler_that_spoils_its_process_harms_neither_its_result_nor_the_next_job(
     server_fixture: ServerFixture,
 ) -> None:

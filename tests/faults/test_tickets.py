@@ -6,6 +6,7 @@ import os
 import signal
 
 import httpx2
+import pytest
 
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
@@ -24,6 +25,7 @@ def status(url: str) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(server_fixture: ServerFixture) -> None:
     server = start(server_fixture, "first")
     job_id = server.submit("echo", {"a": 1})

@@ -42,6 +42,7 @@ def deaths(server: LiveServer, stamp: Path, ways: dict[str, tuple[str | None, in
         assert server.wait_for_end(server.submit("die"), within_s=3)["state"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(server_fixture: ServerFixture) -> None:
     gate, stamp = server_fixture.folder / "gate", server_fixture.folder / "stamp"
     server = server_fixture.start()

@@ -72,6 +72,7 @@ def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(
         server_fixture.close()
 
 
+@pytest.mark.slow
 def test_a_promise_that_was_lost_with_the_link_is_made_again(tmp_path: Path) -> None:
     """Nobody would ask for a smaller one: the executor would go on within what others may have by now."""
 

@@ -298,7 +298,13 @@ class OvertakingMachine(RuleBasedStateMachine):
         assert waiting <= set(self.harness.started)
 
 
-TestOvertaking = pytest.mark.slow(OvertakingMachine.TestCase)
+class LongOvertakingMachine(OvertakingMachine):
+    """The same with more examples."""
+
+
+TestOvertaking = OvertakingMachine.TestCase
 TestOvertaking.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+TestOvertakingAtLength = pytest.mark.slow(LongOvertakingMachine.TestCase)
+TestOvertakingAtLength.settings = settings(TestOvertaking.settings, max_examples=60)

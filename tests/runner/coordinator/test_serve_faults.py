@@ -150,6 +150,7 @@ def workers(server: LiveServer) -> list[Document]:
     return list(server.http.get("/v1/workers").json()["data"])
 
 
+@pytest.mark.slow
 def test_a_broken_handler_is_told_and_the_rest_works(
     serve: Callable[..., LiveServer], tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def test_an_unknown_need_is_measured_alone_and_then_shared(serve: object, gate: 
     assert all(server.wait_for_end(job_id)["state"] == "succeeded" for job_id in more)
 
 
+@pytest.mark.slow
 def test_a_big_job_among_a_stream_of_small_ones_starts_soon(serve: object) -> None:
     server: LiveServer = serve(gpus="sim:1x24GiB")  # type: ignore[operator]
     stop = threading.Event()

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runner.testing import ServedClient, Server
 from tests.runner.served_handlers import boom, echo
 
@@ -29,6 +31,7 @@ def options(client: ServedClient, name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_options_of_the_config_are_in_force_and_remembered_nowhere(tmp_path: Path) -> None:
     server = Server(handlers=[echo, boom], data_dir=tmp_path)
     config = tmp_path / "runner.toml"

@@ -121,6 +121,7 @@ def test_idle_executors_go_for_a_load_and_jobs_that_run_do_not(start: Serve, tmp
     assert [one["handler"] for one in devices(server)["sim0"]["executors"]] == ["pinned"]
 
 
+@pytest.mark.slow
 def test_a_load_goes_to_the_device_that_is_named(start: Serve) -> None:
     server = start(gpus="sim:2x24GiB")
     assert ask(server, "small", device="sim1")["executor"]["devices"] == ["sim1"]
@@ -311,6 +312,7 @@ def test_the_command_says_where_it_is_loaded(start: Serve, tmp_path: Path) -> No
     assert late.returncode == 6 and "large: loading on sim0" in late.stderr
 
 
+@pytest.mark.slow
 def test_who_waits_in_line_comes_before_a_load(start: Serve, tmp_path: Path) -> None:
     server = start()
     gate = tmp_path / "gate"

@@ -207,8 +207,9 @@ def test_a_broken_edit_refuses_new_jobs_lets_run_what_runs_and_is_mended_by_the_
 ) -> None:
     job_id = live.submit("work", {"gate": str(gate)})
     wait_until_running(live, job_id)
-    delayed = live.submit("work", {}, delay_s=0.05)
+    # Paused first: on a slow machine the delayed job would run before the edit.
     set_paused(live, "default", True)
+    delayed = live.submit("work", {}, delay_s=0.05)
     waiting = live.submit("work", {})
     source.write_text(source.read_text() + "def (:\n")
     assert reload(live)["broken"] == ["work"]

@@ -22,6 +22,7 @@ def f(data):
 """
 
 
+@pytest.mark.slow
 def test_torch_is_not_woken_by_being_held_to_a_cap(tmp_path: Path) -> None:
     with running_executor(tmp_path, REAL, device="cuda:0", devices=["gpu0"], cap_bytes=G) as capped:
         ended = capped.run()
