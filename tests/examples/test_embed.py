@@ -137,6 +137,7 @@ def test_folder_without_a_model_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path}/gone is no folder of a model" in message
 
 
+@pytest.mark.slow
 def test_library_that_is_missing_is_named_with_the_command(tmp_path: Path) -> None:
     shutil.copy(EXAMPLE, tmp_path)
     # A handler's folder comes first on its path, so this one is found instead of the real one.

@@ -144,6 +144,7 @@ def test_no_job_and_no_event_is_lost_with_a_front(server_fixture: ServerFixture)
     assert len(server_fixture.pids_of_role("front")) == FRONTS
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_who_waits_for_a_job_is_told_when_the_front_dies(server_fixture: ServerFixture) -> None:
     server, gate = start(server_fixture), server_fixture.folder / "gate"

@@ -38,6 +38,7 @@ def test_no_attempt_number_is_given_twice_when_a_worker_dies(server_fixture: Ser
     assert server.job(ids[20])["attempt"] == 2
 
 
+@pytest.mark.slow
 def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: FailpointLane) -> None:
     """The order to run a second job is lost with the link, while the first one runs."""
     gate = lane.server_fixture.folder / "gate"

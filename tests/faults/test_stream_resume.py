@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import httpx2
+import pytest
 
 from tests.faults.server_fixture import ServerFixture, SseEvent, parse_events, until
 
@@ -51,6 +52,7 @@ class Follower:
                 assert not give_up.wait(0.02), "the stream did not come back"
 
 
+@pytest.mark.slow
 def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(server_fixture: ServerFixture) -> None:
     gate = server_fixture.folder / "gate"
     server = server_fixture.start()

@@ -90,6 +90,7 @@ def test_the_async_client_speaks_to_it_too(client: ServedClient) -> None:
     asyncio.run(use())
 
 
+@pytest.mark.slow
 def test_a_waiting_client_outlives_a_killed_server_on_the_same_port_and_data(tmp_path: Path) -> None:
     with Server([echo], data_dir=tmp_path) as first:
         port = int(first.url.rpartition(":")[2])

@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runner.cli import doctor_checks
 from runner.cli.doctor import format_counts, format_result
 from runner.cli.doctor_findings import CheckResult, StoreHeader
@@ -76,6 +78,7 @@ def test_a_config_that_is_refused_is_one_finding(tmp_path: Path) -> None:
     assert "grace: " in found["settings"]["text"]
 
 
+@pytest.mark.slow
 def test_a_running_server_is_known_by_its_data_folder_and_left_alone(tmp_path: Path) -> None:
     with running(handlers=[echo], data_dir=tmp_path / "data") as client:
         client.run(echo, 1)

@@ -163,6 +163,7 @@ def test_each_model_is_loaded_for_itself(start: Serve) -> None:
     until(lambda: [one["model"] for one in executors(server, "models")] == ["b"], "b is left")
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_is_told_of_to_who_asked_and_shown(start: Serve, tmp_path: Path) -> None:
     server = start()
     (tmp_path / "small.bad").touch()
@@ -195,6 +196,7 @@ def test_an_executor_that_dies_while_it_loads_is_told_of_with_its_last_words(
     assert answers[0]["error"]["detail"]["signal"] == "SIGKILL"
 
 
+@pytest.mark.slow
 def test_unload_ends_idle_executors_and_lets_jobs_end(start: Serve, tmp_path: Path) -> None:
     server = start()
     gate = tmp_path / "gate"

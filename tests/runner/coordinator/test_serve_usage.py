@@ -28,6 +28,7 @@ def stats(server: LiveServer) -> Document:
     return dict(server.http.get("/v1/stats").json())
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) -> None:
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
