@@ -23,6 +23,7 @@ from benchmarks.soak.run_context import RunContext
 from benchmarks.soak.server import GRACE_S, SoakServer
 from benchmarks.soak.submitter import Submitter
 from benchmarks.soak.user_actions import UserActions
+from runner.jobs.job_files import INDEX_NAME
 
 #: Part of the run in which nobody is killed, so that processes live long enough to show what they gather.
 CALM = (0.6, 0.9)
@@ -172,7 +173,8 @@ class Soak:
             context.report_violation(f"I6: runtime folders are left at the end: {folders}")
         for text in server.read_tracebacks():
             context.report_violation(f"I7: the server's log has a traceback: {text}")
-        if strays := {path.name for path in (server.data / "files").iterdir()} - self.auditor.kept_jobs:
+        folders_of_jobs = {path.name for path in (server.data / "files").iterdir()} - {INDEX_NAME}
+        if strays := folders_of_jobs - self.auditor.kept_jobs:
             context.report_violation(
                 f"I6: files of {len(strays)} jobs are left that are not there: {sorted(strays)[:5]}"
             )

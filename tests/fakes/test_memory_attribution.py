@@ -59,7 +59,7 @@ def test_a_lost_card_takes_no_work_and_says_why(server_fixture: ServerFixture, g
     until(lambda: devices(server)["gpu0"]["health"] != "ok", "it is lost")
     job_id = server.submit("take", {})
     explained = server.http.get(f"/v1/jobs/{job_id}/explain").json()
-    assert "takes no new work (lost)" in explained["message"]
+    assert "gpu0 is out of service (lost)" in explained["message"]
     assert explained["devices"][0]["reason"] == "device_fault"
     gpus.change(A, errors={})
     assert server.wait_for_end(job_id)["state"] == "succeeded"

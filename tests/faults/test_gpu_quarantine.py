@@ -208,7 +208,7 @@ def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(
     began = datetime.now(UTC)
     two.hang()
     found = becomes(server, "gpu0", "unknown", within_s=7)
-    assert "not read for 5 s" in found["message"]
+    assert "has not been read for 5 s" in found["message"]
     assert began + timedelta(seconds=3) < datetime.fromisoformat(found["since"]) <= datetime.now(UTC)
     assert server.http.get("/readyz").json()["status"] == "degraded"
     two.answer()
