@@ -63,6 +63,8 @@ def test_a_saved_file_is_in_force_and_one_line_says_so(serve: Serve, folder: Pat
 
 def test_a_broken_save_says_why_and_the_next_one_mends_it(serve: Serve, folder: Path) -> None:
     server = serve(handlers=[folder], reload=True, log_format="human")
+    # Described once: a file that is broken before that is no reload.
+    assert says(server) == "a"
     (folder / "say.py").write_text(SAYS.format("b") + "def (:\n")
     told(server, r"handlers reloaded: broken say; say: SyntaxError: ")
     (folder / "say.py").write_text(SAYS.format("b") + "import helper\n")

@@ -115,6 +115,7 @@ def test_more_than_there_is_ends_it_and_fails_in_the_end(server: LiveServer) -> 
     assert "30720 MiB" in error["message"] and "4096 MiB" in error["message"]
 
 
+@pytest.mark.slow
 def test_more_than_was_granted_is_granted_where_there_is_room(server: LiveServer, gate: Path) -> None:
     job_id = server.submit("small", {"hold": "6GiB", "gate": str(gate)})
     wait_until_running(server, job_id)
