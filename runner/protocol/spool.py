@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from runner.jobs.job_files import sync_folder
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 from runner.protocol.framing import WireError
@@ -60,7 +61,7 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
         file.flush()
         os.fsync(descriptor)
     draft.rename(path)
-    _sync_folder(folder)
+    sync_folder(folder)
     return path
 
 
@@ -109,11 +110,3 @@ def _frames(messages: list[bytes]) -> list[list[bytes]]:
         frames[-1].append(message)
         size += len(message)
     return frames
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
