@@ -284,13 +284,13 @@ def writing(module: Any) -> None:
 
 
 def spool(module: Any) -> None:
-    write, remove, sync = module.write_spool, module.remove_spool, module._sync_folder
+    write, remove, sync = module.write_spool, module.remove_spool, module.sync_folder
 
     def write_spool(*args: Any) -> Any:
         mode = fires("spool", [write.__name__], "before", "after", "lost")
         if mode == "lost":
             # It stands there and nobody has said so.
-            module._sync_folder = lambda folder: around("after", 0, lambda: sync(folder))
+            module.sync_folder = lambda folder: around("after", 0, lambda: sync(folder))
             mode = None
         return around(mode, 0, lambda: write(*args))
 

@@ -26,7 +26,8 @@ orphan = int(os.read(read, 100))
 def state():
     try:
         return open(f"/proc/{orphan}/stat").read().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # Reading the file fails with the second if the process is reaped after the open.
         return "gone"
 deadline = time.monotonic() + 10
 while state() not in ("gone", "Z") and time.monotonic() < deadline:
