@@ -12,7 +12,17 @@ from pydantic import BaseModel
 from runner import AsyncClient, Client, JobFailed, handler
 from runner.client import AsyncJobHandle, JobHandle, ProgressEvent
 from runner.errors import BadRequest, NoServer, UnknownHandler
-from tests.runner.client.fake_server import ID, CannedReply, Script, fake_server, frame, job, problem, stream
+from tests.runner.client.fake_server import (
+    ID,
+    CannedReply,
+    RecordedRequest,
+    Script,
+    fake_server,
+    frame,
+    job,
+    problem,
+    stream,
+)
 
 
 class Prompt(BaseModel):
@@ -114,10 +124,16 @@ def test_progress_is_told_from_another_thread_before_result_returns() -> None:
 
 def test_a_removed_listener_hears_nothing_and_a_failing_one_stops_no_other() -> None:
     heard: list[float | None] = []
-    with fake_server(routes()) as server, Client(server.url) as client:
+    gate = threading.Event()
+
+    def answer_when_all_listen(_: RecordedRequest) -> CannedReply:
+        assert gate.wait(10)
+        return EVENTS
+
+    over: dict[tuple[str, str], Script] = {("GET", f"/v1/jobs/{ID}/events"): answer_when_all_listen}
+    with fake_server(routes(over)) as server, Client(server.url) as client:
         handle = client.submit("paint", {"text": "abc"})
-        gate = threading.Event()
-        handle.on_progress(lambda _: gate.wait(5) and 1 / 0)
+        handle.on_progress(lambda _: 1 / 0)
         handle.on_progress(lambda event: heard.append(event.fraction))
         handle.on_progress(heard.clear)()  # type: ignore[arg-type]
         gate.set()

@@ -34,7 +34,7 @@ def told(server: LiveServer, pattern: str, count: int = 1) -> list[str]:
         every = [line for line in server.log.read_text().splitlines() if "handlers " in line]
         return [line for line in every if re.search(pattern, line)]
 
-    return until(lambda: found if len(found := lines()) >= count else None, pattern, within_s=10)
+    return until(lambda: found if len(found := lines()) >= count else None, pattern)
 
 
 def says(server: LiveServer) -> object:
