@@ -36,9 +36,12 @@ def main(words: list[str]) -> int:
 
 
 def panel(server: Server) -> str:
-    """What the server says of itself, once it has looked at its handlers (3 s at most)."""
-    deadline = time.monotonic() + 3
-    while "handlers" not in server.log and time.monotonic() < deadline:
+    """Return the server's banner, once it says how many handlers there are: importing torch takes seconds."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        counts = [line for line in server.log.splitlines() if line.startswith("handlers ")]
+        if counts and "importing" not in counts[-1]:
+            break
         time.sleep(0.05)
     return server.log
 
@@ -56,7 +59,7 @@ def train(server: Server, words: list[str]) -> int:
     target = OUT / reference["name"]
     with urllib.request.urlopen(server.url + reference["url"], timeout=10) as answer:
         target.write_bytes(answer.read())
-    print(f"\nwhat it confuses with what: {target}")
+    print(f"\nconfusion matrix saved to {target}")
     return 0
 
 
