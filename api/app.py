@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route as FrameworkRoute
 from starlette.types import Message, Receive, Scope, Send
 
@@ -102,11 +102,12 @@ class App:
                 await internal_error_response()(scope, receive, send_with_headers)
 
     def _error_response(self, scope: Scope, error: RunnerError) -> Response:
-        """Return the problem; for a browser that opens /docs without the token, the page that asks for it."""
-        if isinstance(error, Unauthorized) and (scope["method"], scope["path"]) == ("GET", "/docs"):
-            accepted = [value for name, value in scope["headers"] if name == b"accept"]
-            if any(b"text/html" in value for value in accepted):
+        """Return the problem; a browser without the token gets the page that asks for it."""
+        if isinstance(error, Unauthorized) and scope["method"] == "GET" and _accepts_html(scope):
+            if scope["path"] == "/docs":
                 return self._docs_page.response(error.status, error.detail["headers"])
+            if scope["path"] == "/":
+                return RedirectResponse("/docs")
         return error_response(error)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, *, preflight: bool) -> None:
@@ -160,6 +161,11 @@ class _PathRoute(FrameworkRoute):
         self.path_regex = re.compile(f"^{path_pattern(path).pattern}$")
 
 
+def _accepts_html(scope: Scope) -> bool:
+    """Return whether the request is that of a browser which opens a page."""
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+
+
 async def _on_runner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RunnerError)
     return error_response(error)
@@ -167,6 +173,8 @@ async def _on_runner_error(request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 404 and request.url.path == "/" and _accepts_html(request.scope):
+        return RedirectResponse("/docs")
     detail = {
         404: _not_found_detail(request.url.path),
         405: f"{request.method} is not supported at {request.url.path}",

@@ -21,7 +21,7 @@ _WILDCARDS = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
 _OPEN_PATHS = frozenset({"/healthz"})
 _EXPOSED = b"Location, Preference-Applied, Retry-After, Content-Disposition"
 _ALLOWED_HEADERS = b"Authorization, Content-Type, Prefer, Last-Event-ID, Cache-Control, Range"
-_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
+_METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 Headers = list[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]

@@ -12,7 +12,7 @@ import pytest
 
 from runner.jobs.job import Submission
 from runner.protocol import front as front_protocol
-from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, RunningFront, spec
+from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, RunningFront, running_front, spec
 from tests.faults.server_fixture import until
 
 NO_JOB = "00000000-0000-7000-8000-999999999999"
@@ -352,6 +352,16 @@ def test_what_is_not_there_is_404(http: httpx2.Client, front: RunningFront, meth
 )
 def test_what_is_not_there_is_told_in_a_helpful_way(http: httpx2.Client, path: str, said: str) -> None:
     assert http.get(path).json()["detail"] == said
+
+
+def test_a_browser_at_the_bare_address_finds_the_docs(http: httpx2.Client) -> None:
+    answer = http.get("/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+    with running_front(token="secret") as front:
+        asked = httpx2.get(front.url + "/", headers={"accept": "text/html"}, follow_redirects=True)
+        # The page that asks for the token.
+        assert asked.status_code == 401 and "<html" in asked.text
+        assert httpx2.get(front.url + "/").json()["code"] == "unauthorized"
 
 
 def test_a_wrong_method_names_the_right_ones(http: httpx2.Client) -> None:
