@@ -45,6 +45,8 @@ def build_app() -> typer.Typer:
         submit.submit,
         jobs.jobs,
         jobs.explain,
+        jobs.logs,
+        jobs.cancel,
         server_status.ps,
         server_status.devices,
         server_status.queues,

@@ -20,7 +20,10 @@ Url = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The job's id, a unique prefix of it, or @last.", show_default=False),
+]
 
 #: Columns of a table written to a file or a pipe: nothing is cut there.
 PIPE_WIDTH = 240

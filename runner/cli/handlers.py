@@ -76,6 +76,29 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
 
 
 @handlers.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The handler's name.", show_default=False)],
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Show a handler's inputs, its needs and a command that runs it."""
+    with open_client(url) as client:
+        document = client.handler(name)
+    if as_json:
+        return print_json(document)
+    from runner.cli import handler_page
+
+    out = open_console()
+    out.print(handler_page.summary(document))
+    if rows := handler_page.input_fields(document.get("input_schema") or {}):
+        out.print()
+        out.print(handler_page.inputs(rows))
+    if document["state"] == "ok":
+        print(f"\nrunner {handler_page.example_arguments(document)}")
+    _print_broken([document])
+
+
+@handlers.command()
 def reload(as_json: AsJson = False, url: Url = None) -> None:
     """Reload handlers whose files have changed.
 

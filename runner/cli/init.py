@@ -41,4 +41,4 @@ def init(folder: Folder = Path(".")) -> None:
         print(f"  cd {shlex.quote(str(folder))}")
     print("  runner serve")
     print('  runner run count-words text="to be or not to be"    # in another terminal')
-    print("  pytest")
+    print("  pip install pytest && pytest                           # if pytest is not installed yet")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runner.cli.common_options import AsJson, JobId, Url, open_client, open_console, print_json
+from runner.cli.job_ids import resolve_job_id
 from runner.cli.submit import parse_duration, print_result, time_limit
 from runner.cli.submit import show_events as follow_job
 
@@ -67,7 +68,7 @@ def jobs(
 def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Explain why a job waits: what it needs and what each device has."""
     with open_client(url) as client:
-        found = client.explain(job_id)
+        found = client.explain(resolve_job_id(client, job_id))
     if as_json:
         return print_json(found)
     from runner.cli import tables
@@ -84,6 +85,7 @@ def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
 def show(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Show all details of a job and its attempts."""
     with open_client(url) as client:
+        job_id = resolve_job_id(client, job_id)
         document = client.get(job_id)
         if as_json:
             return print_json(document)
@@ -105,9 +107,9 @@ def follow(
 ) -> None:
     """Follow a job live to its end; the exit code is the job's. Ctrl-C does not cancel the job."""
     with open_client(url) as client:
-        handle = client.job(job_id)
+        handle = client.job(resolve_job_id(client, job_id))
         if not as_json:
-            follow_job(handle, client.get(job_id).handler)
+            follow_job(handle, client.get(handle.id).handler)
             return print_result(handle, as_json=False)
         for event in handle.events():
             print_json({"type": event.type, **event.data}, compact=True)
@@ -125,7 +127,7 @@ def logs(
     from runner.formats.printable import printable
 
     with open_client(url) as client:
-        for event in client.events(job_id, types=("log", "done")):
+        for event in client.events(resolve_job_id(client, job_id), types=("log", "done")):
             if not isinstance(event, LogEvent):
                 continue
             if as_json:
@@ -155,8 +157,10 @@ def wait(
     The exit code is the job's, or 6 if --timeout is reached first.
     """
     timeout_s = parse_duration(timeout, "--timeout")
-    with open_client(url) as client, time_limit(timeout_s, job_id):
-        print_result(client.job(job_id), as_json=as_json)
+    with open_client(url) as client:
+        job_id = resolve_job_id(client, job_id)
+        with time_limit(timeout_s, job_id):
+            print_result(client.job(job_id), as_json=as_json)
 
 
 @job.command()
@@ -170,7 +174,7 @@ def cancel(
 ) -> None:
     """Cancel a job; a running one takes a moment to stop."""
     with open_client(url) as client:
-        document = client.cancel(job_id, reason)
+        document = client.cancel(resolve_job_id(client, job_id), reason)
     if as_json:
         return print_json(document)
     ended = document.ended
@@ -181,7 +185,7 @@ def cancel(
 def retry(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Run an ended job again under the same id."""
     with open_client(url) as client:
-        document = client.retry(job_id)
+        document = client.retry(resolve_job_id(client, job_id))
     if as_json:
         return print_json(document)
     print(f"job {document.id} is queued again")
@@ -189,11 +193,15 @@ def retry(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
 
 @job.command()
 def rm(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.", show_default=False)],
+    job_ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID...", help="Ids of jobs, unique prefixes, or @last.", show_default=False),
+    ],
     url: Url = None,
 ) -> None:
     """Remove jobs that are not running, with their events and files."""
     with open_client(url) as client:
-        for job_id in job_ids:
+        # @last means the newest job before the command, also where it stands twice.
+        for job_id in dict.fromkeys([resolve_job_id(client, job_id) for job_id in job_ids]):
             client.delete(job_id)
             print(f"job {job_id} removed")

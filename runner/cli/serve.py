@@ -124,19 +124,29 @@ def serve(
     settings = load_settings(flags)
     from runner.coordinator.main import serve as run_server
 
-    raise typer.Exit(run_server(settings, print_banner))
+    raise typer.Exit(run_server(settings, StartPrinter()))
 
 
-def print_banner(document: dict[str, Any]) -> None:
-    """Print the banner, framed if stdout is a terminal that can show the frame.
+class StartPrinter:
+    """Prints the banner, framed if stdout is a terminal that can show the frame."""
 
-    `document` is described at `startup_banner.format_banner`.
-    """
-    from runner.cli.startup_banner import format_banner
+    def on_ready(self, document: dict[str, Any]) -> None:
+        """Print the banner."""
+        from runner.cli.startup_banner import format_banner
 
-    terminal = sys.stdout.isatty()
-    text = format_banner(document, terminal=terminal, color=terminal and "NO_COLOR" not in os.environ)
-    # A terminal with an old encoding lacks the frame characters.
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+        terminal = sys.stdout.isatty()
+        self._write(
+            format_banner(document, terminal=terminal, color=terminal and "NO_COLOR" not in os.environ)
+        )
+
+    def on_described(self, document: dict[str, Any]) -> None:
+        """Print the number of handlers, which the banner did not have yet."""
+        from runner.cli.startup_banner import format_handlers
+
+        self._write(format_handlers(document))
+
+    def _write(self, text: str) -> None:
+        # A terminal with an old encoding lacks the frame characters.
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()

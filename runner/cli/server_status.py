@@ -26,17 +26,21 @@ class DeviceAction(StrEnum):
     set = "set"
 
 
-def ps(as_json: AsJson = False, url: Url = None) -> None:
-    """Show loaded and running handlers, by device."""
+Wide = Annotated[bool, typer.Option("--wide", help="Show every column.")]
+
+
+def ps(wide: Wide = False, as_json: AsJson = False, url: Url = None) -> None:
+    """Show loaded handlers and their jobs, by device.
+
+    `runner devices` shows the memory of the devices.
+    """
     with open_client(url) as client:
         found = client.devices()
     if as_json:
         return print_json(found)
     from runner.cli import tables
 
-    open_console().print(tables.executors(found))
-    open_console().print()
-    open_console().print(tables.devices(found))
+    open_console().print(tables.executors(found, wide=wide))
 
 
 def devices(
@@ -50,6 +54,7 @@ def devices(
         int | None,
         typer.Option(metavar="COUNT", min=0, help="set: concurrent executors; 0: as configured."),
     ] = None,
+    wide: Wide = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -72,7 +77,7 @@ def devices(
         return print_json(found if verb is None else found[0])
     from runner.cli import tables
 
-    open_console().print(tables.devices(found))
+    open_console().print(tables.devices(found, wide=wide))
 
 
 def stats(as_json: AsJson = False, url: Url = None) -> None:

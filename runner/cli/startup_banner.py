@@ -34,11 +34,21 @@ def _rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield from zip(_labels("devices"), (_device(device, id_width) for device in devices), strict=False)
     if not devices:
         yield "devices", "none found yet"
-    yield "handlers", _handlers(document.get("handlers") or {})
-    for name in (document.get("handlers") or {}).get("broken") or ():
-        yield "", f"broken: {one_line(name)} (see `runner handlers`)"
+    yield from _handler_rows(document.get("handlers") or {})
     yield "store", str(document.get("store") or "")
     yield from zip(_labels("note"), (one_line(note) for note in document.get("notes") or ()), strict=False)
+
+
+def format_handlers(document: Mapping[str, Any]) -> str:
+    """Return the banner's lines about handlers alone; `document` as for `format_banner`."""
+    return "\n".join(_plain_lines(_handler_rows(document.get("handlers") or {}))) + "\n"
+
+
+def _handler_rows(handlers: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield the rows about handlers: their number, then the broken ones."""
+    yield "handlers", _handlers(handlers)
+    for name in handlers.get("broken") or ():
+        yield "", f"broken: {one_line(name)} (see `runner handlers`)"
 
 
 def _labels(first: str) -> Iterable[str]:

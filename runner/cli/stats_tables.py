@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from runner.cli.formatting import format_duration, format_size, one_line
+from runner.cli.tables import new_table
 
 Document = Mapping[str, Any]
 
@@ -15,18 +16,18 @@ Document = Mapping[str, Any]
 def stats_tables(found: Document) -> Iterator[Table]:
     """Yield the totals, then usage by handler, by tenant and by device."""
     yield _totals(found)
-    handlers = _table("HANDLER", "RUNS", "P50", "P95", "WAIT P50", "P95", "ON DEVICES", "GRANTED")
+    handlers = new_table("HANDLER", "RUNS", "P50", "P95", "WAIT P50", "P95", "ON DEVICES", "GRANTED")
     for name, own in found["handlers"].items():
         handlers.add_row(
             one_line(name), str(own["runs"]), *_times(own["run_s"]), *_times(own["wait_s"]), *_usage(own)
         )
     yield handlers
-    tenants = _table("TENANT", "WEIGHT", "QUEUED", "RUNNING", "ON DEVICES", "GRANTED")
+    tenants = new_table("TENANT", "WEIGHT", "QUEUED", "RUNNING", "ON DEVICES", "GRANTED")
     for name, own in found["tenants"].items():
         numbers = (f"{own['weight']:g}", str(own["queued"]), str(own["running"]))
         tenants.add_row(one_line(name) or "(none)", *numbers, *_usage(own))
     yield tenants
-    devices = _table("DEVICE", "ON DEVICES", "GRANTED")
+    devices = new_table("DEVICE", "ON DEVICES", "GRANTED")
     for name, own in found["devices"].items():
         devices.add_row(one_line(name), *_usage(own))
     yield devices
@@ -34,7 +35,7 @@ def stats_tables(found: Document) -> Iterator[Table]:
 
 def _totals(found: Document) -> Table:
     """Return the table of counts, throughput and failures since the server's start."""
-    table = _table("", "")
+    table = new_table("", "")
     table.show_header = False
     failures = ", ".join(f"{code} {count}" for code, count in sorted(found["failures"].items()))
     rows = {
@@ -61,10 +62,3 @@ def _times(percentiles: Document) -> tuple[str, str]:
 def _usage(own: Document) -> tuple[str, str]:
     """Return device time and granted bytes times seconds as text."""
     return format_duration(own["device_s"]), f"{format_size(int(own['byte_s']))} s" if own["byte_s"] else "-"
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table

@@ -42,7 +42,7 @@ _PLAIN_REASONS = (None, "running", "ready")
 
 def jobs(found: Iterable[Document], now: datetime) -> Table:
     """Return one row per job: id, state, handler, age and run time."""
-    table = _table("ID", "STATE", "HANDLER", "AGE", "TOOK")
+    table = new_table("ID", "STATE", "HANDLER", "AGE", "TOOK")
     for job in found:
         took = elapsed_s(job.get("started_at"), job.get("finished_at"), now)
         table.add_row(
@@ -69,61 +69,72 @@ def state(job: Document) -> Text:
     return text
 
 
-def devices(found: Iterable[Document]) -> Table:
-    """Return one row per device; the memory columns add up to the total.
+def devices(found: Iterable[Document], *, wide: bool = False) -> Table:
+    """Return one row per device: six columns, which fit 80, or with every kind of memory if `wide`.
 
-    SEEN is the level of memory attribution. A negative FREE means that other programs took granted memory.
+    The memory columns of the wide table add up to TOTAL; ATTRIBUTION is the level of memory attribution. A
+    negative FREE means that other programs took granted memory.
     """
-    kinds = ("free", "reserved", "draining", "foreign", "headroom", "total")
-    table = _table(
-        *("DEVICE", "FREE", "PROMISED", "LEAVING", "FOREIGN", "HEADROOM", "OF", "LOADED"),
-        *("SEEN", "HEALTH", "NAME"),
+    kinds = ("reserved", "draining", "foreign", "headroom", "total") if wide else ("total",)
+    more = (
+        *(kind.upper() for kind in kinds),
+        "LOADED",
+        *(("ATTRIBUTION",) if wide else ()),
+        "HEALTH",
+        "NAME",
     )
+    table = new_table("DEVICE", "FREE", *more)
     for device in found:
         health = str(device.get("health") or "ok")
         if device.get("drained"):
             health = "drained" if health == "ok" else f"drained, {health}"
-        free, *others = (format_size(device.get(f"{kind}_bytes")) for kind in kinds)
+        free = format_size(device.get("free_bytes"))
         if device.get("short_bytes"):
             # Other programs took memory that is granted.
             free = f"-{format_size(device['short_bytes'])}"
         table.add_row(
             str(device["id"]),
             free,
-            *others,
+            *(format_size(device.get(f"{kind}_bytes")) for kind in kinds),
             str(len(device.get("executors") or ())),
-            str(device.get("level") or ""),
+            *((str(device.get("level") or ""),) if wide else ()),
             Text(one_line(health, 40), style=COLORS.get(health, "red")),
-            one_line(device.get("name") or "", 40),
+            one_line(device.get("name") or "", 40 if wide else 28),
         )
+    for column in table.columns[:-2]:
+        column.no_wrap = True
     return table
 
 
-def executors(found: Iterable[Document]) -> Table:
-    """Return one row per executor, grouped by device, with its model and current jobs."""
-    table = _table("DEVICE", "HANDLER", "MEMORY", "GRANTED", "CHARGED", "NOW")
+def executors(found: Iterable[Document], *, wide: bool = False) -> Table:
+    """Return one row per executor, grouped by device, with its model and current jobs.
+
+    MEMORY is what the executor was seen to use; `wide` adds what it was granted and what it is charged.
+    """
+    kinds = ("resident", "granted", "charged") if wide else ("resident",)
+    table = new_table("DEVICE", "HANDLER", "MEMORY", *(kind.upper() for kind in kinds[1:]), "STATE", "JOBS")
     for device in found:
         loaded = device.get("executors") or ()
         for number, executor in enumerate(loaded):
-            word, job_ids = str(executor.get("state") or ""), [*map(str, executor.get("jobs") or ())]
-            now = job_ids if job_ids and word == "running" else [word, *job_ids]
             names = (one_line(executor.get(name) or "", 40) for name in ("handler", "model"))
             table.add_row(
                 str(device["id"]) if number == 0 else "",
                 " ".join(filter(None, names)),
-                *(format_size(executor.get(f"{kind}_bytes")) for kind in ("resident", "granted", "charged")),
-                Text("\n".join(now), style="" if job_ids else "dim"),
+                *(format_size(executor.get(f"{kind}_bytes")) for kind in kinds),
+                str(executor.get("state") or ""),
+                "\n".join(map(str, executor.get("jobs") or ())) or Text("-", style="dim"),
             )
         if not loaded:
-            table.add_row(str(device["id"]), "", "", "", "", Text("nothing loaded", style="dim"))
-    table.columns[-1].no_wrap = True
+            table.add_row(str(device["id"]), Text("nothing loaded", style="dim"))
+    for column in (0, 2, len(table.columns) - 2, len(table.columns) - 1):
+        table.columns[column].no_wrap = True
     return table
 
 
 def queues(found: Iterable[Document]) -> Table:
     """Return one row per queue with its counts by state."""
     words = ("queued", "running", "succeeded", "failed", "cancelled")
-    table = _table("QUEUE", "", *(word.upper() for word in words), "OLDEST", "RUN")
+    table = new_table("QUEUE", "", *(word.upper() for word in words), "OLDEST", "RUN")
     for queue in found:
         counts = queue.get("counts") or {}
         table.add_row(
@@ -138,7 +149,7 @@ def queues(found: Iterable[Document]) -> Table:
 
 def handlers(found: Iterable[Document]) -> Table:
     """Return one row per handler: state, needs and learned figures."""
-    table = _table("HANDLER", "STATE", "NEEDS", "RUNS", "P50", "WHAT IT IS")
+    table = new_table("HANDLER", "STATE", "NEEDS", "RUNS", "P50", "WHAT IT IS")
     for handler in found:
         word, figures = str(handler["state"]), handler.get("figures") or {}
         table.add_row(
@@ -154,7 +165,7 @@ def handlers(found: Iterable[Document]) -> Table:
 
 def checked_handlers(found: Iterable[Document]) -> Table:
     """Return one row per handler that was described without a server: state, needs and location."""
-    table = _table("HANDLER", "STATE", "NEEDS", "FROM", "WHAT IT IS")
+    table = new_table("HANDLER", "STATE", "NEEDS", "FROM", "WHAT IT IS")
     for handler in found:
         word, options = str(handler["state"]), handler["options"]
         table.add_row(
@@ -185,7 +196,7 @@ def needs(options: Document, learned: Sequence[Document]) -> str:
 
 def attempts(found: Iterable[Document]) -> Table:
     """Return one line per attempt of a job."""
-    table = _table("ATTEMPT", "DEVICE", "GRANTED", "LOAD", "RUN", "PEAK", "ERROR")
+    table = new_table("ATTEMPT", "DEVICE", "GRANTED", "LOAD", "RUN", "PEAK", "ERROR")
     for attempt in found:
         error = attempt.get("error")
         table.add_row(
@@ -202,7 +213,7 @@ def attempts(found: Iterable[Document]) -> Table:
 
 def placements(found: Iterable[Document]) -> Table:
     """Return one row per device for a waiting job: free bytes, needed bytes, and what prevents the start."""
-    table = _table("DEVICE", "FREE", "NEEDED", "THERE")
+    table = new_table("DEVICE", "FREE", "NEEDED", "THERE")
     for device in found:
         needed = device.get("needed_bytes")
         reason = str(device.get("reason") or "ready").replace("_", " ")
@@ -217,9 +228,7 @@ def placements(found: Iterable[Document]) -> Table:
 
 def job(document: Document, now: datetime) -> Table:
     """Return everything of one job, a line per field."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = new_field_table()
     for label, value in _fields(document, now):
         table.add_row(label, value)
     return table
@@ -266,10 +275,18 @@ def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
         yield label, printable(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _table(*names: str) -> Table:
+def new_table(*names: str) -> Table:
     """Return an empty table with these columns; long cells wrap and are never cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in names:
         # Wrap long cells instead of cutting them: ids and error messages are copied from here.
         table.add_column(name, overflow="fold")
+    return table
+
+
+def new_field_table() -> Table:
+    """Return an empty table of two columns, labels and values, without a header."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
     return table

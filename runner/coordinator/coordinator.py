@@ -238,6 +238,8 @@ class Coordinator:
                 busy_count,
                 grace_s,
             )
+        else:
+            log.info("stopping")
         await _wait_until(lambda: not components.devices.dispatcher.executors.with_attempts(), grace_s, hurry)
         await self._stop_workers(components, hurry)
         components.devices.estimate_recorder.store_changes()

@@ -17,10 +17,10 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvloop
 
@@ -44,13 +44,21 @@ READY_FD = "JOB_RUNNER_READY_FD"
 RUNTIME_PREFIX = "runner-"
 
 
-def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None = None) -> int:
+class StartListener(Protocol):
+    """Shows the start of a server to its user; `document` is described at `startup_banner.format_banner`."""
+
+    def on_ready(self, document: dict[str, Any]) -> None:
+        """Jobs are accepted, and the handlers are described or `BANNER_WAIT_S` is over."""
+
+    def on_described(self, document: dict[str, Any]) -> None:
+        """All handlers are described; called only if they were not at `on_ready`."""
+
+
+def serve(settings: Settings, listener: StartListener | None = None) -> int:
     """Run a server until it is stopped; return the exit code.
 
     0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over. Errors of the
-    start are printed to stderr. `on_ready` is called with the figures of the banner once jobs are accepted,
-    and after the handlers are described or `BANNER_WAIT_S` is over. Must be called in the main thread, for
-    the signals.
+    start are printed to stderr. Must be called in the main thread, for the signals.
     """
     logs.configure(settings.log_format, settings.log_level, "coordinator")
     ready_fd = _take_ready_fd()
@@ -69,7 +77,7 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
     lock.write_holder(LockHolder(os.getpid(), runtime=str(runtime)))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            return loop.run(_main(settings, listening, runtime, lock, ready_fd, on_ready))
+            return loop.run(_main(settings, listening, runtime, lock, ready_fd, listener))
     finally:
         listening.close()
         shutil.rmtree(runtime, ignore_errors=True)
@@ -82,7 +90,7 @@ async def _main(
     runtime: Path,
     lock: DataLock,
     ready_fd: int | None,
-    on_ready: Callable[[dict[str, Any]], None] | None,
+    listener: StartListener | None,
 ) -> int:
     """Start the coordinator, wait for a signal, a fence or a refusal, and stop it; return the exit code.
 
@@ -118,13 +126,8 @@ async def _main(
     # Objects alive now live to the end: garbage collections that visit them would delay answers.
     gc.collect()
     gc.freeze()
-    if on_ready is not None:
-        # Jobs are accepted already; the banner shows the number of handlers.
-        described = coordinator.components.front.handler_registry.wait_until_described()
-        await _wait_for_first(
-            described, stop_requested.wait(), coordinator.must_stop.wait(), timeout_s=BANNER_WAIT_S
-        )
-        on_ready(coordinator.components.front.readiness.build_banner(coordinator.url))
+    if listener is not None:
+        await _show_start(coordinator, listener, stop_requested)
     await _wait_for_first(stop_requested.wait(), coordinator.must_stop.wait())
     if coordinator.fenced is not None:
         print(f"runner: {coordinator.fenced.message}; this server stops", file=sys.stderr)
@@ -135,6 +138,29 @@ async def _main(
         print(f"runner: {coordinator.refused.message}", file=sys.stderr)
         return RefusedStart.exit_code
     return 0
+
+
+async def _show_start(
+    coordinator: Coordinator, listener: StartListener, stop_requested: asyncio.Event
+) -> None:
+    """Show the banner with the number of handlers; a number that comes late is shown when it is known."""
+    front = coordinator.components.front
+
+    async def wait_until_described(timeout_s: float | None) -> None:
+        await _wait_for_first(
+            front.handler_registry.wait_until_described(),
+            stop_requested.wait(),
+            coordinator.must_stop.wait(),
+            timeout_s=timeout_s,
+        )
+
+    await wait_until_described(BANNER_WAIT_S)
+    banner = front.readiness.build_banner(coordinator.url)
+    listener.on_ready(banner)
+    if banner["handlers"]["describing"]:
+        await wait_until_described(None)
+        if not front.handler_registry.describing:
+            listener.on_described(front.readiness.build_banner(coordinator.url))
 
 
 async def _wait_for_first(*coroutines: Coroutine[Any, Any, object], timeout_s: float | None = None) -> None:

@@ -166,6 +166,50 @@ def test_logs_print_what_was_written() -> None:
     assert ended.stdout == "hello\n"
 
 
+def test_logs_and_cancel_are_commands_of_their_own_and_take_the_newest_job() -> None:
+    log = frame("log", 1, stream="stdout", level=None, text="hello\n")
+    routes: Routes = {
+        ("GET", "/v1/jobs"): CannedReply(200, {"data": [job("running")], "next_cursor": None}),
+        ("GET", f"/v1/jobs/{ID}/events"): stream(log, frame("done", 2, state="succeeded")),
+        ("POST", f"/v1/jobs/{ID}/cancel"): CannedReply(202, job("running", reason="cancelling")),
+    }
+    with fake_server(routes) as server:
+        assert runner("logs", "@last", url=server.url).stdout == "hello\n"
+        assert f"job {ID} is being cancelled" in runner("cancel", ID[:15], url=server.url).stdout
+
+
+def test_a_job_that_is_named_twice_is_removed_once() -> None:
+    routes: Routes = {
+        ("GET", "/v1/jobs"): CannedReply(200, {"data": [job()], "next_cursor": None}),
+        ("DELETE", f"/v1/jobs/{ID}"): CannedReply(204, b""),
+    }
+    with fake_server(routes) as server:
+        ended = runner("job", "rm", "@last", ID, url=server.url)
+    assert ended.stdout == f"job {ID} removed\n", ended.stderr
+
+
+def test_a_handler_is_shown_with_its_inputs_and_a_command_that_runs_it() -> None:
+    schema = {
+        "properties": {"name": {"type": "string"}, "times": {"type": "integer", "default": 3}},
+        "required": ["name"],
+    }
+    document = {
+        "name": "greet",
+        "state": "ok",
+        "description": "Greets.",
+        "input_schema": schema,
+        "options": None,
+    }
+    with fake_server({("GET", "/v1/handlers/greet"): CannedReply(200, document)}) as server:
+        shown = runner("handlers", "show", "greet", url=server.url)
+        told = runner("handlers", "show", "greet", "--json", url=server.url)
+        missing = runner("handlers", "show", "gret", url=server.url)
+    assert shown.stdout.splitlines()[-1] == "runner run greet name=TEXT"
+    assert ["times", "integer", "3"] in [line.split() for line in shown.stdout.splitlines()]
+    assert json.loads(told.stdout) == document
+    assert missing.returncode == 3
+
+
 def test_a_wrong_token_is_told_from_none() -> None:
     with fake_server({("GET", "/v1/jobs"): problem(401, "unauthorized", "send the token")}) as server:
         without = runner("jobs", url=server.url)
