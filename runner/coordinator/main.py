@@ -28,7 +28,7 @@ from runner.coordinator.coordinator import Coordinator
 from runner.coordinator.storage.data_lock import DataLock, LockHolder
 from runner.errors import Fenced, RefusedStart, RunnerError
 from runner.processes import logs
-from runner.settings.settings import Settings
+from runner.settings.settings import Settings, misspelt_variables
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ def serve(settings: Settings, listener: StartListener | None = None) -> int:
     start are printed to stderr. Must be called in the main thread, for the signals.
     """
     logs.configure(settings.log_format, settings.log_level, "coordinator")
+    for variable, meant in misspelt_variables():
+        log.warning("%s has no effect: did you mean %s?", variable, meant)
     ready_fd = _take_ready_fd()
     data_dir = settings.data_dir
     try:

@@ -103,6 +103,7 @@ def _variable(path: tuple[str, ...], environ: Mapping[str, str]) -> str:
     """Return the variable as it is spelled in the environment; the most specific one first."""
     spelled = {name.upper(): name for name in environ}
     firsts = [path[0], *(short for short, field in SHORT_NAMES.items() if field == path[0])]
+    firsts += [SHOWN_NAMES[path[0]]] if path[0] in SHOWN_NAMES else []
     for length in range(len(path), 0, -1):
         for first in firsts:
             name = "__".join(("RUNNER_" + first, *path[1:length])).upper()

@@ -29,6 +29,7 @@ from pydantic_settings import (
 from runner.errors import RefusedStart
 from runner.formats.names import NAME_PATTERN
 from runner.handlers.overrides import Overrides
+from runner.settings import variables
 from runner.settings.sections import (
     AbsolutePath,
     DeviceSettings,
@@ -222,6 +223,11 @@ def require_platform(system: str, machine: str) -> None:
     raise RefusedStart(f"the server needs Linux (x86-64 or arm64); this is {system} {machine}{hint}.")
 
 
+def misspelt_variables() -> list[tuple[str, str]]:
+    """Return (variable, what is probably meant) for `RUNNER_*` variables that have no effect on a server."""
+    return variables.misspelt_variables(os.environ, [*Settings.model_fields, *SHORT_NAMES])
+
+
 def refuse_open_bind(settings: Settings) -> None:
     """Raise RefusedStart for an address beyond loopback if no token is set."""
     if not is_loopback(settings.host) and settings.token is None:
@@ -242,6 +248,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _read_environment() -> dict[str, Any]:
+    overrides = variables.handler_overrides(os.environ)
     try:
         values = dict(EnvSettingsSource(Settings)())
     except SettingsError as error:
@@ -253,6 +260,11 @@ def _read_environment() -> dict[str, Any]:
         text = os.environ.get(f"RUNNER_{short.upper()}")
         if text:
             values.setdefault(field, text)
+    if overrides:
+        values["overrides"] = _merge(overrides, values.get("overrides", {}))
+    if isinstance(values.get("handlers"), dict):
+        # The same variables, read as if they were a table of this field.
+        del values["handlers"]
     # Names of variables for handlers keep their case; the source above folds it.
     marker = "RUNNER_EXECUTORS__ENV__"
     executor_env = {
