@@ -12,8 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from api.coordinator.handler_catalog import HandlerCatalog
 from api.http.problems import MEDIA_TYPE
-from api.openapi import schema
-from api.openapi.route import BODY_PROBLEMS, COMMON_PROBLEMS, JSON, Parameter, RouteSpec
+from api.openapi import event_schema, schema
+from api.openapi.route import BODY_PROBLEMS, COMMON_PROBLEMS, EVENTS, JSON, Parameter, RouteSpec
 from runner.handlers.spec import HandlerSpec
 
 _REF = "#/components/schemas/"
@@ -22,33 +22,46 @@ _PATTERNS = {"job_id": r"^[0-9a-f-]{36}$", "name": r"^[A-Za-z0-9_.-]{1,100}$"}
 
 Json = dict[str, Any]
 
+#: Versions of OpenAPI that the document is available in; the first is the default.
+VERSIONS = ("3.1", "3.2")
+
 
 class OpenApiDocument:
-    """The OpenAPI 3.1 document of a route table; cached as text until the handlers change."""
+    """The OpenAPI document of a route table, in either version; cached as text until the handlers change."""
 
     def __init__(self, routes: Callable[[], Sequence[RouteSpec]], version: str, *, needs_token: bool) -> None:
         self._routes = routes
         self._version = version
         self._needs_token = needs_token
-        self._text = b""
+        #: Version -> text, of the handlers of `_generation`.
+        self._texts: dict[str, bytes] = {}
         self._generation = -1
 
-    def json_text(self, catalog: HandlerCatalog) -> bytes:
-        """Return the document as JSON text (UTF-8), with the handlers of the catalog."""
+    def json_text(self, catalog: HandlerCatalog, version: str = VERSIONS[0]) -> bytes:
+        """Return the document as JSON text (UTF-8), with the handlers of the catalog.
+
+        `version` is one of `VERSIONS`; only the later one describes the items of streams.
+        """
         if self._generation != catalog.generation:
             self._generation = catalog.generation
-            self._text = msgspec.json.encode(self.build(catalog.specs()))
-        return self._text
+            self._texts = {}
+        if version not in self._texts:
+            self._texts[version] = msgspec.json.encode(self.build(catalog.specs(), version))
+        return self._texts[version]
 
-    def build(self, specs: list[HandlerSpec]) -> Json:
-        """Return the document, with a typed path for each of these handlers."""
+    def build(self, specs: list[HandlerSpec], version: str = VERSIONS[0]) -> Json:
+        """Return the document in a version of `VERSIONS`, with a typed path for each of these handlers."""
+        models = (*schema.MODELS, *event_schema.MODELS)
         _, definitions = models_json_schema(
-            [(model, "validation") for model in schema.MODELS], ref_template=_REF + "{model}"
+            [(model, "validation") for model in models], ref_template=_REF + "{model}"
         )
         components: Json = dict(definitions["$defs"])
         paths: Json = {}
         for route in self._routes():
             operation = _operation(route)
+            if route.is_stream:
+                stream = event_schema.stream_media_type(_REF, has_item_schema=version != VERSIONS[0])
+                operation["responses"]["200"]["content"] = {EVENTS: stream}
             if self._needs_token and route.is_stream:
                 operation["security"] = [{"token": []}, {"ticket": []}]
             paths.setdefault(route.path, {})[route.method.lower()] = operation
@@ -57,7 +70,7 @@ class OpenApiDocument:
                     if spec.state == "ok":
                         _add_handler(paths, components, route, spec)
         built: Json = {
-            "openapi": "3.1.0",
+            "openapi": f"{version}.0",
             "info": {"title": "runner", "version": self._version},
             "paths": paths,
             "components": {"schemas": components},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.http.query_params import REASONS, STATES
 from api.http.tickets import Tickets
 from api.openapi.docs import DocsPage
-from api.openapi.document import OpenApiDocument
+from api.openapi.document import VERSIONS, OpenApiDocument
 from api.openapi.route import (
     ANY_TYPE,
     EVENTS,
@@ -214,7 +214,13 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
             "GET", "/metrics", routes.metrics, "metrics", "server",
             {200: ("text/plain", None, "Metrics in the Prometheus text format")},
         ),
-        _get_route("/openapi.json", routes.openapi, "openapi", "server", None),
+        RouteSpec(
+            "GET", "/openapi.json", routes.openapi, "openapi", "server",
+            {200: (JSON, None, "The document")},
+            parameters=(query_parameter(
+                "version", {"type": "string", "enum": [*VERSIONS]}, "3.2 also describes the events of streams"
+            ),),
+        ),
         RouteSpec(
             "GET", "/docs", routes.docs, "docs", "server",
             {200: ("text/html", None, "A page that shows this document")},

@@ -12,7 +12,7 @@ from api.http.body import read_json, read_optional_object
 from api.http.problems import JsonTextResponse, fault, raise_invalid, reply_response
 from api.http.query_params import allow_query
 from api.openapi.docs import DocsPage
-from api.openapi.document import OpenApiDocument
+from api.openapi.document import VERSIONS, OpenApiDocument
 from api.routes.state import FrontState
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
@@ -128,7 +128,11 @@ class SystemRoutes:
 
     async def openapi(self, request: Request) -> Response:
         """Get the OpenAPI document, with a typed path for each handler."""
-        return JsonTextResponse(self._openapi.json_text(self._front.catalog))
+        allow_query(request, "version")
+        version = request.query_params.get("version", VERSIONS[0])
+        if version not in VERSIONS:
+            raise_invalid([fault("/version", f"must be one of {', '.join(VERSIONS)}")])
+        return JsonTextResponse(self._openapi.json_text(self._front.catalog, version))
 
     async def docs(self, request: Request) -> Response:
         """Show the API on a page, with forms to try it."""

@@ -8,8 +8,10 @@ from typing import Any
 import httpx2
 import jsonschema_rs
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator, OpenAPIV32SpecValidator
 
 from api.http.problems import MEDIA_TYPE
+from runner.jobs.event import EVENT_TYPES
 
 Json = dict[str, Any]
 
@@ -102,3 +104,33 @@ def test_answers_are_as_described(http: httpx2.Client, document: Json) -> None:
 def test_the_stream_is_described_as_one(document: Json) -> None:
     responses = document["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]
     assert list(responses["200"]["content"]) == ["text/event-stream"] and "204" in responses
+
+
+@pytest.mark.parametrize(
+    ("version", "validator"), [("3.1", OpenAPIV31SpecValidator), ("3.2", OpenAPIV32SpecValidator)]
+)
+def test_either_version_is_valid(http: httpx2.Client, version: str, validator: Any) -> None:
+    found = http.get("/openapi.json", params={"version": version}).json()
+    assert found["openapi"] == f"{version}.0"
+    assert [error.message for error in validator(found).iter_errors()] == []
+
+
+def test_the_default_is_the_version_that_generators_read(http: httpx2.Client, document: Json) -> None:
+    assert document == http.get("/openapi.json?version=3.1").json()
+    assert document["openapi"] == "3.1.0" and "itemSchema" not in str(document)
+    refused = http.get("/openapi.json?version=2.0")
+    assert refused.status_code == 422 and "3.1, 3.2" in refused.text
+
+
+def test_a_stream_is_described_event_by_event(http: httpx2.Client, document: Json) -> None:
+    newer = http.get("/openapi.json?version=3.2").json()
+    media = newer["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    items = {
+        one["properties"]["event"]["const"]: one for one in media["text/event-stream"]["itemSchema"]["oneOf"]
+    }
+    assert {*EVENT_TYPES, "snapshot", "gap", "waiting"} == {*items}
+    for event, item in items.items():
+        model = item["properties"]["data"]["contentSchema"]["$ref"].rpartition("/")[2]
+        # Both versions have the models: generators that do not know streams make types of them.
+        assert model in document["components"]["schemas"]
+        assert ("id" in item["required"]) == (event in EVENT_TYPES), event

@@ -7,6 +7,7 @@ does not name is a fault too, although clients have to take it: later versions m
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 import pytest
 
+from runner.client.events import SseParser
 from runner.testing import Server as Process
 from tests.faults.server_fixture import LiveServer
 from tests.runner.coordinator.server_client import connect_to, post, wait_for_reason, wait_until_running
@@ -58,6 +60,8 @@ READS = [
     Case("GET /v1/jobs?state=failed&order=asc", 200),
     Case("GET /v1/jobs?state=nonsense", 422),
     Case("GET /v1/jobs?cursor=nonsense", 422),
+    Case("GET /openapi.json?version=3.2", 200),
+    Case("GET /openapi.json?version=9", 422),
     Case("GET /v1/jobs/{succeeded}/output", 200),
     Case("GET /v1/jobs/{large}/output", 200),
     Case("GET /v1/jobs/{file}/output", 303),
@@ -273,6 +277,27 @@ def test_an_answer_is_as_described(
     assert media_type in content or "*/*" in content or (not content and not answer.content)
     if media_type.endswith("json"):
         assert _errors(document, content[media_type]["schema"], answer.json()) == []
+
+
+@pytest.mark.parametrize("word", ["succeeded", "failed", "cancelled", "large", "file", "stream", "gpu"])
+def test_an_event_is_as_described(
+    server: LiveServer, document: Json, jobs: dict[str, str], word: str
+) -> None:
+    newer = server.http.get("/openapi.json?version=3.2").json()
+    media = newer["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    schema = media["text/event-stream"]["itemSchema"]
+    text = server.http.get(f"/v1/jobs/{jobs[word]}/events").text
+    frames = [*SseParser().feed(text.encode())]
+    assert {frames[0].name, frames[-1].name} == {"snapshot", "done"}
+    for frame in frames:
+        item = {"event": frame.name, "data": frame.data} | ({"id": frame.id} if frame.id else {})
+        assert _errors(document, schema, item) == []
+        described = next(
+            one["properties"]["data"]["contentSchema"]
+            for one in schema["oneOf"]
+            if one["properties"]["event"]["const"] == frame.name
+        )
+        assert _errors(document, described, json.loads(frame.data)) == [], frame
 
 
 class _Words(dict[str, str]):
