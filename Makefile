@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with the pinned packages; the first time this takes some minutes"
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
-	@$(PIP) install -c constraints.txt setuptools wheel
+	@$(PIP) install -c constraints.txt hatchling
 	@# First and alone: once a build of torch is there, nothing that is installed after it asks for another.
 	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev,examples]'

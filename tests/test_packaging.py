@@ -39,14 +39,20 @@ def whose(data: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source distribution, built from a copy of the tree."""
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a build needs of the checkout."""
     tree = tmp_path_factory.mktemp("tree")
     for folder in PLACES:
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
-    code = "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+    return tree
+
+
+@pytest.fixture(scope="module")
+def sdist(tree: Path) -> Path:
+    """A source distribution."""
+    code = "from hatchling.build import build_sdist; build_sdist('dist')"
     command(sys.executable, "-c", code, cwd=tree)
     (built,) = (tree / "dist").iterdir()
     return built
@@ -127,6 +133,21 @@ def test_installed_command_runs_a_job_beside_the_users_own_gpu_and_api(python: P
         output = json.loads(command(runner, "run", "--url", url, "whose", "greeting=hello", cwd=tmp_path))
     assert Path(output.pop("runner")).is_relative_to(python.parent.parent)
     assert output == {"greeting": "hello", "api": "the user of api", "gpu": "the user of gpu"}
+
+
+@pytest.mark.slow
+def test_type_checker_reads_an_editable_installation(tree: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "venv"
+    command(sys.executable, "-m", "venv", "--without-pip", str(folder), cwd=tmp_path)
+    python = folder / "bin" / "python"
+    flags = ("--no-deps", "--no-build-isolation", "--no-index")
+    pip = (sys.executable, "-m", "pip", "--python", str(python), "install", *flags)
+    command(*pip, "-e", str(tree), cwd=tmp_path)
+    (tmp_path / "use.py").write_text("from runner import Client\nreveal_type(Client().devices())\n")
+    checked = command(
+        sys.executable, "-m", "mypy", "--python-executable", str(python), "use.py", cwd=tmp_path
+    )
+    assert "list[dict[str, Any]]" in checked
 
 
 @contextmanager
