@@ -124,8 +124,10 @@ def test_more_than_was_granted_is_granted_where_there_is_room(server: LiveServer
     gate.touch()
     assert server.wait_for_end(job_id)["state"] == "succeeded"
     # The executor knows: what it takes now is no news.
+    before = devices(server)
     again = server.wait_for_end(server.submit("small", {"hold": "5GiB"}))
-    assert again["output"]["granted"] == 6 * GIB
+    why = server.http.get("/v1/handlers/small").text
+    assert again["output"]["granted"] == 6 * GIB, f"before: {before}\nnow: {devices(server)}\n{why}"
 
 
 def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(serve: object, gate: Path) -> None:
