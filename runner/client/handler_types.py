@@ -8,9 +8,10 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Protocol, TypeVar, cast
 
+from runner.formats import foreign_types
 from runner.handlers.decorator import definition_of
 
 T = TypeVar("T")
@@ -53,7 +54,8 @@ def output_reader(target: object) -> Callable[[Any], Any] | None:
     if isinstance(target, str) or "pydantic" not in sys.modules:
         return None
     hint = _output_hint(target)
-    if hint is None or not _mentions_model(hint):
+    if hint is None or not _mentions(hint, _is_model) or _mentions(hint, _is_file):
+        # Files have become references, which pydantic can't read as the annotated types.
         return None
     from pydantic import TypeAdapter
 
@@ -71,12 +73,26 @@ def _output_hint(target: object) -> object:
     if typing.get_origin(hint) is Generator:
         parts = typing.get_args(hint)
         return parts[2] if len(parts) == 3 else None
-    return None if typing.get_origin(hint) is AsyncGenerator else hint
+    return None if typing.get_origin(hint) in (AsyncGenerator, AsyncIterator, Iterator) else hint
 
 
-def _mentions_model(hint: object) -> bool:
+def _mentions(hint: object, is_wanted: Callable[[type], bool], seen: frozenset[object] = frozenset()) -> bool:
+    """Return whether the annotation or a field of its models is a class that is wanted."""
+    if inspect.isclass(hint) and typing.get_origin(hint) is None:
+        if is_wanted(hint):
+            return True
+        if _is_model(hint) and hint not in seen:
+            fields = typing.cast(Any, hint).model_fields.values()
+            return any(_mentions(field.annotation, is_wanted, seen | {hint}) for field in fields)
+        return False
+    return any(_mentions(part, is_wanted, seen) for part in typing.get_args(hint))
+
+
+def _is_model(kind: type) -> bool:
     from pydantic import BaseModel
 
-    if inspect.isclass(hint) and typing.get_origin(hint) is None and issubclass(hint, BaseModel):
-        return True
-    return any(_mentions_model(part) for part in typing.get_args(hint))
+    return issubclass(kind, BaseModel)
+
+
+def _is_file(kind: type) -> bool:
+    return foreign_types.is_file_type(kind)

@@ -24,6 +24,7 @@ from runner.executor import bootstrap, failures
 from runner.executor.loader import find_target, import_source
 from runner.formats import strict_json
 from runner.handlers import annotations as handler_annotations
+from runner.handlers import output_types
 from runner.handlers.decorator import Definition, count_positional, definition_of, function_of, kind_of
 from runner.handlers.options import check_combinations
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
@@ -166,7 +167,7 @@ def _spec(definition: Definition, source: Source) -> HandlerSpec:
             kind=kind,
             description=_description(definition.target),
             input_schema=_input_schema(function, is_batched),
-            output_schema=b"true" if "generator" in kind else _output_schema(function, is_batched),
+            output_schema=_output_schema(function, kind, is_batched),
         )
     except Exception as error:
         return broken_spec(definition.name, source, failures.format_traceback(error))
@@ -198,26 +199,20 @@ def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
         ) from None
 
 
-def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
-    """Return the JSON Schema of the output; `true` if the annotation has none: results are checked anyway."""
-    try:
-        given = handler_annotations.output_annotation(function)
-        if is_batched:
-            given = handler_annotations.output_item_annotation(given)
-    except TypeError:
-        return b"true"
-    if handler_annotations.is_anything(given):
-        return b"true"
-    plain = handler_annotations.find_plain(given)
-    if plain is not None:
-        return plain.schema
-    from pydantic import TypeAdapter
-    from pydantic.errors import PydanticUserError
+def _output_schema(function: Callable[..., Any], kind: str, is_batched: bool) -> bytes:
+    """Return the JSON Schema of the output; `true` if the annotation says nothing.
 
+    Raises:
+        TypeError: values of the annotation can't be serialised.
+    """
     try:
-        return msgspec.json.encode(TypeAdapter(given).json_schema(mode="serialization", by_alias=False))
-    except PydanticUserError:
+        types = output_types.read_output_types(
+            function, is_batched=is_batched, is_generator="generator" in kind
+        )
+    except TypeError:
+        # It names a type that exists for type checkers only.
         return b"true"
+    return output_types.output_schema(types)
 
 
 def _version(target: Any, source: Source) -> str:

@@ -33,6 +33,7 @@ class AttemptRun(AttemptStream):
 
     __slots__ = (
         "attempt",
+        "batch_folder",
         "callbacks",
         "cancelled",
         "closed",
@@ -72,6 +73,8 @@ class AttemptRun(AttemptStream):
         #: Saved files by name.
         self.files: dict[str, FileRecord] | None = None
         self.tmpdir: Path | None = None
+        #: Returns the private folder of the attempt's batch, if the attempt is in one.
+        self.batch_folder: Callable[[], Path | None] | None = None
 
     @property
     def items(self) -> Sequence[AttemptRun]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from runner.executor.attempt_run import AttemptRun, run_callbacks
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
-from runner.executor.failures import ResultTooLarge
 from runner.executor.invocation import Invocation
 from runner.executor.loader import LoadedHandler
+from runner.executor.result_errors import ResultTooLarge
+from runner.executor.results import ResultEncoder
 from runner.executor.started_run import StartedRun
-from runner.formats import strict_json
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class BatchRun:
         self.tmpdir: Path | None = None
         for item in self.items:
             item.interrupt = self._on_item_cancelled
+            item.batch_folder = lambda: self.tmpdir
 
     # The interface of `ActiveRun`.
 
@@ -185,7 +186,7 @@ class BatchRun:
         arguments = (values,) if handler.parameter_count == 1 else (values, Context(self))
         outcomes = invocation.resolve_batch_result(self, handler.call(*arguments))
         cancel_signal.disarm()
-        self._write_outcomes(started, _check_outcomes(outcomes, len(values)))
+        self._write_outcomes(started, _check_outcomes(outcomes, len(values)), handler.results)
 
     def _read_inputs(self, handler: LoadedHandler, started: StartedRun) -> list[Any]:
         """Return the inputs that the handler receives, in the order of `members`, which is set here.
@@ -208,13 +209,14 @@ class BatchRun:
         self.members = members
         return values
 
-    def _write_outcomes(self, started: StartedRun, outcomes: list[Any]) -> None:
+    def _write_outcomes(self, started: StartedRun, outcomes: list[Any], results: ResultEncoder) -> None:
         """Give each member its own outcome: an output, or the exception that the handler returned for it."""
         for item, outcome in zip(self.members, outcomes, strict=True):
             try:
                 if isinstance(outcome, BaseException):
                     raise outcome
-                output = _encode_output(outcome, self.environment.config.output_max_bytes)
+                output = results.encode_returned(item, outcome)
+                _check_size(output, self.environment.config.output_max_bytes)
             except BaseException as error:
                 started.write_failure(error, [item])
             else:
@@ -234,14 +236,11 @@ def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
     return list(outcomes)
 
 
-def _encode_output(outcome: Any, limit: int) -> bytes:
-    """Return the JSON text of one outcome.
+def _check_size(output: bytes, limit: int) -> None:
+    """Check the JSON text of one outcome.
 
     Raises:
-        NotSerialisable: the outcome is not JSON.
         ResultTooLarge: the text has more than `limit` bytes.
     """
-    output = strict_json.encode(outcome)
     if len(output) > limit:
         raise ResultTooLarge(f"an output of {len(output)} bytes or more; the limit is {limit}")
-    return output

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
+from runner.executor import results
 from runner.executor.active_run import LOGGER
-from runner.formats import strict_json
 from runner.handlers.exceptions import JobCancelled
 
 if TYPE_CHECKING:
@@ -145,15 +145,16 @@ class Context:
             self._run.add_progress(done, total, message, details)
 
     def output(self, chunk: Any) -> None:
-        """Stream a chunk (a JSON value or pydantic model) to the job's subscribers.
+        """Stream a chunk to the job's subscribers; it may hold whatever an output may.
 
         Raises:
             ValueError: the chunk is not JSON, or larger than an output may be.
+            ResultTooLarge: the attempt has sent as many events as it may; it fails even if this is caught.
         """
         run = self._run
         run.require_open()
         run.touch()
-        data = strict_json.encode(chunk)
+        data = results.encode_value(run, chunk)
         if len(data) > run.environment.config.output_max_bytes:
             raise ChunkTooLarge(
                 f"a chunk of {len(data)} bytes; an output may have {run.environment.config.output_max_bytes}"

@@ -9,6 +9,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from runner.executor.context import ChunkTooLarge
+from runner.executor.result_errors import ResultTooLarge
 from runner.formats import strict_json
 from runner.handlers.exceptions import JobCancelled, PermanentError, Retry
 from runner.jobs.job import CONTEXT_LOST
@@ -47,10 +48,6 @@ class InvalidInput(Exception):
     def __init__(self, errors: list[dict[str, str]]) -> None:
         super().__init__("; ".join(f"{one['pointer'] or '/'}: {one['message']}" for one in errors[:3]))
         self.errors = errors
-
-
-class ResultTooLarge(Exception):
-    """The output, or the chunks that a generator has yielded so far, exceed the limit."""
 
 
 class AttemptFailure(NamedTuple):

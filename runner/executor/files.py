@@ -55,6 +55,19 @@ def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | No
     return make_reference(run.job_id, record)
 
 
+def free_name(run: AttemptRun, name: str) -> str:
+    """Return the name, or with a number before its ending if the attempt has saved a file of that name."""
+    taken = run.files or {}
+    stem, dot, ending = name.rpartition(".")
+    if not stem:
+        stem, dot, ending = name, "", ""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{stem}-{number}{dot}{ending}"
+    return found
+
+
 def make_reference(job_id: str, record: FileRecord) -> dict[str, Any]:
     """Return the reference that stands for the file in inputs and outputs.
 

@@ -7,8 +7,8 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from runner.executor.attempt_run import AttemptRun
-from runner.executor.failures import ResultTooLarge
-from runner.formats import strict_json
+from runner.executor.result_errors import ResultTooLarge
+from runner.executor.results import ResultEncoder
 from runner.handlers.exceptions import JobCancelled
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Invocation:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def encode_result(self, run: AttemptRun, value: Any) -> bytes:
-        """Return the JSON text of the output.
+    def encode_result(self, run: AttemptRun, value: Any, encoder: ResultEncoder) -> bytes:
+        """Return the JSON text of the output, as the handler's encoder makes it.
 
         Raises:
             NotSerialisable: the value or a chunk is not JSON.
@@ -38,11 +38,11 @@ class Invocation:
         if isinstance(value, CoroutineType):
             value = self.run_coroutine(run, value)
         if isinstance(value, GeneratorType):
-            return self._collect(run, value)
+            return self._collect(run, value, encoder)
         if isinstance(value, AsyncGeneratorType):
-            output: bytes = self.run_coroutine(run, self._collect_async(run, value))
+            output: bytes = self.run_coroutine(run, self._collect_async(run, value, encoder))
             return output
-        output = strict_json.encode(value)
+        output = encoder.encode_returned(run, value)
         _check_size(len(output), run)
         return output
 
@@ -50,13 +50,13 @@ class Invocation:
         """Return the outcomes of a batch call; a coroutine is run to its end first."""
         return self.run_coroutine(run, value) if isinstance(value, CoroutineType) else value
 
-    async def encode_result_in_loop(self, run: AttemptRun, value: Any) -> bytes:
+    async def encode_result_in_loop(self, run: AttemptRun, value: Any, encoder: ResultEncoder) -> bytes:
         """Do the same as `encode_result` for the result of an asynchronous handler, in the running loop."""
         if isinstance(value, CoroutineType):
             value = await value
         if isinstance(value, AsyncGeneratorType):
-            return await self._collect_async(run, value)
-        output = strict_json.encode(value)
+            return await self._collect_async(run, value, encoder)
+        output = encoder.encode_returned(run, value)
         _check_size(len(output), run)
         return output
 
@@ -88,8 +88,8 @@ class Invocation:
             asyncio.set_event_loop(self._loop)
         return self._loop
 
-    def _collect(self, run: AttemptRun, generator: Generator[Any, Any, Any]) -> bytes:
-        chunks = _ChunkCollector(run)
+    def _collect(self, run: AttemptRun, generator: Generator[Any, Any, Any], encoder: ResultEncoder) -> bytes:
+        chunks = _ChunkCollector(run, encoder)
         try:
             while True:
                 try:
@@ -101,8 +101,10 @@ class Invocation:
             # Its `finally` blocks run now, not when the garbage collector finds it.
             generator.close()
 
-    async def _collect_async(self, run: AttemptRun, generator: AsyncGenerator[Any, Any]) -> bytes:
-        chunks = _ChunkCollector(run)
+    async def _collect_async(
+        self, run: AttemptRun, generator: AsyncGenerator[Any, Any], encoder: ResultEncoder
+    ) -> bytes:
+        chunks = _ChunkCollector(run, encoder)
         try:
             async for chunk in generator:
                 chunks.add(chunk)
@@ -114,8 +116,9 @@ class Invocation:
 class _ChunkCollector:
     """Streams the chunks that a generator yields, and keeps them as long as they may become the output."""
 
-    def __init__(self, run: AttemptRun) -> None:
+    def __init__(self, run: AttemptRun, encoder: ResultEncoder) -> None:
         self._run = run
+        self._encoder = encoder
         self._kept: list[bytes] = []
         #: Bytes of the chunks as one JSON array, with one comma more than the array has.
         self._size = 2
@@ -132,7 +135,7 @@ class _ChunkCollector:
         run.touch()
         if run.cancelled:
             raise JobCancelled(run.reason)
-        data = strict_json.encode(chunk)
+        data = self._encoder.encode_yielded(run, chunk)
         self._size += len(data) + 1
         # Count before streaming: an endless generator stops here, not in the store.
         _check_size(self._size - 1, run)
@@ -143,7 +146,7 @@ class _ChunkCollector:
         """Return the output: what the generator returned or, if that is None, the array of its chunks."""
         if returned is None:
             return b"[" + b",".join(self._kept) + b"]"
-        data = strict_json.encode(returned)
+        data = self._encoder.encode_returned(self._run, returned)
         _check_size(len(data), self._run)
         return data
 

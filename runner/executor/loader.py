@@ -13,9 +13,10 @@ from typing import Any
 
 from runner.executor.context import Context
 from runner.executor.failures import InvalidInput
+from runner.executor.results import ResultEncoder
 from runner.formats import strict_json
 from runner.handlers import annotations as handler_annotations
-from runner.handlers.decorator import count_positional
+from runner.handlers.decorator import count_positional, kind_of
 from runner.handlers.spec import Source
 
 
@@ -69,6 +70,10 @@ class LoadedHandler:
         self.parameter_count = count_positional(self.call)
         #: Reads an input; for a handler that takes batches, one element of its list.
         self.read_input = _make_reader(self.call, is_batched) if self.parameter_count else None
+        #: Encodes what the handler returns and yields.
+        self.results = ResultEncoder(
+            self.call, is_batched=is_batched, is_generator="generator" in kind_of(self.call)
+        )
 
     def find_hook(self, name: str) -> Callable[..., Any] | None:
         """Return the `load` or `unload` method of a class; None for a function or without that method."""

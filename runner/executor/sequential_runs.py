@@ -127,7 +127,7 @@ class SequentialRunner:
         arguments = handler.build_arguments(run.attempt.input, Context(run))
         self._cancel_signal.arm(run)
         value = handler.call(*arguments)
-        started.endings[run.key].output = invocation.encode_result(run, value)
+        started.endings[run.key].output = invocation.encode_result(run, value, handler.results)
 
 
 def _make_run(attempts: Any, environment: ExecutorEnvironment) -> AttemptRun | BatchRun:

@@ -171,5 +171,6 @@ class SlotRunner:
         assert self._handler is not None
         arguments = self._handler.build_arguments(run.attempt.input, Context(run))
         value = self._handler.call(*arguments)
-        output = await self._attempt_runner.invocation.encode_result_in_loop(run, value)
+        encode = self._attempt_runner.invocation.encode_result_in_loop
+        output = await encode(run, value, self._handler.results)
         started.endings[run.key].output = output

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from runner import Context, Retry, handler, testing
@@ -223,8 +224,8 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "lone surrogate": lambda: "\ud800",
     "lone surrogate as a key": lambda: {"\udfff": 1},
     "object": object,
-    "bytes": lambda: b"raw",
-    "set": lambda: {1, 2},
+    "path elsewhere": lambda: Path("/etc/hostname"),
+    "set of NaN": lambda: {float("nan")},
     "tuple as a key": lambda: {(1, 2): 3},
     "itself": lambda: _circle(),
     "depth 100,000": lambda: _deep(100_000),

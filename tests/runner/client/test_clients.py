@@ -44,6 +44,16 @@ async def sketch(data: Prompt) -> list[Picture]:
     return [Picture(size=len(data.text))]
 
 
+class Scan(BaseModel):
+    picture: Picture
+    raw: bytes
+
+
+@handler("scan")
+def scan(data: Prompt) -> list[Scan]:
+    return [Scan(picture=Picture(size=1), raw=b"")]
+
+
 SUBMITTED = CannedReply(202, job("queued"), {"Location": f"/v1/jobs/{ID}"})
 EVENTS = stream(
     frame("progress", 1, done=1, total=2, fraction=0.5),
@@ -78,6 +88,17 @@ def test_a_list_of_models_is_read_too() -> None:
     ):
         handle: JobHandle[list[Picture]] = client.submit(sketch, Prompt(text="abc"))
         assert handle.result() == [Picture(size=3)]
+
+
+def test_a_model_with_files_stays_json_as_they_are_references() -> None:
+    output = [{"picture": {"size": 3}, "raw": {"$file": "f"}}]
+    answer = CannedReply(200, job(output=output))
+    with (
+        fake_server(routes(over={("GET", f"/v1/jobs/{ID}"): answer})) as server,
+        Client(server.url) as client,
+    ):
+        found: object = client.submit(scan, Prompt(text="abc")).result()
+    assert found == output
 
 
 def test_a_handler_by_name_gives_json() -> None:

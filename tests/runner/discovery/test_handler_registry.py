@@ -106,6 +106,27 @@ def test_the_schemas_of_a_batch_are_those_of_an_item(
     assert spec.options.batch is not None and spec.options.batch.max == 4
 
 
+def test_the_output_schema_follows_the_return_annotation(tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from collections.abc import Iterator
+@handler("chunks")
+def chunks(d) -> Iterator[str]: yield "a"
+@handler("file")
+def file(d) -> dict[str, bytes]: ...
+@handler("array")
+def array(d) -> np.ndarray: ...
+@handler("unknown")
+def unknown(d) -> "OnlyForTypeCheckers": ...
+"""
+    specs = described(write(tmp_path, x=HEAD + code), "x.py")
+    assert json.loads(specs["chunks"].output_schema) == {"type": "array", "items": {"type": "string"}}
+    assert "$file" in json.loads(specs["file"].output_schema)["additionalProperties"]["properties"]
+    assert specs["array"].state == "broken"
+    assert "array.tolist()" in specs["array"].error
+    assert (specs["unknown"].state, specs["unknown"].output_schema) == ("ok", b"true")
+
+
 @pytest.mark.parametrize(
     ("given", "said"), [("d: dict", "write list[...]"), ("", "needs a parameter for the list of inputs")]
 )

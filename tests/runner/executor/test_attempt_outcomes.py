@@ -89,7 +89,16 @@ def test_retry_says_when(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["float('nan')", "[float('inf')]", "'\\ud800'", "object()", "2**70", "{1, 2}", "{'a': b''}", "{(1,): 1}"],
+    [
+        "float('nan')",
+        "[float('inf')]",
+        "'\\ud800'",
+        "object()",
+        "2**70",
+        "{float('nan')}",
+        "{'a': 1j}",
+        "{(1,): 1}",
+    ],
 )
 def test_a_result_that_is_not_json_is_told_and_not_retried(tmp_path: Path, expression: str) -> None:
     with running_executor(tmp_path, f"def f(): return {expression}") as worker:

@@ -52,7 +52,7 @@ def test_exceptions_in_the_list_are_those_of_their_items(tmp_path: Path) -> None
     code = """
         from runner import PermanentError, Retry
         def f(data):
-            return [data[0], ValueError("bad"), PermanentError("gone"), Retry("later", after=60), {1, 2}]
+            return [data[0], ValueError("bad"), PermanentError("gone"), Retry("later", after=60), object()]
     """
     with batch(tmp_path, code) as worker:
         hand(worker, a=1, b=2, c=3, d=4, e=5)
