@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.executor.environment import ExecutorEnvironment
+from runner.executor.result_errors import ResultTooLarge
 from runner.executor.sender import AttemptStream
 from runner.formats import strict_json
 from runner.jobs.job import FileRecord
@@ -21,7 +22,8 @@ from runner.protocol import worker as worker_protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Shortest time between two progress events, in seconds; the first and the last are always sent.
+#: Shortest time between two progress events of an attempt that has sent few, in seconds; the first and the
+#: last are always sent.
 PROGRESS_S = 0.05
 #: Bound on the JSON text of a progress event; up to 20 events a second are sent.
 PROGRESS_MAX_BYTES = 64 * 1024
@@ -130,19 +132,24 @@ class AttemptRun(AttemptStream):
             self.environment.sender.send()
 
     def add_output(self, data: bytes) -> None:
-        """Add an output event with the JSON text of a chunk."""
-        self.environment.sender.add_event(self, "output", b'{"chunk":%b}' % data)
+        """Add an output event with the JSON text of a chunk.
+
+        Raises:
+            ResultTooLarge: the attempt has sent as many events as it may.
+        """
+        self._add_event("output", b'{"chunk":%b}' % data)
 
     def add_metric(self, name: str, value: float) -> None:
         """Add a metric event.
 
         Raises:
             ValueError: an invalid name, or a value that is not a finite number.
+            ResultTooLarge: the attempt has sent as many events as it may.
         """
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
         data = _json({"name": strict_json.replace_surrogates(name), "value": _check_number("value", value)})
-        self.environment.sender.add_event(self, "metric", data)
+        self._add_event("metric", data)
 
     def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """Send a progress event if the last one is at least 50 ms old, else keep it until one is due.
@@ -151,6 +158,7 @@ class AttemptRun(AttemptStream):
 
         Raises:
             ValueError: a value that is not a finite number, or more than 64 KiB.
+            ResultTooLarge: the attempt has sent as many events as it may.
         """
         data = _encode_progress(done, total, message, details)
         pending = self.pending_progress
@@ -159,8 +167,8 @@ class AttemptRun(AttemptStream):
         now = time.monotonic()
         if now >= self.progress_due:
             pending.clear()
-            self.progress_due = now + PROGRESS_S
-            self.environment.sender.add_event(self, "progress", data)
+            self.progress_due = now + progress_interval_s(self.events, self.limits[1])
+            self._add_event("progress", data)
         else:
             pending.append(data)
             self.environment.sender.wake_before(self.progress_due)
@@ -176,7 +184,7 @@ class AttemptRun(AttemptStream):
         # Take and queue the progress in one step: else the end of the attempt could overtake it.
         with self.environment.progress_lock:
             if pending:
-                self.progress_due = time.monotonic() + PROGRESS_S
+                self.progress_due = time.monotonic() + progress_interval_s(self.events, self.limits[1])
                 self.environment.sender.add_event(self, "progress", pending.popleft(), wait=False)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
@@ -240,10 +248,25 @@ class AttemptRun(AttemptStream):
         """Return the files saved so far."""
         return list(self.files.values()) if self.files else []
 
+    def _add_event(self, kind: str, data: bytes) -> None:
+        """Add an event other than a log event; raises ResultTooLarge once one was dropped."""
+        self.environment.sender.add_event(self, kind, data)
+        if self.is_over_limit:
+            raise ResultTooLarge(self.over_limit_message)
+
     def _start_callbacks(self) -> None:
         callbacks, self.callbacks = self.callbacks, []
         if callbacks:
             run_callbacks(callbacks, partial(self.add_log, "logging", "error"))
+
+
+def progress_interval_s(events: int, events_max: int) -> float:
+    """Return the shortest time between two progress events: longer, the more events the attempt has sent.
+
+    It doubles with every sixteenth of the bound on events, so that progress alone does not reach the bound:
+    at 20 events a second that would take 83 minutes, this way months.
+    """
+    return float(PROGRESS_S * 2 ** (16 * events // max(1, events_max)))
 
 
 def run_callbacks(callbacks: list[Callable[[], object]], report: Callable[[str], None]) -> None:

@@ -38,7 +38,17 @@ DEFER_S = 0.005
 class AttemptStream:
     """The attempt that a message belongs to, with the counts and limits of its messages and events."""
 
-    __slots__ = ("events", "is_ended", "is_limit_reported", "job_id", "limits", "log_bytes", "number", "seq")
+    __slots__ = (
+        "events",
+        "is_ended",
+        "is_limit_reported",
+        "is_over_limit",
+        "job_id",
+        "limits",
+        "log_bytes",
+        "number",
+        "seq",
+    )
 
     def __init__(self, job_id: str, number: int, limits: tuple[int, int]) -> None:
         self.job_id = job_id
@@ -52,16 +62,30 @@ class AttemptStream:
         self.log_bytes = 0
         self.events = 0
         self.is_limit_reported = False
+        #: An event other than a log event was dropped, so the attempt can't succeed.
+        self.is_over_limit = False
 
     def admit(self, kind: str, size: int) -> bool:
         """Count an event of `size` bytes; return False if the attempt's limits are used up."""
         log_max, events_max = self.limits
         if self.events >= events_max or (kind == "log" and self.log_bytes >= log_max):
+            self.is_over_limit |= kind != "log"  # guard: events-bound
             return False
         self.events += 1
         if kind == "log":
             self.log_bytes += size
         return True
+
+    @property
+    def over_limit_message(self) -> str:
+        """Return the message of an attempt that fails because it sent too many events."""
+        return f"more than {self.limits[1]} events in one attempt; send fewer or larger chunks"
+
+    def fail_over_limit(self, ended: worker_protocol.AttemptEnded) -> None:
+        """Make the end of an attempt whose events were dropped a failure, unless it is one already."""
+        if self.is_over_limit and ended.code is None:
+            ended.code, ended.message = "result_too_large", self.over_limit_message
+            ended.retryable, ended.output = False, None
 
     @property
     def is_log_full(self) -> bool:
@@ -285,6 +309,7 @@ class Sender:
                 assert owner is not None
                 owner.seq += 1
                 payload.seq = owner.seq
+                owner.fail_over_limit(payload)
                 owner.is_ended = True
                 messages.append(worker_protocol.encode(payload))
                 size += len(messages[-1])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -44,7 +43,7 @@ def test_a_held_progress_comes_without_the_handlers_help(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "bad", ["float('nan')", "'x'", "None", "True", "10**400", "1, float('inf')", "1, 2, x={1}"]
+    "bad", ["float('nan')", "'x'", "None", "True", "10**400", "1, float('inf')", "1, 2, x=object()"]
 )
 def test_progress_that_is_no_number_is_the_handlers_mistake(tmp_path: Path, bad: str) -> None:
     with running_executor(tmp_path, f"def f(d, ctx): ctx.progress({bad})") as worker:
@@ -127,15 +126,43 @@ def test_log_text_is_limited_and_says_so_once(tmp_path: Path) -> None:
         assert "limit of 10000 bytes of log" in lines[-1][2]
 
 
-def test_events_are_limited_and_the_output_stays_whole(tmp_path: Path) -> None:
-    with running_executor(
-        tmp_path, "def f(n): yield from range(n)", kind="generator", events_max=10
-    ) as worker:
-        ended = worker.run("j", 100)
-        assert ended.output is not None
-        assert json.loads(ended.output) == list(range(100))
-        assert len(worker.events_of("output")) == 10
-        assert "limit of 10 events" in worker.logs_of()[-1][2]
+#: All that an attempt may send more often than the bound on events allows; the input is how often.
+TOO_MANY_EVENTS = """
+    def chunks(n): yield from range(n)
+    def outputs(n, ctx): [ctx.output(i) for i in range(n)]
+    def metrics(n, ctx): [ctx.metric("loss", i) for i in range(n)]
+    def caught(n, ctx):
+        for i in range(n):
+            try: ctx.output(i)
+            except Exception: pass
+    def endless(n, ctx):
+        while True: ctx.output(0)
+"""
+
+
+@pytest.mark.parametrize("attr", ["chunks", "outputs", "metrics", "caught", "endless"])
+def test_more_events_than_the_bound_end_the_attempt(tmp_path: Path, attr: str) -> None:
+    kind = "generator" if attr == "chunks" else "function"
+    with running_executor(tmp_path, TOO_MANY_EVENTS, attr, kind, events_max=10) as worker:
+        ended = worker.run("few", 10) if attr != "endless" else None
+        assert ended is None or ended.code is None
+        ended = worker.run("j", 11)
+        assert (ended.code, ended.retryable, ended.output) == ("result_too_large", False, None)
+        assert "more than 10 events" in ended.message
+        assert len(worker.events_of("output") + worker.events_of("metric")) == 10
+
+
+def test_progress_becomes_rarer_as_events_are_used_up(tmp_path: Path) -> None:
+    code = """
+        import time
+        def f(d, ctx):
+            for i in range(8): ctx.output(i)
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end: ctx.progress(1)
+    """
+    with running_executor(tmp_path, code, events_max=12) as worker:
+        assert worker.run().code is None
+        assert 2 <= len(worker.events_of("progress")) <= 4
 
 
 def test_a_line_that_is_redrawn_is_told_as_it_was_last(tmp_path: Path) -> None:

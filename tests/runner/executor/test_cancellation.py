@@ -88,7 +88,9 @@ def test_the_flag_cancels_a_coroutine(tmp_path: Path, kind: str) -> None:
 
 def test_the_flag_ends_a_generator_at_its_next_chunk(tmp_path: Path) -> None:
     code = "import itertools\ndef f(d):\n yield from itertools.count()"
-    with running_executor(tmp_path, code, kind="generator", output_max_bytes=1 << 30) as worker:
+    with running_executor(
+        tmp_path, code, kind="generator", output_max_bytes=1 << 30, events_max=1 << 30
+    ) as worker:
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, "x"))
         assert worker.wait_for_end().code == "cancelled"
