@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from weakref import ReferenceType
 
     from runner.executor.attempt_run import AttemptRun
     from runner.executor.environment import ExecutorEnvironment
@@ -35,6 +36,8 @@ class ActiveRun(Protocol):
     raise_requested: bool
     #: Interrupts the coroutine that runs in the event loop.
     interrupt: Callable[[], None] | None
+    #: Open bars of tqdm, the outermost first.
+    bars: list[ReferenceType[Any]]
     #: Private folder of the attempt, once the handler has asked for it.
     tmpdir: Path | None
 
@@ -93,6 +96,9 @@ class ActiveRun(Protocol):
 
     def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """Add a progress event now, or when the next one is due."""
+
+    def add_bar_progress(self, done: float, total: float | None, message: str | None) -> None:
+        """Add the progress that a bar of tqdm shows, unless the handler reports progress itself."""
 
     def flush_progress(self, now: float | None) -> None:
         """Send pending progress if it is due by `now` (None: in any case)."""

@@ -21,6 +21,7 @@ from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from weakref import ReferenceType
 
 #: Shortest time between two progress events of an attempt that has sent few, in seconds; the first and the
 #: last are always sent.
@@ -35,12 +36,14 @@ class AttemptRun(AttemptStream):
 
     __slots__ = (
         "attempt",
+        "bars",
         "batch_folder",
         "callbacks",
         "cancelled",
         "closed",
         "environment",
         "files",
+        "has_own_progress",
         "interrupt",
         "pending_progress",
         "progress_due",
@@ -72,6 +75,10 @@ class AttemptRun(AttemptStream):
         self.progress_due = 0.0
         #: The latest progress that was not sent yet, as JSON text: one entry at most. None before the first.
         self.pending_progress: deque[bytes] | None = None
+        #: The handler has called `ctx.progress`, so bars of tqdm no longer count.
+        self.has_own_progress = False
+        #: Open bars of tqdm, the outermost first.
+        self.bars: list[ReferenceType[Any]] = []
         #: Saved files by name.
         self.files: dict[str, FileRecord] | None = None
         self.tmpdir: Path | None = None
@@ -160,6 +167,16 @@ class AttemptRun(AttemptStream):
             ValueError: a value that is not a finite number, or more than 64 KiB.
             ResultTooLarge: the attempt has sent as many events as it may.
         """
+        self.has_own_progress = True
+        self._add_progress(done, total, message, details)
+
+    def add_bar_progress(self, done: float, total: float | None, message: str | None) -> None:
+        """Send the progress that a bar of tqdm shows, unless the handler calls `ctx.progress`."""
+        self.touch()
+        if not self.has_own_progress:
+            self._add_progress(done, total, message, {})
+
+    def _add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         data = _encode_progress(done, total, message, details)
         pending = self.pending_progress
         if pending is None:

@@ -18,6 +18,7 @@ from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from weakref import ReferenceType
 
 
 class BatchRun:
@@ -29,6 +30,7 @@ class BatchRun:
 
     __slots__ = (
         "attempt",
+        "bars",
         "callbacks",
         "closed",
         "environment",
@@ -60,6 +62,7 @@ class BatchRun:
         self.interrupt: Callable[[], None] | None = None
         self.callbacks: list[Callable[[], object]] = []
         self.tmpdir: Path | None = None
+        self.bars: list[ReferenceType[Any]] = []
         for item in self.items:
             item.interrupt = self._on_item_cancelled
             item.batch_folder = lambda: self.tmpdir
@@ -130,6 +133,11 @@ class BatchRun:
         """Add a progress event to every member."""
         for item in self.members:
             item.add_progress(done, total, message, details)
+
+    def add_bar_progress(self, done: float, total: float | None, message: str | None) -> None:
+        """Add the progress of a bar of tqdm to every member whose context was not used for progress."""
+        for item in self.members:
+            item.add_bar_progress(done, total, message)
 
     def flush_progress(self, now: float | None) -> None:
         """Send pending progress of every item that is due by `now` (monotonic seconds; None: all of it)."""

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner.executor import bootstrap, failures
+from runner.executor import bootstrap, failures, tqdm_progress
 from runner.executor.attempt_run import AttemptRun
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import CancelSignal
@@ -67,7 +67,9 @@ class MainLoop:
         left the process unusable, and with the status of a `sys.exit` in user code.
         """
         commands = self._commands
-        self._attempt_runner.capture.install()
+        capture = self._attempt_runner.capture
+        capture.install()
+        tqdm_progress.follow_tqdm(capture.current_run)
         self._cancel_signal.install()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
         self._channel.start()

@@ -209,6 +209,10 @@ class OutputCapture:
             (lambda: _run_key(current_run())) if is_concurrent else threading.get_ident
         )
 
+    def current_run(self) -> ActiveRun | None:
+        """Return the run that output made now belongs to; None: no attempt runs."""
+        return self._current()
+
     def restore_streams(self) -> None:
         """Print straight into the pipes, which the worker reads; called in a forked child."""
         sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
