@@ -225,6 +225,24 @@ class AttemptList(ResponseModel):
     data: list[Attempt]
 
 
+class FileReference(ResponseModel):
+    """A file that a job has saved, as outputs contain it."""
+
+    file: str = Field(alias="$file", description="the file's id")
+    id: str
+    name: str
+    size: int = Field(description="bytes")
+    sha256: str = Field(description="in hexadecimal")
+    content_type: str
+    url: str = Field(description="path of the bytes on this server")
+
+
+class FileList(ResponseModel):
+    """All files of a job."""
+
+    data: list[FileReference]
+
+
 class Explanation(ResponseModel):
     """Why a job waits, with the figures behind it."""
 
@@ -437,7 +455,7 @@ class Readiness(ResponseModel):
 
 MODELS: tuple[type[BaseModel], ...] = (
     HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, DeviceChange, TicketRequest, Ticket, Problem,
-    Job, JobPage, BulkAnswer, AttemptList, Explanation, Queue, QueueList, Handler, HandlerList,
+    Job, JobPage, BulkAnswer, AttemptList, FileList, Explanation, Queue, QueueList, Handler, HandlerList,
     HandlerChanges, LoadRequest, LoadAnswer, UnloadAnswer, Device, DeviceList, WorkerList,
     Stats, Health, Readiness,
 )  # fmt: skip

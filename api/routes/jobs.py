@@ -32,7 +32,7 @@ _SAFE_TYPE = re.compile(
 _FILE_URL = re.compile(r"/v1/jobs/[0-9a-f-]{36}/files/[A-Za-z0-9._~%-]+")
 
 Action = Literal["cancel", "retry", "delete"]
-JobDocumentName = Literal["explain", "attempts"]
+JobDocumentName = Literal["explain", "attempts", "files"]
 
 
 class JobRoutes:
@@ -86,6 +86,10 @@ class JobRoutes:
     async def attempts(self, request: Request) -> Response:
         """List all attempts of the job."""
         return await self._get_document(request, "attempts")
+
+    async def files(self, request: Request) -> Response:
+        """List the files that the job has saved."""
+        return await self._get_document(request, "files")
 
     async def output(self, request: Request) -> Response:
         """Get the output as JSON, or a redirect if the output is a single file."""

@@ -141,6 +141,10 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
             "POST", f"{_JOB}/retry", routes.retry, "retry_job", "jobs",
             {202: (JSON, "Job", "The job is queued again")}, (404, 409),
         ),
+        RouteSpec(
+            "GET", f"{_JOB}/files", routes.files, "list_files", "jobs",
+            {200: (JSON, "FileList", "All files")}, (404,),
+        ),
         RouteSpec("GET", f"{_JOB}/files/{{file}}", routes.file, "get_file", "jobs", file, (400, 404, 416)),
     ]  # fmt: skip
 

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 import httpx2
 
-from runner.client import executors, operations
+from runner.client import downloads, executors, operations
 from runner.client import http as client_http
+from runner.client.downloads import OnBytes
 from runner.client.events import EventFollower, JobEvent, ProgressEvent
 from runner.client.handler_types import (
     AsyncHandlerClass,
@@ -99,9 +101,12 @@ class AsyncJobHandle(Generic[T]):
 
         return remove
 
-    async def cancel(self, reason: str | None = None) -> Job:
-        """Request a cancel; a running job takes a moment to stop. Raises AlreadyFinished."""
-        return await self._client.cancel(self.id, reason)
+    async def cancel(self, reason: str | None = None, *, force: bool = False) -> Job:
+        """Request a cancel; a running job takes a moment to stop, with `force` its process is killed.
+
+        Raises AlreadyFinished.
+        """
+        return await self._client.cancel(self.id, reason, force=force)
 
     async def retry(self) -> Job:
         """Queue the ended job again, under the same id."""
@@ -114,6 +119,14 @@ class AsyncJobHandle(Generic[T]):
     async def file(self, name: str) -> bytes:
         """Return the bytes of a file that the job saved; raises NotFound."""
         return await self._client.file(self.id, name)
+
+    async def files(self) -> list[dict[str, Any]]:
+        """Return a reference to every file that the job has saved: name, size in bytes, content type, ..."""
+        return await self._client.files(self.id)
+
+    async def download(self, folder: str | Path = ".", *, on_bytes: OnBytes | None = None) -> list[Path]:
+        """Write all files of the job to a folder; return their paths. See `AsyncClient.download`."""
+        return await self._client.download(self.id, folder, on_bytes=on_bytes)
 
     def __repr__(self) -> str:
         """Return a text with the id, so that handles can be distinguished."""
@@ -295,12 +308,12 @@ class AsyncClient:
             if not follower.is_over:
                 await asyncio.sleep(pause_s)
 
-    async def cancel(self, job_id: str, reason: str | None = None) -> Job:
-        """Request a cancel; a running job takes a moment to stop.
+    async def cancel(self, job_id: str, reason: str | None = None, *, force: bool = False) -> Job:
+        """Request a cancel; a running job takes a moment to stop, with `force` its process is killed.
 
         Raises AlreadyFinished, NotFound.
         """
-        return await self._perform(operations.cancel(job_id, reason))
+        return await self._perform(operations.cancel(job_id, reason, force=force))
 
     async def retry(self, job_id: str) -> Job:
         """Queue an ended job again, under the same id.
@@ -335,6 +348,39 @@ class AsyncClient:
     async def file(self, job_id: str, name: str) -> bytes:
         """Return the bytes of a file that the job saved; raises NotFound."""
         return await self._perform(operations.get_file(job_id, name))
+
+    async def files(self, job_id: str) -> list[dict[str, Any]]:
+        """Return a reference to every file that the job has saved: name, size in bytes, content type, ..."""
+        return await self._perform(operations.get_job_document(job_id, "files"))
+
+    async def download(
+        self, job_id: str, folder: str | Path = ".", *, on_bytes: OnBytes | None = None
+    ) -> list[Path]:
+        """Write all files that the job has saved to a folder; return their paths, in the order of `files`.
+
+        Names lose what could lead out of the folder. No file is replaced: `a.png` becomes `a-2.png` if there
+        is one. `on_bytes` is called with the reference and the bytes of it that have arrived.
+
+        Raises:
+            NotFound: there is no such job.
+            RunnerError: a file arrived changed, or the connection was lost.
+            OSError: the folder can't be written.
+        """
+        paths = []
+        for reference in await self.files(job_id):
+            call = client_http.request_options(downloads.download_call(job_id, str(reference["name"])))
+            with downloads.Download(reference, Path(folder), on_bytes) as download:
+                try:
+                    async with self._http.stream(**call) as response:
+                        if response.status_code >= 400:
+                            await response.aread()
+                            downloads.check_status(client_http.read_response(response))
+                        async for chunk in response.aiter_bytes():
+                            download.write(chunk)
+                except httpx2.TransportError as error:
+                    raise client_http.connection_error(error, self.url) from error
+                paths.append(download.finish())
+        return paths
 
     async def queues(self) -> list[dict[str, Any]]:
         """Return every queue with its counts by state."""

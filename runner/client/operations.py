@@ -291,9 +291,12 @@ def list_jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[J
     return found
 
 
-def cancel(job_id: str, reason: str | None) -> Operation[Job]:
-    """Request a cancel; a running job takes a moment to stop."""
-    answer = yield from send_call(post_call(_job(job_id, "/cancel"), {"reason": reason} if reason else {}))
+def cancel(job_id: str, reason: str | None, *, force: bool = False) -> Operation[Job]:
+    """Request a cancel; `force` kills a running job's process instead of asking the handler to stop."""
+    body: dict[str, Any] = {"reason": reason} if reason else {}
+    if force:
+        body["force"] = True
+    answer = yield from send_call(post_call(_job(job_id, "/cancel"), body))
     return Job(answer.json())
 
 
@@ -316,7 +319,7 @@ def get_document(path: str) -> Operation[Any]:
 
 
 def get_job_document(job_id: str, what: str) -> Operation[Any]:
-    """Return a document of a job: `explain` or `attempts`."""
+    """Return a document of a job: `explain`, `attempts` or `files`."""
     return (yield from get_document(f"jobs/{quote(job_id, safe='')}/{what}"))
 
 

@@ -69,6 +69,7 @@ class GetDocument(msgspec.Struct, array_like=True, tag=5):
         "attempts",
         "output",
         "file",
+        "files",
         "queues",
         "queue",
         "handlers",

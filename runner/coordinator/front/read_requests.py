@@ -109,7 +109,7 @@ class ReadRequests:
             JobNotFinished: the output of a job that has not ended was requested.
         """
         match request.document:
-            case "output" | "file" | "attempts" | "explain":
+            case "output" | "file" | "files" | "attempts" | "explain":
                 body = await self._job_document(request)
             case "metrics":
                 body = self._metrics.render(self._resource_views.measure_devices())
@@ -128,6 +128,8 @@ class ReadRequests:
         match request.document:
             case "attempts":
                 return job_json.attempts_document(job)
+            case "files":
+                return job_json.files_document(job)
             case "explain":
                 return _json(self._explainer.explain(job, live))
             case "output":

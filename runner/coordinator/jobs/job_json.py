@@ -67,6 +67,11 @@ def attempts_document(job: Job) -> bytes:
     return _encode({"data": [attempt_document(record) for record in job.attempts]})
 
 
+def files_document(job: Job) -> bytes:
+    """Build the document of /jobs/{id}/files: references to all files that the job has saved."""
+    return _encode({"data": [file_document(job.id, record) for record in job.files]})
+
+
 def attempt_document(record: AttemptRecord) -> dict[str, Any]:
     """Build the document of one attempt."""
     error = record.error

@@ -197,7 +197,7 @@ def test_a_bad_cancel_is_refused(http: httpx2.Client, front: RunningFront, body:
     assert_problem(http.post(f"/v1/jobs/{job.id}/retry", json={"x": 1}), 422, "validation_error")
 
 
-@pytest.mark.parametrize("what", ["explain", "attempts"])
+@pytest.mark.parametrize("what", ["explain", "attempts", "files"])
 def test_documents_of_a_job_are_passed_on(http: httpx2.Client, front: RunningFront, what: str) -> None:
     job = front.fake.new()
     assert http.get(f"/v1/jobs/{job.id}/{what}").json() == {"what": what, "subject": job.id}

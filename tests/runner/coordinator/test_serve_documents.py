@@ -149,6 +149,7 @@ def test_files_are_served_whole_and_in_parts(server: LiveServer) -> None:
     reference = job["output"]
     assert (reference["name"], reference["size"], reference["$file"]) == ("a b.bin", 100, reference["id"])
     assert reference["url"] == f"/v1/jobs/{job['id']}/files/a%20b.bin"
+    assert server.http.get(f"/v1/jobs/{job['id']}/files").json() == {"data": [reference]}
     answer = server.http.get(f"/v1/jobs/{job['id']}/output", follow_redirects=False)
     assert answer.status_code == 303
     whole = server.http.get(answer.headers["location"])

@@ -70,6 +70,8 @@ READS = [
     Case("GET /v1/jobs/{succeeded}/events", 200),
     Case("GET /v1/jobs/{failed}/events", 200),
     Case("GET /v1/jobs/{succeeded}/events", 204, headers={"Last-Event-ID": "999"}),
+    Case("GET /v1/jobs/{file}/files", 200),
+    Case(f"GET /v1/jobs/{MISSING}/files", 404),
     Case("GET /v1/jobs/{file}/files/a.png", 200),
     Case("GET /v1/jobs/{file}/files/a.png", 206, headers={"Range": "bytes=0-9"}),
     Case("GET /v1/jobs/{file}/files/a.png", 416, headers={"Range": "bytes=1000-"}),
