@@ -1,4 +1,4 @@
-"""Effect: parses `key=value`, `key:=json`, `@file.json` and `-` into a job's input."""
+"""Effect: parses `key=text`, `key:=json`, `@file.json` and `-` into a job's input."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.cli import coercion
 from runner.errors import BadRequest
 
 
@@ -16,10 +17,14 @@ class CommandUsageError(BadRequest):
     exit_code = 2
 
 
-def job_input(arguments: Sequence[str], read_stdin: Callable[[], str]) -> Any:
+def job_input(
+    arguments: Sequence[str], read_stdin: Callable[[], str], read_schema: Callable[[], Any] | None = None
+) -> Any:
     """Return the input that the arguments describe; `{}` without arguments.
 
-    `key=value` sets text, `key:=json` any JSON value; dots in a key select nested fields (`model.name=tiny`).
+    `key=text` sets text, `key:=JSON` any JSON value; dots in a key select nested fields (`model.name=tiny`).
+    `read_schema` returns the JSON Schema of the input, by which the text of `key=text` becomes a number or a
+    boolean; it is called at most once, and only if such a text is given.
     `@file` or `-` (standard input) gives the whole input as JSON; keys after it set fields of that object.
 
     Raises:
@@ -27,6 +32,7 @@ def job_input(arguments: Sequence[str], read_stdin: Callable[[], str]) -> Any:
             value that is not an object.
     """
     value: Any = None
+    schema = _SchemaReader(read_schema)
     for argument in arguments:
         if argument == "-" or argument.startswith("@"):
             if value is not None:
@@ -34,7 +40,7 @@ def job_input(arguments: Sequence[str], read_stdin: Callable[[], str]) -> Any:
             value = _read_document(argument, read_stdin)
         else:
             value = {} if value is None else value
-            _set_value(value, argument)
+            _set_value(value, argument, schema)
     return {} if value is None else value
 
 
@@ -58,12 +64,28 @@ def _read_document(argument: str, read_stdin: Callable[[], str]) -> Any:
     return _json(text, origin)
 
 
-def _set_value(value: Any, argument: str) -> None:
+class _SchemaReader:
+    """The schema of the input, read when a text needs it."""
+
+    def __init__(self, read: Callable[[], Any] | None) -> None:
+        self._read = read
+        self._schema: Any = True
+
+    def coerce(self, text: str, path: Sequence[str]) -> Any:
+        """Return the value of a field that was given as text."""
+        if not coercion.may_be_coerced(text):
+            return text
+        if self._read is not None:
+            self._schema, self._read = self._read(), None
+        return coercion.coerce(text, path, self._schema)
+
+
+def _set_value(value: Any, argument: str, schema: _SchemaReader) -> None:
     """Set one field of `value` in place, creating objects on the way to it."""
     key, found, text = argument.partition("=")
     if not found or not key or key == ":":
         raise CommandUsageError(
-            f"cannot parse {argument!r}: expected key=value, key:=json, @file.json or - (standard input)"
+            f"cannot parse {argument!r}: expected key=text, key:=JSON, @file.json or - (standard input)"
         )
     if not isinstance(value, dict):
         raise CommandUsageError(f"cannot set {argument!r}: the input is not an object")
@@ -72,7 +94,10 @@ def _set_value(value: Any, argument: str) -> None:
         value = value.setdefault(name, {})
         if not isinstance(value, dict):
             raise CommandUsageError(f"cannot set {argument!r}: the value of {name} is not an object")
-    value[last] = _json(text, f"{key}=") if key.endswith(":") else text
+    if key.endswith(":"):
+        value[last] = _json(text, f"{key}=")
+    else:
+        value[last] = schema.coerce(text, [*outer, last])
 
 
 def _json(text: str, origin: str) -> Any:

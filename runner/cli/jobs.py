@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runner.cli.common_options import AsJson, JobId, Url, open_client, open_console, print_json
+from runner.cli.downloads import OutputFolder, fetch_files, print_files
 from runner.cli.job_ids import resolve_job_id
 from runner.cli.submit import parse_duration, print_result, time_limit
 from runner.cli.submit import show_events as follow_job
@@ -109,8 +110,8 @@ def follow(
     with open_client(url) as client:
         handle = client.job(resolve_job_id(client, job_id))
         if not as_json:
-            follow_job(handle, client.get(handle.id).handler)
-            return print_result(handle, as_json=False)
+            screen = follow_job(handle, client.get(handle.id).handler)
+            return print_result(handle, as_json=False, screen=screen)
         for event in handle.events():
             print_json({"type": event.type, **event.data}, compact=True)
         handle.result()
@@ -169,16 +170,33 @@ def cancel(
     reason: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The reason, stored with the job.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Kill a running job at once instead of asking it to stop.")
+    ] = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """Cancel a job; a running one takes a moment to stop."""
     with open_client(url) as client:
-        document = client.cancel(resolve_job_id(client, job_id), reason)
+        document = client.cancel(resolve_job_id(client, job_id), reason, force=force)
     if as_json:
         return print_json(document)
     ended = document.ended
     print(f"job {document.id} {'cancelled' if ended else 'is being cancelled'}")
+
+
+@job.command()
+def files(job_id: JobId, output: OutputFolder = None, as_json: AsJson = False, url: Url = None) -> None:
+    """List the files that a job has saved, or write them to a folder."""
+    with open_client(url) as client:
+        job_id = resolve_job_id(client, job_id)
+        if output is not None:
+            fetch_files(client, job_id, output)
+        references = client.files(job_id) if as_json or output is None else []
+    if as_json:
+        print_json(references)
+    elif output is None:
+        print_files(references)
 
 
 @job.command()

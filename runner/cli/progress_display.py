@@ -35,6 +35,9 @@ class Display(Protocol):
     def show(self, event: JobEvent) -> None:
         """Show one event."""
 
+    def has_shown(self, output: object) -> bool:
+        """Return whether a person has read this output already, as streamed text."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -85,6 +88,10 @@ class LineDisplay:
         if isinstance(event, StatusEvent):
             self._last_status = text
 
+    def has_shown(self, output: object) -> bool:
+        """Return False: lines go to a log or a pipe."""
+        return False
+
     def __enter__(self) -> Self:
         return self
 
@@ -104,7 +111,10 @@ class LineDisplay:
 
 
 class BarDisplay:
-    """A progress bar that stays at the bottom while the handler's output scrolls above it."""
+    """A progress bar that stays at the bottom while the handler's output scrolls above it.
+
+    Streamed text takes the place of the bar: its pieces are written one after another, as one text.
+    """
 
     def __init__(self, name: str, stream: TextIO) -> None:
         from rich.console import Console
@@ -122,10 +132,18 @@ class BarDisplay:
         )
         self._text_width = max(10, console.width - len(name) - console.width // 4 - 20)
         self._ended = False
+        self._stream = stream
+        #: The streamed pieces of text of this attempt, and whether the last one left its line open.
+        self._pieces: list[str] = []
+        self._is_line_open = False
         self._task: TaskID = self._bar.add_task(name, total=None, words="", percent="    ")
 
     def show(self, event: JobEvent) -> None:
-        """Update the bar, or print above it."""
+        """Update the bar, or print above it; write a streamed text in its place."""
+        if isinstance(event, OutputEvent) and isinstance(event.chunk, str):
+            self._write_text(event.chunk)
+            return
+        self._end_line()
         if isinstance(event, ProgressEvent):
             has_fraction = event.fraction is not None
             self._bar.update(
@@ -141,6 +159,8 @@ class BarDisplay:
                 # The job is retried: reset the bar.
                 self._bar.reset(self._task, percent="    ", words="")
                 self._ended = False
+                self._pieces.clear()
+                self._bar.start()
             self._bar.update(self._task, words=one_line(_event_text(event), self._text_width))
         elif isinstance(event, DoneEvent):
             self._ended = True
@@ -151,6 +171,10 @@ class BarDisplay:
             if text:
                 self._bar.console.print(text, soft_wrap=True)
 
+    def has_shown(self, output: object) -> bool:
+        """Return whether the output is the streamed text, as its pieces or as one string."""
+        return bool(self._pieces) and output in (self._pieces, "".join(self._pieces))
+
     def __enter__(self) -> Self:
         self._bar.start()
         return self
@@ -158,7 +182,26 @@ class BarDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end_line()
         self._bar.stop()
+
+    def _write_text(self, piece: str) -> None:
+        """Write a piece of text behind the one before; the first one removes the bar."""
+        if not self._pieces:
+            self._bar.live.transient = True
+            self._bar.stop()
+            self._bar.live.transient = False
+        self._pieces.append(piece)
+        self._stream.write(printable(piece))
+        self._stream.flush()
+        if piece:
+            self._is_line_open = not piece.endswith("\n")
+
+    def _end_line(self) -> None:
+        """End the line of the streamed text, if the last piece has not."""
+        if self._is_line_open:
+            self._stream.write("\n")
+            self._is_line_open = False
 
 
 def _event_text(event: JobEvent) -> str:

@@ -14,10 +14,12 @@ import typer
 
 from runner.cli.arguments import CommandUsageError, job_input, metadata
 from runner.cli.common_options import Url, open_client, print_json
+from runner.cli.downloads import OutputFolder, fetch_files
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from runner.cli.progress_display import Display
     from runner.client import Client, JobHandle
     from runner.client.operations import JobOptions
 
@@ -26,7 +28,7 @@ InputArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT",
-        help="key=value, key:=json, @file.json, or - for JSON on standard input.",
+        help="key=text, key:=JSON, @file.json, or - for JSON on standard input.",
         show_default=False,
     ),
 ]
@@ -121,6 +123,7 @@ def run(
     *,
     options: JobOptionTexts,
     wait: Wait = None,
+    output: OutputFolder = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole job at its end, not only the output.")
     ] = False,
@@ -136,30 +139,38 @@ def run(
         handle = _submit(client, handler, arguments, options)
         try:
             with time_limit(wait_s, handle.id):
-                show_events(handle, handler)
-                print_result(handle, as_json=as_json)
+                screen = show_events(handle, handler)
+                if output is not None:
+                    fetch_files(client, handle.id, output)
+                print_result(handle, as_json=as_json, screen=screen)
         except KeyboardInterrupt:
             _cancel_on_interrupt(handle)
             raise
 
 
-def show_events(handle: JobHandle[Any], name: str) -> None:
-    """Show the job's events on stderr until it has ended."""
+def show_events(handle: JobHandle[Any], name: str) -> Display:
+    """Show the job's events on stderr until it has ended; return what has shown them."""
     from runner.cli.progress_display import open_display
 
     with open_display(name) as screen:
         for event in handle.events():
             screen.show(event)
+    return screen
 
 
-def print_result(handle: JobHandle[Any], *, as_json: bool) -> None:
-    """Print the output of an ended job, or the whole job if `as_json`; raise its failure."""
+def print_result(handle: JobHandle[Any], *, as_json: bool, screen: Display | None = None) -> None:
+    """Print the output of an ended job, or the whole job if `as_json`; raise its failure.
+
+    An output that `screen` has shown on this terminal as text is not printed again.
+    """
     if as_json:
         print_json(handle.wait())
         with contextlib.redirect_stdout(None):
             handle.result()
     else:
-        print_json(handle.result())
+        output = handle.result()
+        if screen is None or not sys.stdout.isatty() or not screen.has_shown(output):
+            print_json(output)
 
 
 @contextlib.contextmanager
@@ -209,11 +220,26 @@ def _submit(
         "priority": _priority(options["priority"]),
     }
     given: JobOptions = {name: value for name, value in values.items() if value is not None}  # type: ignore[assignment]
-    data = job_input(arguments or (), sys.stdin.read)
+    data = job_input(arguments or (), sys.stdin.read, lambda: _input_schema(client, handler))
+    queue = options["queue"]
+    is_queue_new = queue is not None and queue not in [one["name"] for one in client.queues()]
     try:
-        return client.submit(handler, data, **given)
+        handle = client.submit(handler, data, **given)
     except (ValueError, TypeError) as error:
         raise CommandUsageError(str(error)) from None
+    if is_queue_new:
+        print(f"queue {queue!r} is new; the job is the first in it", file=sys.stderr)
+    return handle
+
+
+def _input_schema(client: Client, handler: str) -> Any:
+    """Return the JSON Schema of a handler's input; `true` for an unknown handler, which the submit names."""
+    from runner.errors import NotFound
+
+    try:
+        return client.handler(handler).get("input_schema", True)
+    except NotFound:
+        return True
 
 
 def _priority(text: str | None) -> int | str | None:

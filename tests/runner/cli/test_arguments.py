@@ -45,8 +45,8 @@ def test_a_file_is_the_whole_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("text",), "expected key=value"),
-        (("=x",), "expected key=value"),
+        (("text",), "expected key=text"),
+        (("=x",), "expected key=text"),
         (("n:=twenty",), "n:=: not valid JSON"),
         (("n:=NaN",), "NaN is not valid JSON"),
         (("@/does/not/exist",), "cannot read /does/not/exist"),

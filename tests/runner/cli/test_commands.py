@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.runner.cli.cli_process import environment, runner
+from tests.runner.cli.terminal import Terminal
 from tests.runner.client.fake_server import ID, CannedReply, Script, fake_server, frame, job, problem, stream
 
 SUBMITTED = CannedReply(202, job("queued"))
@@ -38,7 +40,7 @@ CODES: list[tuple[Routes, tuple[str, ...], int, str]] = [
     ({}, ("run",), 2, "missing argument 'HANDLER'"),
     ({}, ("frobnicate",), 2, "no such command 'frobnicate'"),
     ({}, ("jobs", "--frob"), 2, "no such option: --frob"),
-    ({}, ("run", "echo", "word"), 2, "expected key=value"),
+    ({}, ("run", "echo", "word"), 2, "expected key=text, key:=JSON, @file.json or -"),
     ({}, ("run", "echo", "--wait", "soon"), 2, "not a duration"),
     ({}, ("submit", "echo", "--vram", "much"), 2, "vram: 'much' is not a size"),
     ({}, ("submit", "echo", "--timeout", "5x"), 2, "timeout: '5x' is not a duration"),
@@ -289,3 +291,62 @@ def test_output_into_a_closed_pipe_is_no_traceback() -> None:
             timeout=30,
         )
     assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr
+
+
+PICTURE = {
+    "$file": "f",
+    "id": "f",
+    "name": "a.png",
+    "size": 3,
+    "sha256": hashlib.sha256(b"png").hexdigest(),
+    "content_type": "image/png",
+}
+FILES: Routes = {
+    ("GET", f"/v1/jobs/{ID}/files"): CannedReply(200, {"data": [PICTURE]}),
+    ("GET", f"/v1/jobs/{ID}/files/a.png"): CannedReply(200, [b"png"]),
+}
+
+
+def test_files_of_a_job_are_listed_and_fetched(tmp_path: Path) -> None:
+    with fake_server(FILES) as server:
+        assert runner("job", "files", ID, url=server.url).stdout == "a.png  3 B  image/png\n"
+        assert json.loads(runner("job", "files", ID, "--json", url=server.url).stdout) == [PICTURE]
+        fetched = runner("job", "files", ID, "-o", str(tmp_path), url=server.url)
+    assert (fetched.returncode, fetched.stdout) == (0, "")
+    assert fetched.stderr == f"saved {tmp_path}/a.png (3 B)\n"
+    assert (tmp_path / "a.png").read_bytes() == b"png"
+
+
+def test_run_fetches_the_files_of_its_job(tmp_path: Path) -> None:
+    with fake_server({**_ended("succeeded", output=PICTURE), **FILES}) as server:
+        ended = runner("run", "echo", "-o", str(tmp_path / "new"), url=server.url)
+        refused = runner("run", "echo", "-o", "/dev/null/x", url=server.url)
+    assert ended.returncode == 0 and f"saved {tmp_path}/new/a.png (3 B)" in ended.stderr
+    assert json.loads(ended.stdout) == PICTURE
+    assert refused.returncode == 2 and "cannot write to /dev/null/x" in refused.stderr
+
+
+def test_streamed_text_is_shown_once_on_a_terminal() -> None:
+    pieces = ["Hel", "lo ", "world"]
+    chunks = [frame("output", 1 + at, chunk=piece) for at, piece in enumerate(pieces)]
+    done = frame("done", 4, state="succeeded", output=pieces, error=None)
+    routes: Routes = {
+        **_ended("succeeded", output=pieces),
+        ("GET", f"/v1/jobs/{ID}/events"): stream(*chunks, done),
+    }
+    with fake_server(routes) as server:
+        with Terminal("run", "chat", url=server.url) as terminal:
+            assert terminal.end() == 0
+        assert json.loads(runner("run", "chat", url=server.url).stdout) == pieces
+    assert terminal.text.count("Hello world") == 1
+    assert '"lo "' not in terminal.text
+
+
+def test_a_cancel_may_be_forced() -> None:
+    with fake_server({("POST", f"/v1/jobs/{ID}/cancel"): CannedReply(202, job("running"))}) as server:
+        assert runner("job", "cancel", ID, "--force", "--reason", "now", url=server.url).returncode == 0
+        assert runner("job", "cancel", ID, url=server.url).returncode == 0
+        assert [one.body for one in server.asked if one.method == "POST"] == [
+            {"reason": "now", "force": True},
+            {},
+        ]

@@ -63,3 +63,24 @@ def test_a_bar_begins_anew_when_the_job_is_retried() -> None:
         bar.show(_event("status", state="queued", reason="ready", attempt=1))
         bar.show(_progress(3))
     assert "3/10" in stream.getvalue().splitlines()[-1]
+
+
+def test_streamed_text_is_one_text_and_counts_as_shown() -> None:
+    stream = io.StringIO()
+    with BarDisplay("chat", stream) as bar:
+        bar.show(_event("output", chunk="Hello"))
+        bar.show(_event("output", chunk=", \x1bworld"))
+        bar.show(_event("log", stream="stdout", level=None, text="beside it"))
+        bar.show(_event("output", chunk="!\n"))
+        bar.show(_event("done", state="succeeded"))
+        assert bar.has_shown(["Hello", ", \x1bworld", "!\n"]) and bar.has_shown("Hello, \x1bworld!\n")
+        assert not bar.has_shown(["Hello"]) and not bar.has_shown([])
+    assert "Hello, \N{REPLACEMENT CHARACTER}world\nbeside it\n!\n" in stream.getvalue()
+
+
+def test_nothing_counts_as_shown_before_text_was_streamed() -> None:
+    stream = io.StringIO()
+    with BarDisplay("chat", stream) as bar, LineDisplay(stream, Clock()) as lines:
+        assert not bar.has_shown([]) and not bar.has_shown("")
+        lines.show(_event("output", chunk="Hello"))
+        assert not lines.has_shown(["Hello"])
