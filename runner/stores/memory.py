@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -14,7 +17,7 @@ from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.event_page import take_events
 from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_millis
-from runner.stores.store import WriteBatch
+from runner.stores.store import SearchPage, WriteBatch
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
@@ -83,6 +86,11 @@ class MemoryStore:
 
     def find_jobs(self, query: JobQuery) -> list[Job]:
         """See `Store.find_jobs`."""
+        return self.search_jobs(query, rows_max=sys.maxsize, limit_s=math.inf).jobs
+
+    def search_jobs(self, query: JobQuery, *, rows_max: int, limit_s: float) -> SearchPage:
+        """See `Store.search_jobs`."""
+        deadline_mono = time.monotonic() + limit_s
         if query.ids is not None:
             numbers = sorted({self._numbers_by_id[id] for id in query.ids if id in self._numbers_by_id})
         else:
@@ -91,12 +99,21 @@ class MemoryStore:
             numbers.reverse()
         matches = self._matcher(query)
         found: list[Job] = []
+        looked = 0
+        last: int | None = None
         for number in numbers:
             if len(found) >= query.limit:
                 break
-            if matches(self._jobs[number]):
-                found.append(_copy(self._jobs[number]))
-        return found
+            job = self._jobs[number]
+            if not _matches_lists(job, query) or not _matches_bounds(job, query):
+                continue
+            if looked >= rows_max or (looked and time.monotonic() >= deadline_mono):
+                return SearchPage(found, last)
+            looked += 1
+            last = number
+            if matches(job):
+                found.append(_copy(job))
+        return SearchPage(found)
 
     def load_running_jobs(self) -> list[Job]:
         """See `Store.load_running_jobs`."""
@@ -198,12 +215,10 @@ class MemoryStore:
             table.pop(number, None)
 
     def _matcher(self, query: JobQuery) -> Callable[[Job], bool]:
-        """Return the test for one job of a query; inputs, which must be decoded, are compared last."""
+        """Return the test of a job's input, which must be decoded for it."""
         wanted_inputs = [(path, msgspec.json.decode(text)) for path, text in query.inputs or ()]
 
         def matches(job: Job) -> bool:
-            if not _matches_lists(job, query) or not _matches_bounds(job, query):
-                return False
             if not wanted_inputs:
                 return True
             document = msgspec.json.decode(self._inputs[job.number])

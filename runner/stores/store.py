@@ -45,6 +45,14 @@ class WriteBatch(msgspec.Struct, array_like=True):
     values: list[tuple[str, bytes | None]] = msgspec.field(default_factory=list)
 
 
+class SearchPage(msgspec.Struct):
+    """The jobs that a search has found."""
+
+    jobs: list[Job]
+    #: Number of the last job that was looked at, if the search stopped before the last one of the store.
+    stopped_at: int | None = None
+
+
 class Store(Protocol):
     """Durable storage of jobs. All methods block, and one thread calls all of them.
 
@@ -67,6 +75,13 @@ class Store(Protocol):
 
     def find_jobs(self, query: JobQuery) -> list[Job]:
         """Return the jobs that match, in the query's order and up to its limit."""
+
+    def search_jobs(self, query: JobQuery, *, rows_max: int, limit_s: float) -> SearchPage:
+        """Return the jobs that match, as `find_jobs` does, after a look at a part of the jobs.
+
+        For filters that read inputs. The search stops after `rows_max` jobs that match all other filters,
+        or after about `limit_s` seconds.
+        """
 
     def load_running_jobs(self) -> list[Job]:
         """Return all running jobs, in order of their numbers."""

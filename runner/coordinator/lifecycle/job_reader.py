@@ -7,7 +7,7 @@ store can't be read.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -22,7 +22,7 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import StoreAccess
-from runner.stores.store import Store
+from runner.stores.store import SearchPage, Store
 
 #: A filter by a reason that only memory knows may read many rows: this is the limit in pages.
 FILTER_PAGES_MAX = 20
@@ -107,8 +107,12 @@ class JobReader:
     async def list_json(self, query: JobQuery, registry: JobRegistry, queue_manager: QueueManager) -> bytes:
         """The document of GET /jobs, in the query's order, with the state of live jobs as memory has it.
 
-        A filter by reason reads at most `FILTER_PAGES_MAX` pages; the page may then be short, with a cursor
-        to continue from.
+        A filter by reason reads at most `FILTER_PAGES_MAX` pages, and a filter by input searches for a
+        bounded time; the page may then be short, with a cursor to continue from.
+
+        Raises:
+            StoreUnavailable: the store can't be read.
+            Unavailable: too many lists search in inputs.
         """
         if self._journal.failure is None:
             await self._journal.flush()
@@ -117,11 +121,12 @@ class JobReader:
         cursor = query.cursor
         has_more = True
         for _ in range(FILTER_PAGES_MAX):
-            rows = await self._access.run_read(_page_query(query, cursor))
-            has_more = len(rows) > query.limit
+            page = await self._find_page(query, cursor)
+            rows = page.jobs
+            has_more = len(rows) > query.limit or page.stopped_at is not None
             for job in rows[: query.limit]:
                 cursor = job.number
-                current, reason = _current_state(job, registry.by_number.get(job.number), queue_manager)
+                current, reason = _current_state(job, registry.by_number.get(cursor), queue_manager)
                 if (wanted_reasons is not None and reason not in wanted_reasons) or not _still_matches(
                     query, current
                 ):
@@ -129,6 +134,10 @@ class JobReader:
                 shown.append((current, reason))
                 if len(shown) == query.limit:
                     has_more = has_more or job is not rows[-1]
+                    break
+            else:
+                if page.stopped_at is not None and len(rows) <= query.limit:
+                    cursor = page.stopped_at
                     break
             if not has_more or wanted_reasons is None or len(shown) == query.limit:
                 break
@@ -138,6 +147,15 @@ class JobReader:
             encoded, cursors.encode(cursor) if has_more and cursor is not None else None
         )
 
+    async def _find_page(self, query: JobQuery, cursor: int | None) -> SearchPage:
+        # One row more than requested shows whether there is a next page. The caller filters by reason: most
+        # reasons are known to memory alone.
+        fields = {name: getattr(query, name) for name in query.__struct_fields__}
+        page_query = JobQuery(**fields | {"cursor": cursor, "limit": query.limit + 1, "reasons": None})
+        if query.inputs:
+            return await self._access.search_jobs(page_query)
+        return SearchPage(await self._access.run_read(lambda store: store.find_jobs(page_query)))
+
     async def existing_ids(self, ids: list[str]) -> set[str]:
         """Return those of the ids that are in the store."""
         return await self._access.run_read(partial(_existing_ids, ids=ids))
@@ -145,16 +163,6 @@ class JobReader:
 
 def _existing_ids(store: Store, ids: list[str]) -> set[str]:
     return {job.id for job in store.find_jobs(JobQuery(ids=ids, limit=len(ids)))}
-
-
-def _page_query(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]:
-    # One row more than requested shows whether there is a next page. The caller filters by reason: most
-    # reasons are known to memory alone.
-    page_query = JobQuery(
-        **{name: getattr(query, name) for name in query.__struct_fields__}
-        | {"cursor": cursor, "limit": query.limit + 1, "reasons": None}
-    )
-    return lambda store: store.find_jobs(page_query)
 
 
 def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast
 
-from runner.errors import StoreUnavailable
+from runner.errors import StoreUnavailable, Unavailable
+from runner.jobs.job_query import JobQuery
 from runner.processes import child as child_processes
 from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.framing import FrameBuffer
@@ -28,11 +29,16 @@ from runner.stores.sqlite.writer_protocol import (
     reply_decoder,
     reply_value,
 )
-from runner.stores.store import Store, WriteBatch
+from runner.stores.store import SearchPage, Store, WriteBatch
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: Bounds on one search in inputs: jobs and seconds; on one that stops the event loop; on those that wait.
+SEARCH_ROWS_MAX = 1_000_000
+SEARCH_S = 2.0
+_MEMORY_SEARCH_S = 0.05
+SEARCHES_MAX = 10
 #: Requested size of the send buffer to the writer.
 _SEND_BUFFER_BYTES = 1024 * 1024
 #: Longest wait for the writer to exit: it may be copying its write-ahead log into the file.
@@ -76,6 +82,13 @@ class StoreAccess(Protocol):
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
         """Run a read that jobs need to start, without waiting for a `run_read`, which may take long."""
 
+    async def search_jobs(self, query: JobQuery) -> SearchPage:
+        """Search in the inputs of jobs, for a bounded time; no other read waits for a search.
+
+        Raises:
+            Unavailable: too many searches wait.
+        """
+
     def describe(self) -> str:
         """Return the kind and the place of the store, for the log."""
 
@@ -90,6 +103,8 @@ class MemoryAccess:
 
     def __init__(self) -> None:
         self.writer_died = asyncio.Event()
+        #: Jobs that one search looks at.
+        self.search_rows_max = SEARCH_ROWS_MAX
         self._store = MemoryStore()
 
     @property
@@ -113,6 +128,10 @@ class MemoryAccess:
         """See `StoreAccess.run_urgent_read`."""
         return read(self._store)
 
+    async def search_jobs(self, query: JobQuery) -> SearchPage:
+        """See `StoreAccess.search_jobs`; the event loop stands still meanwhile, so the search is short."""
+        return self._store.search_jobs(query, rows_max=self.search_rows_max, limit_s=_MEMORY_SEARCH_S)
+
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
         return "memory (jobs are lost when the server ends)"
@@ -122,7 +141,7 @@ class MemoryAccess:
 
 
 class SqliteAccess:
-    """A `StoreAccess` to a SQLite file: a writer process, and two reading connections, each in a thread.
+    """A `StoreAccess` to a SQLite file: a writer process, and three reading connections, each in a thread.
 
     A writer that dies is replaced at the next request, after a pause if it had answered nothing.
     """
@@ -135,6 +154,8 @@ class SqliteAccess:
         self.stale_updates = 0
         self._read_connection = _ReadConnection(path, "store-reader")
         self._urgent_read_connection = _ReadConnection(path, "store-fetcher")
+        self._search_connection = _ReadConnection(path, "store-searcher")
+        self._searches_count = 0
         self._child: child_processes.Child | None = None
         self._writer_connection: _WriterConnection | None = None
         #: Held while a request is sent, so that requests keep their order while a writer is replaced.
@@ -210,6 +231,18 @@ class SqliteAccess:
         """See `StoreAccess.run_urgent_read`."""
         return await self._urgent_read_connection.run(read)
 
+    async def search_jobs(self, query: JobQuery) -> SearchPage:
+        """See `StoreAccess.search_jobs`."""
+        if self._searches_count >= SEARCHES_MAX:
+            raise Unavailable("too many lists search in inputs; try again later", retry_after_s=2)
+        self._searches_count += 1
+        try:
+            return await self._search_connection.run(
+                lambda store: store.search_jobs(query, rows_max=SEARCH_ROWS_MAX, limit_s=SEARCH_S)
+            )
+        finally:
+            self._searches_count -= 1
+
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
         return f"SQLite {sqlite_version()} at {self.path} (write-ahead log, every commit synced)"
@@ -225,6 +258,7 @@ class SqliteAccess:
             # must be the writer's.
             await self._read_connection.close()
             await self._urgent_read_connection.close()
+            await self._search_connection.close()
             if self._writer_connection is not None:
                 self._writer_connection.close()
             # None while no writer can be started.

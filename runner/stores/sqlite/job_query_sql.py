@@ -75,6 +75,14 @@ def _conditions(query: JobQuery) -> tuple[list[str], list[SqlValue]]:
         if bound is not None:
             where.append(f"{comparison} ?")
             values.append(bound)
+    input_where, more = input_conditions(query)
+    return where + input_where, values + more
+
+
+def input_conditions(query: JobQuery) -> tuple[list[str], list[SqlValue]]:
+    """Return the conditions of a query on the inputs of jobs, and their values in order."""
+    where: list[str] = []
+    values: list[SqlValue] = []
     for path, wanted_json in query.inputs or ():
         condition, more = _input_condition(path, msgspec.json.decode(wanted_json))
         where.append(condition)

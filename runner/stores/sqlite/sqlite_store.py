@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -14,12 +15,16 @@ from runner.jobs.job_query import JobQuery
 from runner.stores.event_page import take_events
 from runner.stores.queued_groups import StoredGroup
 from runner.stores.sqlite import batch_writes, preparation, statements
-from runner.stores.sqlite.job_query_sql import SqlValue, select_numbers
+from runner.stores.sqlite.job_query_sql import SqlValue, input_conditions, select_numbers
 from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
-from runner.stores.store import WriteBatch
+from runner.stores.store import SearchPage, WriteBatch
 
 #: Number of chunks of events that one read examines.
 _CHUNKS_PER_READ = 512
+#: Rows of the first window of a search, and of the longest; time that a window should take.
+_FIRST_WINDOW_ROWS = 16
+_WINDOW_ROWS_MAX = 20_000
+_WINDOW_S = 0.1
 
 _jobs_decoder = msgspec.msgpack.Decoder(list[Job])
 _chunks_decoder = msgspec.msgpack.Decoder(list[list[Event]])
@@ -101,6 +106,46 @@ class SqliteStore:
         sql = f"SELECT count(*), {bodies_sql} FROM jobs WHERE n IN ({numbers_sql})"
         return self._fetch_jobs(sql, values)
 
+    def search_jobs(self, query: JobQuery, *, rows_max: int, limit_s: float) -> SearchPage:
+        """See `Store.search_jobs`. Jobs are read in windows, whose length follows the time that they take."""
+        conditions, condition_values = input_conditions(query)
+        order = "DESC" if query.order == "desc" else "ASC"
+        tests = "".join(f" AND {condition}" for condition in conditions)
+        sql = f"""
+SELECT count(*), group_concat(hex(body), '' ORDER BY n {order}) FROM jobs WHERE n IN (
+    SELECT n FROM jobs WHERE n IN (SELECT value FROM json_each(?)){tests} ORDER BY n {order} LIMIT ?)"""
+        began_mono = time.monotonic()
+        found: list[Job] = []
+        window, looked, cursor = _FIRST_WINDOW_ROWS, 0, query.cursor
+        while True:
+            window_began_mono = time.monotonic()
+            numbers = self._window(query, cursor, min(window, rows_max - looked), order)
+            if numbers:
+                left = query.limit - len(found)
+                text = statements.numbers_json(numbers)
+                found += self._fetch_jobs(sql, (text, *condition_values, left))
+                cursor = numbers[-1]
+                looked += len(numbers)
+            if len(numbers) < window and looked < rows_max:
+                return SearchPage(found)
+            now_mono = time.monotonic()
+            if len(found) >= query.limit:
+                return SearchPage(found, cursor)
+            if looked >= rows_max or now_mono - began_mono >= limit_s:
+                return SearchPage(found, cursor)
+            window = _next_window(window, now_mono - window_began_mono)
+
+    def _window(self, query: JobQuery, cursor: int | None, rows: int, order: str) -> list[int]:
+        """Return the next numbers that match all filters but those on inputs, in the query's order."""
+        fields = {name: getattr(query, name) for name in query.__struct_fields__}
+        numbers_sql, values = select_numbers(
+            JobQuery(**fields | {"inputs": None, "cursor": cursor, "limit": rows})
+        )
+        sql = f"SELECT group_concat(n, ',' ORDER BY n {order}) FROM ({numbers_sql})"
+        with self._connection.translate_errors("reading it"):
+            (text,) = self._connection.fetch_row(sql, values)
+        return [int(number) for number in text.split(",")] if text else []
+
     def load_running_jobs(self) -> list[Job]:
         """See `Store.load_running_jobs`."""
         return self._fetch_jobs(statements.RUNNING, ())
@@ -164,3 +209,10 @@ class SqliteStore:
         with self._connection.translate_errors("reading it"):
             count, bodies = self._connection.fetch_row(sql, values)
         return _jobs_decoder.decode(statements.join_bodies(count, bodies))
+
+
+def _next_window(rows: int, took_s: float) -> int:
+    """Return the rows of the next window, so that it takes about `_WINDOW_S`."""
+    if took_s < _WINDOW_S / 2:
+        return min(rows * 4, _WINDOW_ROWS_MAX)
+    return max(rows // 4, 1) if took_s > 2 * _WINDOW_S else rows

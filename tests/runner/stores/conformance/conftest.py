@@ -22,6 +22,7 @@ class Sides:
         self.commit = self._writing.commit
         self.current_epoch = self._reading.current_epoch
         self.find_jobs = self._reading.find_jobs
+        self.search_jobs = self._reading.search_jobs
         self.load_running_jobs = self._reading.load_running_jobs
         self.load_queued_groups = self._reading.load_queued_groups
         self.load_jobs = self._reading.load_jobs

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -121,6 +121,42 @@ def test_all_paths_of_a_query_must_match(store: Kept, commit: Writes) -> None:
     commit(WriteBatch(inserts=[(job(1), b'{"a":1,"b":2}'), (job(2), b'{"a":1,"b":3}')]))
     query = JobQuery(inputs=[("a", b"1"), ("b", b"3")], states=["queued", "running"])
     assert [one.number for one in store.find_jobs(query)] == [2]
+
+
+@pytest.mark.parametrize("order", ["desc", "asc"])
+@pytest.mark.parametrize(("rows_max", "limit_s"), [(7, math.inf), (1, math.inf), (10_000, 0.0)])
+def test_a_bounded_search_continued_finds_what_one_list_finds(
+    store: Kept, commit: Writes, order: Literal["desc", "asc"], rows_max: int, limit_s: float
+) -> None:
+    rows = [(job(n, state="failed" if n % 2 else "queued"), b'{"a":%d}' % (n % 3)) for n in range(1, 101)]
+    commit(WriteBatch(inserts=rows))
+    query = JobQuery(inputs=[("a", b"1")], states=["failed"], order=order, limit=4)
+    seen: list[int] = []
+    pages = 0
+    while True:
+        page = store.search_jobs(query, rows_max=rows_max, limit_s=limit_s)
+        pages += 1
+        seen += [one.number for one in page.jobs]
+        assert len(page.jobs) <= 4
+        if len(page.jobs) == 4:
+            query.cursor = page.jobs[-1].number
+        elif page.stopped_at is None:
+            break
+        else:
+            assert query.cursor != page.stopped_at
+            query.cursor = page.stopped_at
+    whole = store.find_jobs(JobQuery(inputs=[("a", b"1")], states=["failed"], order=order, limit=500))
+    assert seen == [one.number for one in whole] and len(seen) == 17
+    assert pages > 4
+
+
+def test_a_search_looks_at_no_more_than_its_rows(store: Kept, commit: Writes) -> None:
+    commit(WriteBatch(inserts=[(job(n), b'{"a":1}' if n == 1 else b"{}") for n in range(1, 51)]))
+    page = store.search_jobs(JobQuery(inputs=[("a", b"1")]), rows_max=20, limit_s=math.inf)
+    assert (page.jobs, page.stopped_at) == ([], 31)
+    page = store.search_jobs(JobQuery(inputs=[("a", b"1")]), rows_max=50, limit_s=math.inf)
+    assert [one.number for one in page.jobs] == [1]
+    assert store.search_jobs(JobQuery(inputs=[("b", b"1")]), rows_max=99, limit_s=math.inf).stopped_at is None
 
 
 def test_pages_joined_by_cursors_give_every_job_once(store: Kept, commit: Writes) -> None:

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,10 @@ import pytest
 import uvloop
 
 from runner.coordinator.storage.open_store import open_store
-from runner.errors import Fenced, StoreCorrupt, StoreUnavailable
+from runner.errors import Fenced, StoreCorrupt, StoreUnavailable, Unavailable
 from runner.jobs.job_query import JobQuery
-from runner.stores.sqlite.access import SqliteAccess, StoreAccess
-from runner.stores.store import WriteBatch
+from runner.stores.sqlite.access import SEARCHES_MAX, SqliteAccess, StoreAccess
+from runner.stores.store import SearchPage, WriteBatch
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
 URLS = ["memory:", None]
@@ -49,6 +50,29 @@ def test_what_is_committed_is_read(tmp_path: Path, url: str | None) -> None:
         assert access.stale_updates == 1 and not access.writer_died.is_set()
 
     with_store(url, tmp_path, use)
+
+
+@pytest.mark.timed
+def test_a_job_is_read_beside_searches_of_many_inputs(tmp_path: Path) -> None:
+    """Thirty lists over 60 MB of inputs; nobody but a search waits for them."""
+
+    async def use(access: StoreAccess) -> None:
+        epoch = await access.take_epoch()
+        text = b'{"other":"%s"}' % (b"x" * 1_000_000)
+        await access.commit(epoch, WriteBatch(inserts=[(job(n), text) for n in range(1, 61)]))
+        query = JobQuery(inputs=[("model", b'"tiny"')])
+        searches = [asyncio.ensure_future(access.search_jobs(query)) for _ in range(30)]
+        await asyncio.sleep(0)
+        began_mono = time.monotonic()
+        assert await access.run_read(lambda store: store.load_jobs([1])) == [job(1)]
+        took_s = time.monotonic() - began_mono
+        answers = await asyncio.gather(*searches, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, Unavailable)]
+        assert len(refused) == 30 - SEARCHES_MAX
+        assert [answer.jobs for answer in answers if isinstance(answer, SearchPage)] == [[]] * SEARCHES_MAX
+        assert took_s < 0.25
+
+    with_store(None, tmp_path, use)
 
 
 def test_what_jobs_need_waits_for_no_long_search(tmp_path: Path) -> None:
