@@ -19,7 +19,7 @@ from runner.coordinator.storage.journal import Journal
 from runner.errors import NotFound
 from runner.jobs import cursor as cursors
 from runner.jobs.event import Event
-from runner.jobs.job import Job
+from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import StoreAccess
 from runner.stores.store import SearchPage, Store
@@ -111,7 +111,7 @@ class JobReader:
         bounded time; the page may then be short, with a cursor to continue from.
 
         Raises:
-            StoreUnavailable: the store can't be read.
+            StoreUnavailable: the store can't be read, or refuses the end of a job of the page.
             Unavailable: too many lists search in inputs.
         """
         if self._journal.failure is None:
@@ -124,9 +124,13 @@ class JobReader:
             page = await self._find_page(query, cursor)
             rows = page.jobs
             has_more = len(rows) > query.limit or page.stopped_at is not None
+            stored = await self._reread_ended(rows[: query.limit], registry)
             for job in rows[: query.limit]:
                 cursor = job.number
-                current, reason = _current_state(job, registry.by_number.get(cursor), queue_manager)
+                row = stored.get(cursor, job)
+                if row is None:
+                    continue
+                current, reason = _current_state(row, registry.by_number.get(cursor), queue_manager)
                 if (wanted_reasons is not None and reason not in wanted_reasons) or not _still_matches(
                     query, current
                 ):
@@ -156,6 +160,27 @@ class JobReader:
             return await self._access.search_jobs(page_query)
         return SearchPage(await self._access.run_read(lambda store: store.find_jobs(page_query)))
 
+    async def _reread_ended(self, rows: Sequence[Job], registry: JobRegistry) -> dict[int, Job | None]:
+        """Return new rows, by number, of jobs that may have ended after their row was read; None if deleted.
+
+        Memory may have shown such a job as running by now: its older row would turn it back.
+        """
+        old: list[int] = []
+        has_ended = False
+        for job in rows:
+            live = registry.by_number.get(job.number)
+            if live is not None and live.phase == "ended":
+                has_ended = True
+            elif live is not None or job.state in ENDED:
+                continue
+            old.append(job.number)
+        if not old:
+            return {}
+        if has_ended:
+            await self._journal.flush()
+        stored = await self._access.run_read(lambda store: store.load_jobs(old))
+        return dict.fromkeys(old) | {job.number: job for job in stored}
+
     async def existing_ids(self, ids: list[str]) -> set[str]:
         """Return those of the ids that are in the store."""
         return await self._access.run_read(partial(_existing_ids, ids=ids))
@@ -168,12 +193,10 @@ def _existing_ids(store: Store, ids: list[str]) -> set[str]:
 def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:
     """The job as memory has it, in a copy: it may change while its page is being read.
 
-    An end that is not durable yet has not happened: the row is still valid.
+    The row of a job that has ended was read after its end, see `_reread_ended`.
     """
-    if live is None:
+    if live is None or live.phase == "ended":
         return job, queue_manager.reasons.for_stored_job(job)
-    if live.phase == "ended":
-        return job, "running" if job.state == "running" else job.reason or "ready"
     return copy.copy(live.job), queue_manager.reasons.for_live_job(live)
 
 
