@@ -75,6 +75,7 @@ async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     finally:
         shutdown.cancel()
         loop.remove_reader(lifeline.fileno())
+        front.validators.close()
         front.coordinator.close()
 
 

@@ -12,6 +12,7 @@ ROLES = {
     "worker": "runner.worker",
     "probe": "runner.probe",
     "writer": "runner.stores.sqlite.writer",
+    "validator": "api.validation.process",
     "survey": "runner.coordinator.devices.scan",
 }
 

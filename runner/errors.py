@@ -4,7 +4,8 @@ RunnerError
 ├── BadRequest              400  bad_request
 │   └── ValidationFailed    422  validation_error
 │       ├── Unsatisfiable   422  unsatisfiable
-│       └── HandlerBroken   422  handler_broken
+│       ├── HandlerBroken   422  handler_broken
+│       └── ValidationTimeout 422  validation_timeout
 ├── Unauthorized            401  unauthorized
 ├── Forbidden               403  forbidden
 │   └── WrongOrigin         403  wrong_origin
@@ -78,6 +79,12 @@ class Unsatisfiable(ValidationFailed):
 
 class HandlerBroken(ValidationFailed):
     code, title = "handler_broken", "The handler could not be imported"
+
+
+class ValidationTimeout(ValidationFailed):
+    """The schema and the input together take too long to validate."""
+
+    code, title = "validation_timeout", "The input could not be validated in time"
 
 
 class Unauthorized(RunnerError):

@@ -3,69 +3,123 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
-import jsonschema_rs
 import msgspec
 
 from api.coordinator.client import CoordinatorClient
-from api.http.problems import FAULTS_MAX, Fault, escape_pointer, fault
-from runner.errors import HandlerBroken, UnknownHandler, unknown_handler_text
+from api.http.problems import FAULTS_MAX, Fault, fault
+from api.validation.input_checker import InputChecker, InputRules, rules_of
+from api.validation.json_text import InputFault
+from api.validation.messages import CheckInput
+from api.validation.pool import RequestValidation
+from runner.errors import HandlerBroken, UnknownHandler, ValidationTimeout, unknown_handler_text
+from runner.formats.printable import printable
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
-from runner.jobs.traits import TraitError, TraitReader
 from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
 #: Longest wait, in seconds, for a handler that is being described; the coordinator waits 30 s as well.
 AWAIT_S = 30.0
+#: Inputs up to this size, times the visits of each value, are validated inline: under 2 ms if they are valid.
+INLINE_MAX_BYTES = 512 * 1024
+#: Different warnings about the inputs of one handler that are logged.
+LOGGED_MAX = 20
+
+
+class Acceptance(NamedTuple):
+    """What the check of an input has found; the input is accepted if there are no faults."""
+
+    faults: list[Fault]
+    #: Texts about fields that the handler ignores.
+    warnings: list[str]
 
 
 class KnownHandler:
-    """A handler with its validator, which is compiled at the first input."""
+    """A handler and the rules of its inputs, which are compiled at the first input."""
 
     def __init__(self, spec: HandlerSpec) -> None:
         self.spec = spec
-        self._validator: jsonschema_rs.Validator | None = None
-        options = spec.options
-        #: None if no option of the handler names fields of the input.
-        self._trait_reader: TraitReader | None = None
-        group_by = () if options.batch is None else options.batch.by
-        if options.model_by is not None or options.size_by or group_by:
-            schema = msgspec.json.decode(spec.input_schema)
-            self._trait_reader = TraitReader(options.model_by, options.size_by, group_by, schema=schema)
-        self._takes_anything = spec.input_schema.strip() in (b"true", b"{}", b"")
+        self._rules = rules_of(spec)
+        self._checker: InputChecker | None = None
+        #: Warnings that the log has already.
+        self._logged: set[str] = set()
 
-    def accept_input(self, submission: Submission, value: Any, at: str) -> list[Fault]:
-        """Validate the input and store its traits in the submission; return the faults.
+    async def accept_input(
+        self, submission: Submission, value: Any, at: str, validation: RequestValidation
+    ) -> Acceptance:
+        """Check a parsed input, and store what is read from it in the submission.
 
         `at` is the JSON pointer to the input in the request.
-        """
-        faults = self.input_faults(value, at)
-        if self._trait_reader is None or faults:
-            return faults
-        traits = self._trait_reader.read(value)
-        if isinstance(traits, TraitError):
-            return [fault(at + traits.pointer, traits.message)]
-        submission.model, submission.size, submission.group = traits
-        return []
 
-    def input_faults(self, value: Any, at: str) -> list[Fault]:
-        """Return the faults that the input schema finds in `value`; `at` is the JSON pointer to it."""
-        if self._takes_anything:
-            return []
-        if self._validator is None:
-            self._validator = _compile(self.spec)
-        if self._validator.is_valid(value):
-            return []
-        found: list[Fault] = []
-        for error in self._validator.iter_errors(value):
-            pointer = at + "".join(f"/{escape_pointer(step)}" for step in error.instance_path)
-            found.append(fault(pointer, error.message[:500]))
-            if len(found) == FAULTS_MAX:
-                break
-        return found
+        Raises:
+            ValidationTimeout: the schema takes too long for this input.
+            Unavailable: too many inputs are being validated.
+        """
+        checker = self._checker
+        if checker is None:
+            checker = self._checker = _compile(self.spec, self._rules)
+        faults = _find_faults_inline(checker, value, len(submission.input), validation)
+        if faults is None:
+            request = CheckInput(self._rules, submission.input, FAULTS_MAX)
+            return await self._accept_elsewhere(submission, request, at, validation)
+        if not faults:
+            traits = checker.read_traits(value)
+            if len(traits) == 3:
+                submission.model, submission.size, submission.group = traits
+                return self._accept(checker.unknown_fields.find(value))
+            faults = [traits]
+        return Acceptance([fault(at + pointer, message) for pointer, message in faults], [])
+
+    async def accept_text(
+        self, submission: Submission, text: bytes, depth_max: int, at: str, validation: RequestValidation
+    ) -> Acceptance:
+        """Parse and check an input as the client sent it, in a process; else as `accept_input`."""
+        request = CheckInput(self._rules, text, FAULTS_MAX, depth_max)
+        return await self._accept_elsewhere(submission, request, at, validation)
+
+    async def _accept_elsewhere(
+        self, submission: Submission, request: CheckInput, at: str, validation: RequestValidation
+    ) -> Acceptance:
+        try:
+            found = await validation.check(request)
+        except ValidationTimeout as error:
+            error.detail.setdefault("errors", [fault(at, error.message)])
+            raise
+        if found.faults:
+            return Acceptance([fault(at + pointer, message) for pointer, message in found.faults], [])
+        submission.model, submission.size, submission.group = found.traits
+        if request.depth_max is not None:
+            submission.input = found.text
+        return self._accept(found.warnings)
+
+    def _accept(self, warnings: list[str]) -> Acceptance:
+        """Accept an input; log the warnings that the log does not have yet."""
+        for warning in warnings:
+            if warning not in self._logged and len(self._logged) < LOGGED_MAX:
+                self._logged.add(warning)
+                logger.warning("handler %s: %s", self.spec.name, printable(warning))
+        return Acceptance([], warnings)
+
+
+def _find_faults_inline(
+    checker: InputChecker, value: Any, size_bytes: int, validation: RequestValidation
+) -> list[InputFault] | None:
+    """Return the faults that the schema finds in `value`, which takes `size_bytes` as JSON.
+
+    None if the search could take long: a process must do it.
+    """
+    validator = checker.validator
+    if validator is None:
+        return []
+    visits = validator.visits
+    work = math.inf if visits is None else size_bytes * visits  # guard: slow-schemas-elsewhere
+    if work <= INLINE_MAX_BYTES and validator.is_valid(value):
+        return []
+    return validator.find_faults(value, FAULTS_MAX) if validation.take_inline(work) else None
 
 
 class HandlerCatalog:
@@ -124,19 +178,13 @@ class HandlerCatalog:
         return handler
 
 
-def _compile(spec: HandlerSpec) -> jsonschema_rs.Validator:
-    schema = msgspec.json.decode(spec.input_schema)
+def _compile(spec: HandlerSpec, rules: InputRules) -> InputChecker:
     try:
-        # The linear-time regex engine: no input can make a pattern run for ever.
-        return jsonschema_rs.validator_for(schema, offline=True, pattern_options=jsonschema_rs.RegexOptions())
-    except ValueError as linear:
-        # Patterns with look-around need the backtracking engine, which stops after a bounded number of steps.
-        try:
-            return jsonschema_rs.validator_for(schema, offline=True)
-        except ValueError as error:
-            logger.warning("cannot compile the input schema of %s: %s", spec.name, error)
-            message = f"the input schema of handler {spec.name} is invalid: {str(error).splitlines()[0]}"
-            raise HandlerBroken(message, handler=spec.name) from linear
+        return InputChecker(rules)
+    except ValueError as error:
+        logger.warning("cannot compile the input schema of %s: %s", spec.name, error)
+        message = f"the input schema of handler {spec.name} is invalid: {str(error).splitlines()[0]}"
+        raise HandlerBroken(message, handler=spec.name) from error
 
 
 def _detail(reply: front_protocol.Reply) -> str:

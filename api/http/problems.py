@@ -114,10 +114,5 @@ def raise_invalid(faults: list[Fault]) -> NoReturn:
     )
 
 
-def escape_pointer(name: str | int) -> str:
-    """Return a name or index as one step of a JSON pointer."""
-    return str(name).replace("~", "~0").replace("/", "~1")
-
-
 def _whole_seconds(seconds: float) -> str:
     return str(max(1, math.ceil(seconds)))

@@ -176,6 +176,7 @@ class Job(ResponseModel):
     started_at: datetime | None
     finished_at: datetime | None
     urls: dict[str, str]
+    warnings: list[str] | None = Field(None, description="in the answer to a submit: fields without effect")
 
 
 class JobPage(ResponseModel):
@@ -193,6 +194,7 @@ class AcceptedJob(ResponseModel):
     queue: str
     state: Literal["queued"]
     urls: dict[str, str]
+    warnings: list[str] | None = Field(None, description="fields without effect")
 
 
 class BulkAnswer(ResponseModel):

@@ -12,6 +12,7 @@ from api.coordinator.client import CoordinatorClient, CoordinatorReply, Coordina
 from api.coordinator.handler_catalog import HandlerCatalog
 from api.http.connection import Connection
 from api.streaming.sse import StreamHub
+from api.validation.pool import ValidatorPool
 from runner.errors import RunnerError, ShuttingDown, Unavailable
 from runner.processes.child import FrontConfig
 from runner.protocol import front as front_protocol
@@ -27,6 +28,7 @@ class FrontState:
         self.config = config
         self.coordinator = CoordinatorClient(self)
         self.catalog = HandlerCatalog()
+        self.validators = ValidatorPool()
         self.hub = StreamHub(self.coordinator, config.ping_s)
         #: As last reported by the coordinator; None before.
         self.memory_level: str | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.body import CheckedJson, check_json, parse_json, read_body, read_json, require_type
+from api.http.body import JobObject, check_object, parse_bulk, read_body, require_type
 from api.http.problems import (
     JSON,
     Fault,
@@ -24,6 +24,7 @@ from api.http.problems import (
 from api.http.query_params import allow_query, prefer_wait_s
 from api.http.submission import parse_submission
 from api.routes.state import FrontState
+from api.validation.pool import RequestValidation
 from runner.errors import RunnerError, Unavailable, ValidationFailed
 from runner.jobs.ids import new_id
 from runner.jobs.job import Submission
@@ -31,10 +32,18 @@ from runner.protocol import front as front_protocol
 
 NDJSON = "application/x-ndjson"
 BULK_MAX = 10_000
-#: Items checked before other requests get a turn on the event loop.
-_ITEMS_PER_TURN = 200
+#: Time after which the check of a bulk gives other requests a turn on the event loop.
+_TURN_S = 0.005
+#: Bounds on the validation in processes: of one job, and of all jobs of a bulk.
+_VALIDATION_LIMIT_S = 1.0
+_BULK_VALIDATION_LIMIT_S = 10.0
 
-BulkItem = Submission | bytes
+
+class CheckedJob(NamedTuple):
+    """A job that the coordinator may be sent, and the warnings about its input."""
+
+    submission: Submission
+    warnings: list[str]
 
 
 class SubmitRoutes:
@@ -50,20 +59,24 @@ class SubmitRoutes:
     async def submit_to_handler(self, request: Request) -> Response:
         """Submit a job for the handler named by the path."""
         body = await self._read_object(request)
-        if "handler" in body:
+        if "handler" in body.fields:
             raise_invalid([fault("/handler", "the path already names the handler")])
-        return await self._accept(request, {"handler": request.path_params["name"], **body})
+        fields = {"handler": request.path_params["name"], **body.fields}
+        return await self._accept(request, JobObject(fields, body.input_text))
 
     async def submit_bulk(self, request: Request) -> Response:
         """Submit up to 10,000 jobs; results are returned in order."""
         self._check_request(request)
-        items: list[BulkItem] = []
-        async for value, at in self._read_items(request):
-            items.append(await self._check_item(value, at))
-            if len(items) % _ITEMS_PER_TURN == 0:
+        items: list[CheckedJob | bytes] = []
+        validation = RequestValidation(self._front.validators, _BULK_VALIDATION_LIMIT_S)
+        turn_ends_mono = time.monotonic() + _TURN_S
+        async for item, at in self._read_items(request):
+            items.append(await self._check_item(item, at, validation))
+            if time.monotonic() > turn_ends_mono:
                 await asyncio.sleep(0)
+                turn_ends_mono = time.monotonic() + _TURN_S
         self._front.require_open()
-        accepted = [item for item in items if isinstance(item, Submission)]
+        accepted = [item.submission for item in items if isinstance(item, CheckedJob)]
         results: list[dict[str, Any] | None] = []
         if accepted:
             reply = await self._front.coordinator.request_reply(
@@ -82,21 +95,22 @@ class SubmitRoutes:
         if "idempotency-key" in request.headers:
             raise_invalid([fault("/Idempotency-Key", "this version does not support Idempotency-Key")])
 
-    async def _read_object(self, request: Request) -> dict[str, Any]:
+    async def _read_object(self, request: Request) -> JobObject:
         self._check_request(request)
         config = self._front.config
-        body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
-        if not isinstance(body, dict):
-            raise_invalid([fault("", "must be an object")])
+        require_type(request, JSON)
+        text = await read_body(request, config.body_max_bytes)
+        body = check_object(text, config.depth_max)
+        if isinstance(body, list):
+            raise_invalid(body)
         return body
 
-    async def _accept(self, request: Request, body: dict[str, Any]) -> Response:
-        submission = parse_submission(body, new_id(), now=time.time())
-        if isinstance(submission, list):
-            raise_invalid(submission)
-        faults = await self._input_faults(submission, body.get("input"), "/input")
-        if faults:
-            raise_invalid(faults)
+    async def _accept(self, request: Request, body: JobObject) -> Response:
+        validation = RequestValidation(self._front.validators, _VALIDATION_LIMIT_S)
+        checked = await self._check_job(body, "", validation)
+        if isinstance(checked, list):
+            raise_invalid(checked)
+        submission, warnings = checked
         self._front.require_open()
         wait = prefer_wait_s(request)
         answer = await self._front.send_and_wait(
@@ -106,34 +120,50 @@ class SubmitRoutes:
         headers = {"location": f"/v1/jobs/{submission.id}"}
         if wait is not None:
             headers["preference-applied"] = f"wait={wait}"
+        if warnings and answer.status < 400:
+            answer.body = _with_warnings(answer.body, warnings)
         return reply_response(answer, headers)
 
-    async def _input_faults(self, submission: Submission, value: Any, at: str) -> list[Fault]:
+    async def _check_job(
+        self, body: JobObject, at: str, validation: RequestValidation
+    ) -> CheckedJob | list[Fault]:
+        """Return the submission of a job and the warnings about its input, or the faults.
+
+        Raises:
+            RunnerError: the handler is not usable, or the input can't be validated now.
+        """
+        submission = parse_submission(body.fields, new_id(), at, now=time.time())
+        if isinstance(submission, list):
+            return submission
         catalog = self._front.catalog
         handler = catalog.find_usable(submission.handler) or await catalog.resolve(
             submission.handler, self._front.coordinator
         )
-        return handler.accept_input(submission, value, at)
+        if body.input_text is None:
+            value = body.fields.get("input")
+            found = await handler.accept_input(submission, value, f"{at}/input", validation)
+        else:
+            # The job's own object is one level of the depth.
+            depth_max = self._front.config.depth_max - 1
+            found = await handler.accept_text(
+                submission, body.input_text, depth_max, f"{at}/input", validation
+            )
+        return found.faults or CheckedJob(submission, found.warnings)
 
-    async def _check_item(self, value: CheckedJson | list[Fault], at: str) -> BulkItem:
-        """Return one job of a bulk request: its submission, or the problem as JSON text."""
+    async def _check_item(
+        self, item: JobObject | list[Fault], at: str, validation: RequestValidation
+    ) -> CheckedJob | bytes:
+        """Return one job of a bulk request, or the problem as JSON text."""
         try:
-            if isinstance(value, list):
-                raise _validation_error(value)
-            if not isinstance(value.value, dict):
-                raise _validation_error([fault(at, "must be an object")])
-            submission = parse_submission(value.value, new_id(), at, now=time.time())
-            if isinstance(submission, list):
-                raise _validation_error(submission)
-            faults = await self._input_faults(submission, value.value.get("input"), f"{at}/input")
-            if faults:
-                raise _validation_error(faults)
+            checked = item if isinstance(item, list) else await self._check_job(item, at, validation)
+            if isinstance(checked, list):
+                raise _validation_error(checked)
         except RunnerError as error:
             return error_document(error)
-        return submission
+        return checked
 
-    async def _read_items(self, request: Request) -> AsyncIterator[tuple[CheckedJson | list[Fault], str]]:
-        """Yield each job's JSON value (or its faults) and the pointer to it."""
+    async def _read_items(self, request: Request) -> AsyncIterator[tuple[JobObject | list[Fault], str]]:
+        """Yield each job's object (or its faults) and the pointer to it."""
         config = self._front.config
         media_type = require_type(request, JSON, NDJSON)
         text = await read_body(request, config.bulk_max_bytes)
@@ -142,23 +172,20 @@ class SubmitRoutes:
             del text
             _check_count(len(lines), "")
             for index, line in enumerate(lines):
-                yield check_json(line, config.depth_max, f"/{index}"), f"/{index}"
+                yield check_object(line, config.depth_max, f"/{index}"), f"/{index}"
             return
         # The list and its envelope add two levels to the depth of a single job.
-        body = parse_json(text, config.depth_max + 2)
+        jobs = parse_bulk(text, config.depth_max + 2)
         del text
-        if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
-            raise_invalid([fault("/jobs", "a list of jobs is required")])
-        for key in body:
-            if key == "run_id":
-                raise_invalid([fault("/run_id", "not available in this version")])
-            if key != "jobs":
-                raise_invalid([fault(f"/{key[:100]}", "there is no such field")])
-        _check_count(len(body["jobs"]), "/jobs")
-        for index, value in enumerate(body["jobs"]):
-            yield CheckedJson(value), f"/jobs/{index}"
+        _check_count(len(jobs), "/jobs")
+        for index, job in enumerate(jobs):
+            at = f"/jobs/{index}"
+            if isinstance(job, msgspec.Raw):
+                yield check_object(bytes(job), config.depth_max, at), at
+            else:
+                yield JobObject(job) if isinstance(job, dict) else [fault(at, "must be an object")], at
 
-    def _bulk_document(self, items: list[BulkItem], results: list[dict[str, Any] | None]) -> bytes:
+    def _bulk_document(self, items: list[CheckedJob | bytes], results: list[dict[str, Any] | None]) -> bytes:
         rows: list[bytes] = []
         index = 0
         for item in items:
@@ -167,7 +194,11 @@ class SubmitRoutes:
                 continue
             result = results[index]
             index += 1
-            rows.append(self._accepted_json(item) if result is None else _problem_json(result))
+            if result is not None:
+                rows.append(_problem_json(result))
+                continue
+            accepted = self._accepted_json(item.submission)
+            rows.append(_with_warnings(accepted, item.warnings) if item.warnings else accepted)
         return b'{"jobs":[%s]}' % b",".join(rows)
 
     def _accepted_json(self, item: Submission) -> bytes:
@@ -180,6 +211,11 @@ class SubmitRoutes:
             f'"urls":{{"self":"{base}","events":"{base}/events","output":"{base}/output",'
             f'"attempts":"{base}/attempts","cancel":"{base}/cancel"}}}}'
         ).encode()
+
+
+def _with_warnings(document: bytes, warnings: list[str]) -> bytes:
+    """Return the JSON text of a job's object with the list `warnings` at its end."""
+    return b'%s,"warnings":%s}' % (document[:-1], msgspec.json.encode(warnings))
 
 
 def _problem_json(result: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ import msgspec
 
 from runner.protocol.framing import LENGTH
 
-Role = Literal["front", "worker", "probe", "writer", "survey"]
+Role = Literal["front", "worker", "probe", "writer", "survey", "validator"]
 
 
 class WorkerConfig(msgspec.Struct, array_like=True):
@@ -90,6 +90,13 @@ class WriterConfig(msgspec.Struct, array_like=True):
     fd: int
 
 
+class ValidatorConfig(msgspec.Struct, array_like=True):
+    """The config of a process that validates inputs for a front."""
+
+    #: Descriptor of the stream of requests and replies.
+    fd: int
+
+
 class FrontConfig(msgspec.Struct, array_like=True):
     """The config of a front."""
 
@@ -115,7 +122,9 @@ class FrontConfig(msgspec.Struct, array_like=True):
     log_level: str = "info"
 
 
-Config = TypeVar("Config", WorkerConfig, ProbeConfig, SurveyConfig, WriterConfig, FrontConfig)
+Config = TypeVar(
+    "Config", WorkerConfig, ProbeConfig, SurveyConfig, WriterConfig, ValidatorConfig, FrontConfig
+)
 
 
 class Child:

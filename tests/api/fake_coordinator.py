@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -335,8 +336,8 @@ class RunningFront:
 
 
 @contextmanager
-def running_front(token: str = "", **settings: Any) -> Iterator[RunningFront]:
-    """A front on a free port; ends with the block."""
+def running_front(token: str = "", *, tree: Path | None = None, **settings: Any) -> Iterator[RunningFront]:
+    """A front on a free port; ends with the block. `tree` is a copy of the program to run instead."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     ours, theirs = socket.socketpair()
     port = listening.getsockname()[1]
@@ -355,6 +356,8 @@ def running_front(token: str = "", **settings: Any) -> Iterator[RunningFront]:
     fake = FakeCoordinator()
     fake.attach(ours)
     env = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    if tree is not None:
+        env["PYTHONPATH"] = str(tree)
     child = start_child("front", config, pass_fds=(listening.fileno(), theirs.fileno()), env=env)
     listening.close()
     theirs.close()

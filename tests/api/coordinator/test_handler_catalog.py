@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
 from api.coordinator.handler_catalog import HandlerCatalog, KnownHandler
-from api.http.problems import FAULTS_MAX
+from api.http.problems import FAULTS_MAX, Fault
+from api.validation.pool import RequestValidation, ValidatorPool
 from runner.errors import HandlerBroken
 from runner.handlers.spec import HandlerOptions
 from runner.jobs.job import Submission
@@ -16,8 +18,35 @@ from runner.protocol import front as front_protocol
 from tests.api.fake_coordinator import spec
 
 
-def entry(schema: Any) -> KnownHandler:
-    return KnownHandler(spec("h", input_schema=msgspec.json.encode(schema)))
+class Entry:
+    """A handler of this schema, whose inputs are all small."""
+
+    def __init__(self, schema: Any, options: HandlerOptions | None = None) -> None:
+        text = msgspec.json.encode(schema)
+        self.handler = KnownHandler(spec("h", input_schema=text, options=options or HandlerOptions()))
+
+    def input_faults(self, value: Any, at: str) -> list[Fault]:
+        return self.accept_input(Submission("id", "h", b""), value, at)
+
+    def accept_input(self, submission: Submission, value: Any, at: str) -> list[Fault]:
+        submission.input = msgspec.json.encode(value)
+
+        async def accept() -> list[Fault]:
+            pool = ValidatorPool()
+            validation = RequestValidation(pool, 30)
+            try:
+                return (await self.handler.accept_input(submission, value, at, validation)).faults
+            finally:
+                pool.close()
+                async with asyncio.timeout(20):
+                    while pool.pids:
+                        await asyncio.sleep(0.01)
+
+        return asyncio.run(accept())
+
+
+def entry(schema: Any) -> Entry:
+    return Entry(schema)
 
 
 @pytest.mark.parametrize("schema", [True, {}])
@@ -49,7 +78,7 @@ def test_a_pattern_can_not_run_for_ever() -> None:
 def test_what_the_handler_names_is_read_from_the_input() -> None:
     options = HandlerOptions(model_by="model", size_by=("width", "batch"))
     schema = {"properties": {"model": {"default": "small"}, "width": {"type": "integer"}}}
-    named = KnownHandler(spec("h", input_schema=msgspec.json.encode(schema), options=options))
+    named = Entry(schema, options)
     asked = Submission("id", "h", b"{}")
     assert named.accept_input(asked, {"model": "large", "width": 1000, "batch": 3}, "/input") == []
     assert (asked.model, asked.size, asked.group) == ("large", "1024,4", "")
@@ -58,7 +87,8 @@ def test_what_the_handler_names_is_read_from_the_input() -> None:
     assert named.accept_input(asked, {"model": "x", "width": "8"}, "/input")[0]["pointer"] == "/input/width"
     (fault,) = named.accept_input(asked, {"model": {"name": "x"}}, "/jobs/3/input")
     assert fault["pointer"] == "/jobs/3/input/model" and "string" in fault["message"]
-    assert entry(True).accept_input(asked, {"model": {}}, "/input") == [] and asked.model == "small"
+    other = Submission("id", "h", b"{}")
+    assert entry(True).accept_input(other, {"model": {}}, "/input") == [] and other.model == ""
 
 
 def test_look_around_is_understood() -> None:

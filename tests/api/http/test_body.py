@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from api.http.body import CheckedJson, check_json, deeper_than, parse_json
+from api.http.body import check_json, parse_json
+from api.validation.json_text import CheckedJson, deeper_than
 from runner.errors import ValidationFailed
 
 

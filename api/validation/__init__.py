@@ -1,0 +1,1 @@
+"""Effect: validation of inputs against the handlers' schemas, in the front or in processes of its own."""
