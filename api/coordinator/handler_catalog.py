@@ -48,6 +48,13 @@ class KnownHandler:
         #: Warnings that the log has already.
         self._logged: set[str] = set()
 
+    def check_options(self, submission: Submission, at: str) -> list[Fault]:
+        """Return the faults of options that this handler can't have; `at` is the pointer to the job."""
+        if submission.vram_bytes is not None and self.spec.options.gpus == 0:
+            message = f"handler {self.spec.name} uses no GPU, so it takes no vram: leave the field out"
+            return [fault(f"{at}/vram", message)]
+        return []
+
     async def accept_input(
         self, submission: Submission, value: Any, at: str, validation: RequestValidation
     ) -> Acceptance:

@@ -165,6 +165,8 @@ def parse_bulk(text: bytes, depth_max: int) -> list[Any]:
     if not isinstance(body, dict) or not isinstance(jobs, list):
         raise_invalid([fault("/jobs", "a list of jobs is required")])
     for key in body:
+        if key == "run_id" and (body[key] is None or (is_large and bytes(body[key]) == b"null")):
+            continue
         if key == "run_id":
             raise_invalid([fault("/run_id", "not available in this version")])
         if key != "jobs":

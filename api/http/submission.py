@@ -57,7 +57,8 @@ def parse_submission(
             continue
         rule = _RULES.get(key)
         if rule is None:
-            faults.append(_unknown_field(key, at))
+            if value is not None or key not in UNSUPPORTED_FIELDS:
+                faults.append(_unknown_field(key, at))
         elif value is not None:
             field, read = rule
             try:

@@ -139,6 +139,9 @@ class SubmitRoutes:
         handler = catalog.find_usable(submission.handler) or await catalog.resolve(
             submission.handler, self._front.coordinator
         )
+        faults = handler.check_options(submission, at)
+        if faults:
+            return faults
         if body.input_text is None:
             value = body.fields.get("input")
             found = await handler.accept_input(submission, value, f"{at}/input", validation)

@@ -435,3 +435,19 @@ def test_what_is_to_be_loaded_is_named_by_texts(
 ) -> None:
     problem = assert_problem(http.post(f"/v1/handlers/paint/{verb}", json=body), 422, "validation_error")
     assert [one["pointer"] for one in problem["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize("field", ["vram", "gpus"])
+def test_gpu_options_are_refused_for_a_handler_without_a_gpu(http: httpx2.Client, field: str) -> None:
+    answer = http.post("/v1/jobs", json={"handler": "echo", field: 1 << 30})
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [f"/{field}"]
+
+
+def test_null_fields_are_as_if_left_out(http: httpx2.Client) -> None:
+    nulls = {"gpus": None, "vram": None, "webhook": None, "run_id": None, "priority": None, "tags": None}
+    answer = http.post("/v1/jobs", json={"handler": "echo", "input": None, **nulls})
+    assert answer.status_code == 202 and answer.json()["input"] is None
+    bulk = http.post("/v1/jobs/bulk", json={"jobs": [{"handler": "echo", **nulls}], "run_id": None})
+    assert bulk.status_code == 202 and "code" not in bulk.json()["jobs"][0]
+    assert http.post("/v1/jobs", json={"handler": "echo", "nonsense": None}).status_code == 422
