@@ -15,6 +15,7 @@ import typer
 from runner.cli.arguments import CommandUsageError, job_input, metadata
 from runner.cli.common_options import Url, open_client, print_json
 from runner.cli.downloads import OutputFolder, fetch_files
+from runner.cli.formatting import one_line
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -227,8 +228,10 @@ def _submit(
         handle = client.submit(handler, data, **given)
     except (ValueError, TypeError) as error:
         raise CommandUsageError(str(error)) from None
+    for warning in handle.warnings:
+        print(f"runner: warning: {one_line(warning)}", file=sys.stderr)
     if is_queue_new:
-        print(f"queue {queue!r} is new; the job is the first in it", file=sys.stderr)
+        print(f"runner: queue {queue!r} is new; the job is the first in it", file=sys.stderr)
     return handle
 
 

@@ -40,8 +40,16 @@ class AsyncJobHandle(Generic[T]):
     Creating a handle sends nothing. Dropping it does not cancel the job.
     """
 
-    def __init__(self, client: AsyncClient, job_id: str, read: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        job_id: str,
+        read: Callable[[Any], Any] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self.id = job_id
+        #: What the server warned of when the job was submitted, such as fields that the handler ignores.
+        self.warnings = list(warnings)
         self._client = client
         self._read_output = read
         self._listeners: list[Callable[[ProgressEvent], object]] = []
@@ -213,7 +221,7 @@ class AsyncClient:
         """
         body = operations.submit_body(handler_name(handler), input, options)
         job = await self._perform(operations.submit(body))
-        return AsyncJobHandle(self, job.id, output_reader(handler))
+        return AsyncJobHandle(self, job.id, output_reader(handler), job.warnings)
 
     async def submit_many(
         self, handler: Any, inputs: Iterable[object], **options: Unpack[JobOptions]

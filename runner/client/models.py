@@ -63,6 +63,11 @@ class Job(dict[str, Any]):
         """Code, message, detail, and whether a retry may help; None without an error."""
         return self.get("error")
 
+    @property
+    def warnings(self) -> list[str]:
+        """Texts about ignored fields of the input; empty except in the answer to a submit."""
+        return list(self.get("warnings") or ())
+
     def __repr__(self) -> str:
         """Return a short form: lists of jobs are often printed."""
         return f"<Job {self.get('id')} {self.get('handler')} {self.get('state')}>"

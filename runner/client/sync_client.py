@@ -40,8 +40,16 @@ class JobHandle(Generic[T]):
     Creating a handle sends nothing. Dropping it does not cancel the job.
     """
 
-    def __init__(self, client: Client, job_id: str, read: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        job_id: str,
+        read: Callable[[Any], Any] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self.id = job_id
+        #: What the server warned of when the job was submitted, such as fields that the handler ignores.
+        self.warnings = list(warnings)
         self._client = client
         self._read_output = read
         self._listeners: list[Callable[[ProgressEvent], object]] = []
@@ -210,7 +218,8 @@ class Client:
             TypeError, ValueError: an unknown or unreadable option, or an input that is not JSON.
         """
         body = operations.submit_body(handler_name(handler), input, options)
-        return JobHandle(self, self._perform(operations.submit(body)).id, output_reader(handler))
+        job = self._perform(operations.submit(body))
+        return JobHandle(self, job.id, output_reader(handler), job.warnings)
 
     def submit_many(
         self, handler: Any, inputs: Iterable[object], **options: Unpack[JobOptions]

@@ -437,6 +437,17 @@ def test_what_is_to_be_loaded_is_named_by_texts(
     assert [one["pointer"] for one in problem["errors"]] == [pointer]
 
 
+def test_fields_that_a_handler_ignores_are_named(http: httpx2.Client) -> None:
+    body = {"handler": "paint", "input": {"text": "a", "stepz": 3}}
+    warning = "input.stepz is not a field of the handler's input and is ignored; did you mean 'steps'?"
+    answer = http.post("/v1/jobs", json=body)
+    assert answer.status_code == 202 and answer.json()["warnings"] == [warning]
+    assert answer.json()["input"] == body["input"]
+    bulk = http.post("/v1/jobs/bulk", json={"jobs": [body, {"handler": "paint", "input": {"text": "a"}}]})
+    first, second = bulk.json()["jobs"]
+    assert first["warnings"] == [warning] and "warnings" not in second
+
+
 @pytest.mark.parametrize("field", ["vram", "gpus"])
 def test_gpu_options_are_refused_for_a_handler_without_a_gpu(http: httpx2.Client, field: str) -> None:
     answer = http.post("/v1/jobs", json={"handler": "echo", field: 1 << 30})

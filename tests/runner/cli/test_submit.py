@@ -78,3 +78,12 @@ def test_options_reach_the_server(command: str) -> None:
     assert "queue 'night' is new" in ended.stderr
     sent = {f"{name}_s" if name in SECONDS else name: value for name, (_, value) in OPTIONS.items()}
     assert body == {"handler": "echo", "input": {}} | sent
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_warnings_about_the_input_are_shown(command: str) -> None:
+    document = job("queued") | {"warnings": ["input.stepz is ignored"]}
+    with fake_server({("POST", "/v1/jobs"): CannedReply(202, document)}) as server:
+        done = runner(command, "echo", "stepz=1", url=server.url)
+    assert "runner: warning: input.stepz is ignored" in done.stderr.splitlines()
+    assert "stepz" not in done.stdout
