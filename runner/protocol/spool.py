@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 SUFFIX = ".spool"
 #: Appended to the name of an unreadable file, which is kept for inspection.
 BAD_SUFFIX = ".bad"
-#: A frame is closed once it exceeds this size.
-FRAME_BYTES = 4 * 1024 * 1024
 
 
 class Spool(NamedTuple):
@@ -55,7 +53,7 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
                 framing.pack([worker_protocol.encode(msgspec.structs.replace(hello, token=""))])
             )
         )
-        for frame in _frames(messages):
+        for frame in framing.group(messages):
             file.write(framing.with_length(framing.pack(frame)))
         file.write(framing.with_length(framing.pack([])))
         file.flush()
@@ -98,15 +96,3 @@ def _read_spool(path: Path) -> Spool:
     if not isinstance(hello, Hello):
         raise WireError("the first message is not a hello")
     return Spool(path, hello, [message for frame in frames[1:] for message in frame])
-
-
-def _frames(messages: list[bytes]) -> list[list[bytes]]:
-    frames: list[list[bytes]] = []
-    size = FRAME_BYTES
-    for message in messages:
-        if size >= FRAME_BYTES:
-            frames.append([])
-            size = 0
-        frames[-1].append(message)
-        size += len(message)
-    return frames

@@ -8,12 +8,11 @@ import os
 from collections.abc import Callable
 
 import zmq
-from zmq.backend import Socket as ZmqSocket
 from zmq.utils.monitor import parse_monitor_message
 
 from runner.protocol import framing
 from runner.protocol.framing import WireError
-from runner.protocol.zmq_socket import EVENTS, NOBLOCK, OPTIONS, POLLIN, FrameSocket
+from runner.protocol.zmq_socket import EVENTS, NOBLOCK, OPTIONS, POLLIN, FrameSocket, send_parts
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class ZmqDealer(FrameSocket):
         if not self.is_linked:
             return False
         try:
-            ZmqSocket.send(self._socket, framing.pack(messages), NOBLOCK)
+            send_parts(self._socket, messages)
         except zmq.ZMQError as error:
             log.debug("cannot send to the coordinator now: %s", error)
             return False
@@ -104,7 +103,7 @@ class ZmqDealer(FrameSocket):
 
     def _handle_parts(self, parts: list[bytes]) -> None:
         try:
-            self._on_frame(framing.unpack(parts[-1]))
+            self._on_frame(framing.unpack(framing.join(parts)))
         except WireError as error:
             log.error("the coordinator sent an invalid frame: %s", error)
         except Exception:

@@ -16,15 +16,14 @@ from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 from runner.protocol.framing import WireError
 from runner.protocol.worker import Hello
-from runner.protocol.zmq_socket import NOBLOCK, OPTIONS, FrameSocket
+from runner.protocol.zmq_socket import OPTIONS, SNDMORE_NOBLOCK, FrameSocket, send_parts
 
 log = logging.getLogger(__name__)
 
 #: The kernel's limit on the path of a Unix socket.
 PATH_MAX_BYTES = 107
-# Plain integers, as in `zmq_socket`.
+# A plain integer, as in `zmq_socket`.
 _UNREACHABLE = int(zmq.EHOSTUNREACH)
-_SNDMORE_NOBLOCK = int(zmq.SNDMORE) | NOBLOCK
 
 
 class ZmqRouter(FrameSocket):
@@ -94,8 +93,8 @@ class ZmqRouter(FrameSocket):
         if identity is None:
             return False
         try:
-            ZmqSocket.send(self._socket, identity, _SNDMORE_NOBLOCK)
-            ZmqSocket.send(self._socket, framing.pack(messages), NOBLOCK)
+            ZmqSocket.send(self._socket, identity, SNDMORE_NOBLOCK)
+            send_parts(self._socket, messages)
         except zmq.ZMQError as error:
             log.debug("cannot send to %s now: %s", peer, error)
             if error.errno == _UNREACHABLE:
@@ -123,9 +122,7 @@ class ZmqRouter(FrameSocket):
         identity, *frames = parts
         name = self._names.get(identity)
         try:
-            if len(frames) != 1:
-                raise WireError(f"a frame of {len(frames)} parts instead of one")
-            messages = framing.unpack(frames[0])
+            messages = framing.unpack(framing.join(frames))
             if messages and worker_protocol.tag_of(messages[0]) == _HELLO_TAG:
                 name = self._handle_hello(identity, messages[0])
                 del messages[0]

@@ -7,6 +7,7 @@ import logging
 from abc import abstractmethod
 
 import zmq
+from zmq.backend import Socket as ZmqSocket
 
 from runner.protocol import framing
 
@@ -22,6 +23,7 @@ FRAMES_PER_TURN = 256
 EVENTS = int(zmq.EVENTS)
 POLLIN = int(zmq.POLLIN)
 NOBLOCK = int(zmq.NOBLOCK)
+SNDMORE_NOBLOCK = int(zmq.SNDMORE) | NOBLOCK
 _RCVMORE = int(zmq.RCVMORE)
 
 #: Options of the sockets at both ends.
@@ -29,12 +31,24 @@ OPTIONS: dict[int, int] = {
     zmq.LINGER: 0,
     zmq.SNDHWM: HIGH_WATER_FRAMES,
     zmq.RCVHWM: HIGH_WATER_FRAMES,
-    zmq.MAXMSGSIZE: framing.MAX_FRAME_BYTES,
+    zmq.MAXMSGSIZE: framing.PART_MAX_BYTES,
     zmq.HEARTBEAT_IVL: 1_000,
     zmq.HEARTBEAT_TIMEOUT: 5_000,
     zmq.HANDSHAKE_IVL: 5_000,
     zmq.IMMEDIATE: 1,
 }
+
+
+def send_parts(socket: zmq.Socket[bytes], messages: list[bytes]) -> None:
+    """Send one frame of these messages, in as many parts as its size needs; the peer gets all or none.
+
+    Raises:
+        ZMQError: nothing was sent. The buffer is full, or the connection broke.
+    """
+    *parts, last = framing.split(framing.pack(messages))
+    for part in parts:
+        ZmqSocket.send(socket, part, SNDMORE_NOBLOCK)
+    ZmqSocket.send(socket, last, NOBLOCK)
 
 
 class FrameSocket:

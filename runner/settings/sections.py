@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
 from runner.formats.units import parse_bytes, parse_seconds
+from runner.protocol.framing import SETTING_MAX_BYTES
 
 MIB = 1 << 20
 
@@ -40,6 +41,8 @@ def _supported_enforcement(value: object) -> object:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+#: A size of what one message between processes has to hold.
+MessageBytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0, le=SETTING_MAX_BYTES)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split_list)]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
@@ -54,13 +57,13 @@ class LimitSettings(_Section):
     """`[limits]`: bounds of one request, one attempt and the whole store."""
 
     #: Largest request body.
-    body_bytes: Bytes = 16 * MIB
+    body_bytes: MessageBytes = 16 * MIB
     #: Largest body of POST /v1/jobs/bulk.
-    bulk_bytes: Bytes = 64 * MIB
+    bulk_bytes: MessageBytes = 64 * MIB
     #: Largest nesting depth of a request's JSON.
     depth: int = Field(default=64, gt=0)
     #: Largest output of a job; a larger one fails as `result_too_large`.
-    output_bytes: Bytes = 16 * MIB
+    output_bytes: MessageBytes = 16 * MIB
     #: Text of `log` events per attempt; the rest is dropped.
     log_bytes: Bytes = MIB
     #: Events of one attempt.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from runner.processes.child import WorkerConfig
+from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 from runner.protocol.spool import write_spool
 from runner.protocol.worker import Hello
@@ -116,8 +118,11 @@ class CoordinatorLink:
         if not self._dealer.is_linked:
             # Unnumbered messages may be lost; numbered ones wait for the connection.
             self._unnumbered.clear()
-        elif self._unnumbered and self._dealer.send(self._unnumbered):
-            self._unnumbered = []
+        elif self._unnumbered:
+            frames = deque(framing.group(self._unnumbered))
+            while frames and self._dealer.send(frames[0]):
+                frames.popleft()
+            self._unnumbered = [message for frame in frames for message in frame]
         while self._dealer.is_linked and self._outbox.has_unsent:
             first, messages = self._outbox.peek()
             if not self._dealer.send(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.commands import attempt_spec
+from runner.coordinator.dispatch.commands import attempt_spec, batch_length, split_attempts
 from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
@@ -55,10 +55,23 @@ class Assigner:
         for live in live_jobs:
             live.mark_assigned(executor.number)
         executor.assign_attempts(live_jobs)
+        if executor.is_batched:
+            live_jobs = self._keep_batch_sendable(executor, live_jobs)
         if any(live.input is None for live in live_jobs):
             self._reads.start(self._read_and_send(executor, live_jobs))
             return
         self._send_when_durable(executor, live_jobs)
+
+    def _keep_batch_sendable(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> list[LiveJob]:
+        """Return the first jobs of a batch, as many as one message to the worker may hold; the others go back
+        to the front of their queue, for the next batch."""
+        count = batch_length([live.job.input_bytes for live in live_jobs])
+        for live in reversed(live_jobs[count:]):
+            self._release_attempt(executor, live, done=False)
+            self._lifecycle.return_unstarted(live)
+        if count < len(live_jobs):
+            self._plan_trigger.wake()
+        return live_jobs[:count]
 
     async def _read_and_send(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
         """Read the missing inputs, retrying until the store answers, and send the attempts."""
@@ -113,7 +126,8 @@ class Assigner:
         for live in reversed(unstarted):
             self._lifecycle.return_unstarted(live)
         if attempts:
-            self._worker_pool.post(executor.worker, encode(RunAttempts(number, attempts)))
+            for part in [attempts] if executor.is_batched else split_attempts(attempts):
+                self._worker_pool.post(executor.worker, encode(RunAttempts(number, part)))
             if self._scheduler_state.executors[number].long_job_number is not None:
                 # The running attempt was marked as long-running while these inputs were read or starts
                 # stored.

@@ -9,7 +9,35 @@ from gpu.devices.device import Device
 from gpu.planning.actions import LoadAction as Action
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.handlers.spec import HandlerOptions, HandlerSpec
+from runner.protocol.framing import BATCH_INPUT_BYTES, FRAME_BYTES
 from runner.protocol.worker import AttemptSpec, LoadExecutor
+
+#: Bytes of an attempt's specification beside its input, at most: ids, the handler's name, numbers.
+ATTEMPT_OVERHEAD_BYTES = 1024
+
+
+def batch_length(input_bytes: Sequence[int]) -> int:
+    """Return how many of a batch's inputs, given by their sizes, one message holds: the first in any case."""
+    total = 0
+    for count, size in enumerate(input_bytes):
+        total += size
+        if count and total > BATCH_INPUT_BYTES:
+            return count
+    return len(input_bytes)
+
+
+def split_attempts(attempts: Sequence[AttemptSpec]) -> list[list[AttemptSpec]]:
+    """Return the attempts in order, in lists whose messages fit into a frame or hold one attempt."""
+    parts: list[list[AttemptSpec]] = []
+    room = 0
+    for attempt in attempts:
+        size = len(attempt.input) + ATTEMPT_OVERHEAD_BYTES
+        if size > room:
+            parts.append([])
+            room = FRAME_BYTES
+        parts[-1].append(attempt)
+        room -= size
+    return parts
 
 
 def load_command(

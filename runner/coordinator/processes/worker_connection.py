@@ -26,7 +26,7 @@ class WorkerConnection:
         self.last_applied = 0
         #: Number of the last durable message that is not acknowledged yet; None if all are.
         self.pending_ack: int | None = None
-        #: Messages for the next frame.
+        #: Messages for the next flush.
         self.pending_messages: list[bytes] = []
 
     def record_hello(self, now_mono: float) -> bool:
@@ -37,7 +37,7 @@ class WorkerConnection:
         self.last_message_mono = now_mono
         return is_first
 
-    def take_frame(self) -> list[bytes]:
+    def take_messages(self) -> list[bytes]:
         """Return and forget the pending messages, with the pending acknowledgement as the last of them."""
         messages, self.pending_messages = self.pending_messages, []
         if self.pending_ack is not None:

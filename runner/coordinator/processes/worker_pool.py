@@ -16,6 +16,7 @@ from runner.coordinator.processes.worker_connection import WorkerConnection
 from runner.processes.child import ProbeConfig, WorkerConfig
 from runner.processes.orphans import kill_marked
 from runner.processes.restart_backoff import RestartBackoff
+from runner.protocol import framing
 from runner.protocol.worker import Hello, Stop, encode
 from runner.protocol.zmq_router import ZmqRouter
 
@@ -141,7 +142,7 @@ class _WorkerSlot:
 class WorkerPool:
     """All processes that use the worker protocol with this coordinator: workers and the probe.
 
-    Messages go out in frames: `post` queues them, `flush` sends one frame per worker.
+    `post` queues messages, `flush` sends those of each worker in as few frames as their size permits.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class WorkerPool:
         return None if slot is None else slot.handle
 
     def post(self, worker: WorkerHandle, message: bytes) -> None:
-        """Queue a message for the frame that the next `flush` sends."""
+        """Queue a message that the next `flush` sends."""
         if not worker.connection.pending_messages:
             self._workers_to_flush.append(worker)
         worker.connection.pending_messages.append(message)
@@ -228,11 +229,13 @@ class WorkerPool:
         worker.connection.pending_ack = seq
 
     def flush(self) -> None:
-        """Send the queued messages, one frame per worker."""
+        """Send the queued messages of all workers."""
         waiting, self._workers_to_flush = self._workers_to_flush, []
         for worker in waiting:
-            messages = worker.connection.take_frame()
-            if self.workers.get(worker.name) is not worker or self.router.send(worker.name, messages):
+            messages = worker.connection.take_messages()
+            if self.workers.get(worker.name) is not worker or all(
+                self.router.send(worker.name, frame) for frame in framing.group(messages)
+            ):
                 continue
             if self.router.is_disconnected(worker.name):
                 # After a reconnect the hello shows which messages the worker missed.

@@ -117,6 +117,22 @@ def test_gone_peer_is_a_plain_false(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_frame_of_a_hundred_mebibytes_arrives_whole_and_keeps_the_link(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Ends(tmp_path) as ends:
+            large = [bytes(12 << 20)] * 8
+            ends.dealer.send([hello()])
+            await ends.until(lambda: ends.hellos)
+            assert ends.router.send("w", large)
+            await ends.until(lambda: ends.down)
+            assert ends.down == [large] and ends.links == 1
+            assert ends.dealer.send(large)
+            await ends.until(lambda: ends.came)
+            assert ends.came == [("w", large)] and not ends.bad and ends.links == 1
+
+    asyncio.run(scenario())
+
+
 def test_peer_that_does_not_read_is_a_plain_false(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Ends(tmp_path) as ends:

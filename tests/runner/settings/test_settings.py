@@ -80,6 +80,11 @@ def test_lists_in_the_environment_are_parted_by_commas(
     ("text", "flags", "said"),
     [
         ("prot = 1", {}, r"prot: no such setting \(in .*runner.toml\)"),
+        (
+            '[limits]\noutput_bytes = "65MiB"',
+            {},
+            r"limits\.output_bytes: must be less than or equal to 67108864",
+        ),
         ("[limits]\nbody = 1", {}, r"limits\.body: no such setting \(in .*runner.toml\)"),
         ("grace = 1e18", {}, r"^grace: a duration is at most ten years.*runner.toml"),
         ('grace = "soon"', {}, r"^grace: .*soon.*runner.toml"),

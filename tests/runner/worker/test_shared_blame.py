@@ -223,6 +223,20 @@ def test_a_stop_interrupts_a_batch_and_gives_back_the_next() -> None:
     play(scenario())
 
 
+def test_a_batch_of_a_hundred_mebibytes_runs_over_one_link() -> None:
+    async def scenario() -> None:
+        async with StubCoordinator() as fake:
+            await load(fake, 1, "many", BATCHED)
+            padding = {"padding": "x" * (12 << 20)}
+            fake.send(RunAttempts(1, batch(**dict.fromkeys("abcdefgh", padding))))
+            for job in "abcdefgh":
+                ended = await fake.wait_for_end(job, within_s=30)
+                assert (ended.code, ended.batch_size) == (None, 8)
+            assert len(fake.hellos) == 1 and fake.messages_of(ExecutorGone) == []
+
+    play(scenario())
+
+
 def test_slots_run_at_once_and_are_told_one_by_one() -> None:
     async def scenario() -> None:
         async with StubCoordinator() as fake:

@@ -12,6 +12,9 @@ from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import WorkerHandle
+from runner.handlers.spec import BatchOptions, HandlerOptions
+from runner.jobs.job import Submission
+from runner.protocol.framing import BATCH_INPUT_BYTES, FRAME_BYTES
 from runner.protocol.worker import (
     AttemptEnded,
     AttemptsRecalled,
@@ -242,6 +245,32 @@ def test_one_that_dies_meanwhile_is_not_waited_for(worker: WorkerHandle) -> None
         orders = await scenario.says(died, ExecutorGone(1, "worker_crashed", "", [("job-2", 1)]))
         assert jobs(orders) == ["job-2"] and staged.job.attempt == 1
         assert UnloadExecutor(1) not in orders
+
+    play(worker, body)
+
+
+def test_what_a_batch_has_no_bytes_for_forms_the_next_batch(worker: WorkerHandle) -> None:
+    async def body(scenario: DispatchScenario) -> None:
+        options = HandlerOptions(batch=BatchOptions(max=8, wait_s=0.0))
+        scenario.reload(replace(NEWER, options=options))
+        lives = scenario.submit(1, 2, 3)
+        for live in lives:
+            live.job.input_bytes = BATCH_INPUT_BYTES // 2
+        assert jobs(await scenario.turn()) == ["job-1", "job-2"]
+        assert lives[2].executor is None or lives[2].phase == "assigned"
+        orders = await scenario.says(ExecutorLoaded(1, 0.1), done(lives[0]), done(lives[1]))
+        assert jobs(orders) == ["job-3"] and lives[2].attempt_in_flight == 1
+
+    play(worker, body)
+
+
+def test_staged_attempts_travel_in_messages_that_fit_into_a_frame(worker: WorkerHandle) -> None:
+    async def body(scenario: DispatchScenario) -> None:
+        await scenario.busy(1)
+        for number in (2, 3, 4):
+            scenario.harness.lifecycle.submit(Submission(f"job-{number}", "h", bytes(FRAME_BYTES // 2)))
+        orders = await scenario.turn()
+        assert [jobs([order]) for order in orders] == [["job-2"], ["job-3"], ["job-4"]]
 
     play(worker, body)
 

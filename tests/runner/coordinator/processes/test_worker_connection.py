@@ -23,5 +23,5 @@ def test_a_frame_takes_what_is_pending_with_the_acknowledgement_at_its_end() -> 
     connection = WorkerConnection("w", "n", 0.0)
     connection.pending_messages += [b"a", b"b"]
     connection.pending_ack = 7
-    assert connection.take_frame() == [b"a", b"b", encode(Ack(7))]
-    assert connection.take_frame() == []
+    assert connection.take_messages() == [b"a", b"b", encode(Ack(7))]
+    assert connection.take_messages() == []

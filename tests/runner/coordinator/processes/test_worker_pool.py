@@ -130,6 +130,18 @@ def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
     linked(tmp_path, check)
 
 
+def test_messages_of_one_turn_travel_in_frames_of_a_bounded_size(tmp_path: Path) -> None:
+    async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
+        sizes = [15 << 20] * 7 + [1, 2]
+        for size in sizes:
+            fleet.post(worker, bytes(size))
+        fleet.flush()
+        got = [await frames.get() for _ in range(8)]
+        assert [[len(message) for message in frame] for frame in got] == [[15 << 20]] * 7 + [[1, 2]]
+
+    linked(tmp_path, check)
+
+
 def test_an_acknowledgement_goes_alone_where_nothing_else_does(tmp_path: Path) -> None:
     async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
