@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 MAX_PENDING = 20_000
 #: Limit on bytes that the coordinator has not read; beyond it clients get 503 and retry later.
 MAX_UNSENT_BYTES = 256 * 1024 * 1024
-#: A frame is closed at this size, so that two large bodies of one iteration stay below MAX_FRAME_BYTES.
-FRAME_BYTES = 4 * 1024 * 1024
 #: Longest wait, in seconds, for the reply to a request that does not itself wait.
 REPLY_TIMEOUT_S = 30.0
 
@@ -77,7 +75,7 @@ class CoordinatorClient(asyncio.Protocol):
         self._expiry_timer = self._loop.call_later(1.0, self._expire_overdue)
         self._message_handlers: dict[type, Callable[..., None]] = {
             front_protocol.Reply: self._on_reply,
-            front_protocol.EventPage: self._on_reply,
+            front_protocol.EventPage: lambda page: self._resolve(page.request_id, page),
             front_protocol.JobEvents: listener.on_job_events,
             front_protocol.HandlersUpdate: listener.on_handlers_update,
             front_protocol.MemoryLevel: listener.on_memory_level,
@@ -184,8 +182,13 @@ class CoordinatorClient(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
 
-    def _on_reply(self, reply: CoordinatorReply) -> None:
-        waiter = self._pending.pop(reply.request_id, None)
+    def _on_reply(self, reply: front_protocol.Reply) -> None:
+        self._resolve(reply.request_id, reply)
+        for request_id in reply.other_request_ids:
+            self._resolve(request_id, reply)
+
+    def _resolve(self, request_id: int, reply: CoordinatorReply) -> None:
+        waiter = self._pending.pop(request_id, None)
         # None: the request timed out or its client has left.
         if waiter is not None and not waiter[0].done():
             waiter[0].set_result(reply)
@@ -194,15 +197,8 @@ class CoordinatorClient(asyncio.Protocol):
         out, self._out = self._out, []
         if self._transport is None:
             return
-        batch: list[bytes] = []
-        size = 0
-        for message in out:
-            if batch and size + len(message) > FRAME_BYTES:
-                self._transport.write(framing.with_length(framing.pack(batch)))
-                batch, size = [], 0
-            batch.append(message)
-            size += len(message)
-        self._transport.write(framing.with_length(framing.pack(batch)))
+        for messages in framing.group(out):
+            self._transport.write(framing.with_length(framing.pack(messages)))
 
     def _expire_overdue(self) -> None:
         """Fail overdue requests, so that no client waits for ever."""

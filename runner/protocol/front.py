@@ -105,7 +105,7 @@ class AwaitHandler(msgspec.Struct, array_like=True, tag=7):
 
 
 class ReadEvents(msgspec.Struct, array_like=True, tag=8):
-    """Read stored events after a sequence number, up to about `max_bytes` and at least one.
+    """Read stored events after a sequence number, up to about `max_bytes` and at least one; 0: none.
 
     Reply: an `EventPage`, or a problem in a `Reply`.
     """
@@ -199,6 +199,8 @@ class Reply(msgspec.Struct, array_like=True, tag=20):
     status: int
     body: bytes = b""
     retry_after_s: float | None = None
+    #: Further requests with the same reply: all that await the end of one job.
+    other_request_ids: list[int] = msgspec.field(default_factory=list)
 
 
 class EventPage(msgspec.Struct, array_like=True, tag=21):

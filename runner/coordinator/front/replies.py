@@ -18,6 +18,8 @@ from runner.protocol import front as front_protocol
 _json = msgspec.json.Encoder().encode
 #: `Retry-After` of refusals while the store refuses writes.
 STORE_RETRY_S = 2.0
+#: A job's document above this size is made once for all replies at its end.
+SHARED_MIN_BYTES = 16 * 1024
 
 #: Takes the status, the body, and the seconds after which to try again.
 ReplyOnce = Callable[..., None]
@@ -37,7 +39,7 @@ def make_reply_once(front: FrontHandle, request_id: int) -> ReplyOnce:
         nonlocal is_open
         if is_open:
             is_open = False
-            front.send(front_protocol.encode(front_protocol.Reply(request_id, status, body, retry_after_s)))
+            front.send_reply(front_protocol.Reply(request_id, status, body, retry_after_s))
 
     return reply
 
@@ -48,11 +50,26 @@ class JobReplies:
     def __init__(self, queue_manager: QueueManager, journal: Journal) -> None:
         self._queue_manager = queue_manager
         self._journal = journal
+        #: The job whose large document was made last in this iteration of the loop, and the document.
+        self._ended: tuple[LiveJob, bytes] | None = None
 
     def job_json(self, live: LiveJob) -> bytes:
         """The document of the job as memory has it now, with its input and output in full."""
         reason = self._queue_manager.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
+
+    def ended_json(self, live: LiveJob) -> bytes:
+        """The document of a job that has ended; a large one is made once for all that await the end."""
+        if self._ended is not None and self._ended[0] is live:
+            return self._ended[1]
+        document = self.job_json(live)
+        if len(document) > SHARED_MIN_BYTES:
+            self._ended = live, document
+            asyncio.get_running_loop().call_soon(self._forget_ended)
+        return document
+
+    def _forget_ended(self) -> None:
+        self._ended = None
 
     def reply_at_end(self, reply: ReplyOnce, live: LiveJob, wait_s: float, *, timeout_status: int) -> None:
         """Reply when the job's end is durable, or with its current state when `wait_s` is over.
@@ -63,7 +80,7 @@ class JobReplies:
 
         def on_end(ended: LiveJob) -> None:
             timer.cancel()
-            reply(200, self.job_json(ended))
+            reply(200, self.ended_json(ended))
 
         def on_timeout() -> None:
             live.remove_end_callback(on_end)

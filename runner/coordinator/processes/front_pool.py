@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
@@ -15,8 +16,17 @@ from runner.coordinator.processes.local_process import LocalProcess
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.processes.child import FrontConfig, Role
 from runner.processes.restart_backoff import RestartBackoff
-from runner.protocol.framing import FrameBuffer, pack, unpack, with_length
-from runner.protocol.front import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
+from runner.protocol.framing import FRAME_BYTES, FrameBuffer, pack, unpack, with_length
+from runner.protocol.front import (
+    Exit,
+    FrontHello,
+    Ping,
+    Pong,
+    Reply,
+    ToCoordinator,
+    encode,
+    to_coordinator_decoder,
+)
 from runner.protocol.worker import UNDECODABLE
 
 log = logging.getLogger(__name__)
@@ -43,7 +53,8 @@ BUSY_PINGS_MAX = 30  # guard: busy-pulses
 BUSY_CPU_SHARE = 0.05
 #: A front with more unanswered pings than this is reported as not answering.
 LATE_PINGS_MAX = 2
-#: A front with more unread bytes than this gets no events; it requests them later, from its cursor.
+#: A front with more unread bytes than this gets no events, which it requests later, from its cursor. All
+#: other messages wait here until it has read most of them.
 UNREAD_MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -63,7 +74,8 @@ class FrontListener(Protocol):
 class FrontHandle(asyncio.Protocol):
     """One front process and the stream to it.
 
-    All messages that are sent in one iteration of the event loop go out as one frame.
+    The messages that are sent in one iteration of the event loop go out in as few frames as their size
+    permits, and only as fast as the front reads.
     """
 
     def __init__(self, process: LocalProcess, listener: FrontListener) -> None:
@@ -76,13 +88,27 @@ class FrontHandle(asyncio.Protocol):
         self._listener = listener
         self._buffer = FrameBuffer()
         self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
+        #: Messages without a frame; a reply is encoded only when it is sent.
+        self._out: deque[bytes | Reply] = deque()
+        self._is_flush_due = False
+        #: The front has too many unread bytes.
+        self._is_paused = False
         self.subscribed_jobs: set[str] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport of the open stream."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=UNREAD_MAX_BYTES)
+
+    def pause_writing(self) -> None:
+        """Called by the event loop when the front has too many unread bytes."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop when the front has read most of them."""
+        self._is_paused = False
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         """Handle the requests in `data`; kill a front that sends undecodable messages."""
@@ -123,8 +149,9 @@ class FrontHandle(asyncio.Protocol):
             self.send(_PING)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Drop the transport; an exit of the process shows on the pidfd."""
+        """Drop the transport and what was not sent; an exit of the process shows on the pidfd."""
         self._transport = None
+        self._out.clear()
 
     def _is_busy(self) -> bool:
         return (
@@ -134,19 +161,51 @@ class FrontHandle(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         """Send an encoded message at the end of this iteration; drop it if the stream is closed by then."""
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
         self._out.append(message)
+        self._flush_soon()
+
+    def send_reply(self, reply: Reply) -> None:
+        """Send a reply as `send` does; replies in a row that share their body travel as one message."""
+        last = self._out[-1] if self._out else None
+        if (
+            isinstance(last, Reply)
+            and last.body is reply.body
+            and (last.status, last.retry_after_s) == (reply.status, reply.retry_after_s)
+        ):
+            last.other_request_ids.append(reply.request_id)
+            return
+        self._out.append(reply)
+        self._flush_soon()
 
     def accepts_events(self) -> bool:
         """Return whether the front may be sent events: not while it has too many unread bytes."""
         transport = self._transport
-        return transport is not None and transport.get_write_buffer_size() < UNREAD_MAX_BYTES
+        return (
+            transport is not None
+            and not self._is_paused
+            and transport.get_write_buffer_size() < UNREAD_MAX_BYTES
+        )
+
+    def _flush_soon(self) -> None:
+        if not self._is_flush_due and not self._is_paused:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(with_length(pack(out)))
+        """Send messages until the front has too many unread bytes; the others are sent once it has read."""
+        self._is_flush_due = False
+        out, transport = self._out, self._transport
+        if transport is None or transport.is_closing():
+            out.clear()
+            return
+        while out and not self._is_paused:
+            messages: list[bytes] = []
+            size = 0
+            while out and size < FRAME_BYTES:
+                message = out.popleft()
+                messages.append(message if isinstance(message, bytes) else encode(message))
+                size += len(messages[-1])
+            transport.write(with_length(pack(messages)))
 
     def close(self) -> None:
         """Close the stream."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.coordinator.client import FRAME_BYTES, CoordinatorClient
+from api.coordinator.client import CoordinatorClient
 from runner.errors import Unavailable
 from runner.jobs.job import Submission
 from runner.protocol import framing
@@ -99,7 +99,9 @@ def test_questions_of_one_turn_travel_in_one_frame() -> None:
 def test_large_questions_travel_in_frames_of_their_own() -> None:
     async def check(link: CoordinatorClient, listener: Listener, peer: Peer) -> None:
         for _ in range(2):
-            link.send_request(front_protocol.SubmitJobs(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
+            link.send_request(
+                front_protocol.SubmitJobs(0, [Submission("id", "echo", b"x" * framing.FRAME_BYTES)])
+            )
         assert [len(await frame(peer)) for _ in range(2)] == [1, 1]
 
     linked(check)

@@ -9,19 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
+from api.coordinator.client import CoordinatorClient, CoordinatorReply
 from runner.coordinator.processes.front_pool import (
     BUSY_PINGS_MAX,
     LATE_PINGS_MAX,
     SILENT_PINGS_MAX,
+    UNREAD_MAX_BYTES,
     FrontHandle,
 )
 from runner.coordinator.processes.local_process import LocalProcess
 from runner.processes.child import Child
-from runner.protocol.framing import pack, with_length
-from runner.protocol.front import Pong, ToCoordinator, encode
+from runner.protocol.framing import FRAME_BYTES, LENGTH, pack, unpack, with_length
+from runner.protocol.front import GetJob, Pong, Reply, ToCoordinator, encode, to_front_decoder
+from tests.api.coordinator.test_client import Listener
 
 #: A process that has used so much is at work, as far as can be told of 8 pulses.
 AT_WORK_S = 0.6
@@ -67,6 +71,28 @@ def front_of(child: Child) -> FrontHandle:
     return front
 
 
+class Waiters:
+    """The front's client of a `FrontHandle`, over a real stream on one loop."""
+
+    async def __aenter__(self) -> Waiters:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        # The process is never touched: nothing here kills the front.
+        self.front = FrontHandle(cast(LocalProcess, None), Deaf())
+        self.client = CoordinatorClient(Listener())
+        await loop.create_unix_connection(lambda: self.front, sock=ours)
+        await loop.create_unix_connection(lambda: self.client, sock=theirs)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.client.close()
+        self.front.close()
+
+    def wait(self, count: int) -> list[asyncio.Future[CoordinatorReply]]:
+        """Requests with the ids from 1."""
+        return [self.client.send_request(GetJob(0, "a", 30.0)) for _ in range(count)]
+
+
 def used_s(pid: int) -> float:
     """What another process has used: its clock has the process id in its upper bits, inverted."""
     return time.clock_gettime((~pid << 3) | 2)
@@ -85,6 +111,59 @@ def lives_on(child: Child) -> bool:
     except subprocess.TimeoutExpired:
         return True
     return False
+
+
+@pytest.mark.parametrize(("count", "size"), [(8, 15 << 20), (100, 1 << 20), (400, 1 << 18)])
+def test_large_replies_of_one_turn_all_arrive(count: int, size: int) -> None:
+    async def scenario() -> None:
+        async with Waiters() as waiters:
+            pending = waiters.wait(count)
+            for request_id in range(1, count + 1):
+                waiters.front.send(encode(Reply(request_id, 200, bytes(size))))
+            replies = await asyncio.wait_for(asyncio.gather(*pending), 30)
+            assert {len(cast(Reply, reply).body) for reply in replies} == {size}
+
+    asyncio.run(scenario())
+
+
+def test_waiters_of_one_body_get_it_in_one_message() -> None:
+    async def scenario() -> None:
+        async with Waiters() as waiters:
+            pending = waiters.wait(5)
+            body = bytes(1 << 20)
+            for request_id in (1, 2, 3):
+                waiters.front.send_reply(Reply(request_id, 200, body))
+            waiters.front.send_reply(Reply(4, 202, body))
+            waiters.front.send_reply(Reply(5, 202, b"{}"))
+            first, second, third, fourth, fifth = await asyncio.wait_for(asyncio.gather(*pending), 30)
+            assert first is second is third and cast(Reply, first).body == body
+            assert [cast(Reply, reply).status for reply in (first, fourth, fifth)] == [200, 202, 202]
+
+    asyncio.run(scenario())
+
+
+def test_a_front_that_does_not_read_is_sent_no_more_than_one_buffer() -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            front = FrontHandle(cast(LocalProcess, None), Deaf())
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: front, sock=ours)
+            for number in range(100):
+                front.send_reply(Reply(number, 200, b"%03d" % number + bytes(1 << 20)))
+            await asyncio.sleep(0)
+            assert not front.accepts_events()
+            assert transport.get_write_buffer_size() < UNREAD_MAX_BYTES + FRAME_BYTES + (2 << 20)
+            reader, writer = await asyncio.open_unix_connection(sock=theirs)
+            numbers: list[bytes] = []
+            while len(numbers) < 100:
+                (length,) = LENGTH.unpack(await reader.readexactly(4))
+                messages = unpack(await reader.readexactly(length))
+                numbers += [to_front_decoder.decode(message).body[:3] for message in messages]
+            assert numbers == [b"%03d" % number for number in range(100)]
+            writer.close()
+            front.close()
+
+    asyncio.run(scenario())
 
 
 @IDLE
