@@ -28,8 +28,8 @@ class EventRoutes:
         # Subscribe before reading: events that become durable in between then arrive as job events.
         channel = hub.subscribe(request.path_params["job_id"])
         try:
-            # With several readers, all of them continue over shared pages: fetch only one event here.
-            max_bytes = PAGE_BYTES if channel.readers == 1 else 1
+            # With several readers, all of them read shared pages: fetch only the job here.
+            max_bytes = PAGE_BYTES if channel.readers == 1 else 0
             fetched = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
         except BaseException:
             hub.unsubscribe(channel)
@@ -37,7 +37,8 @@ class EventRoutes:
         if isinstance(fetched, CachedPage) and not (
             fetched.page.is_job_ended and after >= fetched.page.last_seq
         ):
-            return _EventStream(self._front, channel, JobEventReader(hub, channel, fetched, after, types))
+            reader = JobEventReader(hub, channel, fetched, after, types, has_events=max_bytes > 0)
+            return _EventStream(self._front, channel, reader)
         hub.unsubscribe(channel)
         return Response(status_code=204) if isinstance(fetched, CachedPage) else reply_response(fetched)
 
@@ -49,7 +50,7 @@ class _EventStream(Response):
         super().__init__()
         self._front = front
         self._channel = channel
-        self._source = event_source_response(reader, front.config.ping_s)
+        self._source = event_source_response(reader)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

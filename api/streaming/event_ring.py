@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: Size kept per subscribed job; a reader that is further behind reads pages from the store.
 RING_BYTES = 1024 * 1024
-#: Largest single write to a reader, and so the memory that a stalled reader occupies.
+#: Largest single write to a reader, and so the memory that a stalled reader occupies. A larger event is
+#: written in slices.
 WRITE_BYTES = 64 * 1024
 
 RETRY_FIELD = b"retry: 2000\n\n"
+#: A comment, which clients ignore and which keeps proxies from closing a silent stream.
+PING = b": ping\n\n"
 StoredEvent = tuple[int, str, bytes]
 
 
@@ -32,6 +35,15 @@ def encode_without_id(name: str, data: bytes) -> bytes:
 def encode_cursor(seq: int) -> bytes:
     """Return bytes that move a reader's Last-Event-ID without an event."""
     return b"id: %d\n\n" % seq
+
+
+def slices(chunk: bytes) -> Iterator[bytes]:
+    """Yield the bytes in slices of at most `WRITE_BYTES`; the chunk itself stays shared by its readers."""
+    if 0 < len(chunk) <= WRITE_BYTES:
+        yield chunk
+        return
+    for at in range(0, len(chunk), WRITE_BYTES):
+        yield chunk[at : at + WRITE_BYTES]
 
 
 class EventRing:

@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator
 
 import msgspec
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 
 from api.coordinator.client import CoordinatorClient
 from api.streaming import event_ring
@@ -37,7 +37,8 @@ class JobChannel:
         self.has_published = False
         self.silence_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._waiters: list[asyncio.Future[None]] = []
+        #: Futures of the waiting readers; True: the time for a ping has come, and nothing else.
+        self._waiters: list[asyncio.Future[bool]] = []
         self._wake_timer: asyncio.TimerHandle | None = None
         self._woken_at = 0.0
 
@@ -57,12 +58,16 @@ class JobChannel:
         self.is_closed = True
         self._wake_readers()
 
-    async def wait_for_news(self) -> None:
-        """Wait until there may be new events, or the channel is closed."""
-        waiter = self._loop.create_future()
+    def ping(self) -> None:
+        """Have every reader that waits send a ping; one that is still sending needs none."""
+        self._wake_readers(is_ping=True)
+
+    async def wait_for_news(self) -> bool:
+        """Wait until there may be new events, or the channel is closed; return True for a mere ping."""
+        waiter: asyncio.Future[bool] = self._loop.create_future()
         self._waiters.append(waiter)
         try:
-            await waiter
+            return await waiter
         except asyncio.CancelledError:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -77,7 +82,7 @@ class JobChannel:
         else:
             self._wake_timer = self._loop.call_later(due_s, self._wake_readers)
 
-    def _wake_readers(self) -> None:
+    def _wake_readers(self, *, is_ping: bool = False) -> None:
         if self._wake_timer is not None:
             self._wake_timer.cancel()
             self._wake_timer = None
@@ -85,7 +90,7 @@ class JobChannel:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(is_ping)
 
 
 class StreamHub:
@@ -137,18 +142,19 @@ class StreamHub:
             channel.close()
 
     def _check_silence(self, channel: JobChannel) -> None:
-        """Ask for the job's latest event after a period without events.
+        """Ping the readers, and ask for the job's latest event after a period without events.
 
         Job events may have been skipped (if the front's credit was exhausted); after the last one nothing
         else would reveal that.
         """
         channel.silence_timer = self._loop.call_later(self._ping_s, self._check_silence, channel)
+        channel.ping()
         is_silent, channel.has_published = not channel.has_published, False
         if not is_silent:
             return
         try:
             pending = self._coordinator.send_request(
-                front_protocol.ReadEvents(0, channel.job_id, channel.last_seq, 1)
+                front_protocol.ReadEvents(0, channel.job_id, channel.last_seq, 0)
             )
         except RunnerError:
             return
@@ -177,30 +183,43 @@ class JobEventReader:
         cached_page: CachedPage,
         after: int,
         types: frozenset[str] | None,
+        *,
+        has_events: bool = True,
     ) -> None:
+        """Create the reader; without `has_events` only the job of `cached_page` is used."""
         self._hub = hub
         self._channel = channel
-        self._cached_page: CachedPage | None = cached_page
+        self._job = cached_page.page.job
+        self._cached_page = cached_page if has_events else None
+        channel.advance(cached_page.page.last_seq, cached_page.page.is_job_ended)
         self._cursor = after
         self._types = types
         #: The client's own cursor is behind `_cursor`, because `types` hides the latest events.
         self._is_cursor_unsent = False
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Yield all chunks in order, up to the job's last event or the server's shutdown."""
-        assert self._cached_page is not None
-        prefix = event_ring.RETRY_FIELD + event_ring.encode_without_id("snapshot", self._cached_page.page.job)
+        """Yield all chunks in order, up to the job's last event or the server's shutdown.
+
+        A large event comes in several chunks; nothing else comes between these.
+        """
+        head = event_ring.RETRY_FIELD + event_ring.encode_without_id("snapshot", self._job)
         while True:
-            cached_page = self._cached_page
-            if cached_page is not None:
+            chunk = b""
+            if head and self._cached_page is None:
+                chunk, head = head, b""
+            elif self._cached_page is not None:
                 before = self._cursor
-                chunk = prefix + self._encode_page(cached_page)
-                if not chunk and self._cursor == before < self._channel.last_seq:
+                gap, chunk = self._take_page(self._cached_page)
+                head += gap
+                if not head and not chunk and self._cursor == before < self._channel.last_seq:
                     # The store has fewer events than were announced: the stream can't be consistent.
                     return
-                prefix, self._cached_page = b"", None
-                if chunk:
-                    yield chunk
+                if len(head) + len(chunk) <= event_ring.WRITE_BYTES:
+                    head, chunk = b"", head + chunk
+                # A large chunk is not copied: all readers of the page share it.
+                for piece in event_ring.slices(head):
+                    yield piece
+                head = b""
             elif self._channel.is_closed:
                 # Randomised, so that clients do not all reconnect at the same moment.
                 yield b"retry: %d\n\n" % random.randint(1000, 4000)
@@ -210,15 +229,16 @@ class JobEventReader:
                     if self._is_cursor_unsent:
                         yield event_ring.encode_cursor(self._cursor)
                     return
-                await self._channel.wait_for_news()
+                if await self._channel.wait_for_news():
+                    yield event_ring.PING
             elif self._channel.ring.contains(self._cursor + 1):
                 before = self._cursor
                 chunk, self._cursor = self._channel.ring.read_after(before, self._types)
                 self._is_cursor_unsent = self._types is not None
-                if chunk:
-                    yield chunk
             elif not await self._fetch_page():
                 return
+            for piece in event_ring.slices(chunk):
+                yield piece
 
     async def _fetch_page(self) -> bool:
         """Fetch the next page of events that the ring does not hold; return False if there is none."""
@@ -232,9 +252,13 @@ class JobEventReader:
             return True
         return False
 
-    def _encode_page(self, cached: CachedPage) -> bytes:
-        """Move the cursor past a page; return its bytes, with a `gap` event for removed events."""
-        page = cached.page
+    def _take_page(self, cached: CachedPage) -> tuple[bytes, bytes]:
+        """Move the cursor past a page and forget it.
+
+        Returns:
+            A `gap` event if events were removed, otherwise b"", and the bytes of the page's events.
+        """
+        page, self._cached_page = cached.page, None
         self._channel.advance(page.last_seq, page.is_job_ended)
         reached = page.events[-1][0] if page.events else self._cursor
         first = page.events[0][0] if page.events else page.first_seq
@@ -248,18 +272,14 @@ class JobEventReader:
             reached = page.last_seq
         self._cursor = max(self._cursor, reached)
         self._is_cursor_unsent = self._types is not None
-        return gap + cached.encode_sse(self._types)
+        return gap, cached.encode_sse(self._types)
 
     def _encode_gap(self, to: int) -> bytes:
         lost = {"job_id": self._channel.job_id, "from": self._cursor + 1, "to": to}
         return event_ring.encode_without_id("gap", msgspec.json.encode(lost))
 
 
-def event_source_response(reader: JobEventReader, ping_s: float) -> EventSourceResponse:
+def event_source_response(reader: JobEventReader) -> EventSourceResponse:
     """Return the streaming response for a reader; a reader that stalls is disconnected."""
-    return EventSourceResponse(
-        reader.stream(),
-        ping=ping_s,
-        sep="\n",
-        ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
-    )
+    # The reader pings by itself: the response would do so in the middle of a large event.
+    return EventSourceResponse(reader.stream(), ping=0, sep="\n")

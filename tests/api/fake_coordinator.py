@@ -303,7 +303,7 @@ class FakeCoordinator(asyncio.Protocol):
         rows: list[tuple[int, str, bytes]] = []
         size = 0
         for row in job.events[max(ask.after, job.first_seq - 1) :]:
-            if rows and size + len(row[2]) > ask.max_bytes:
+            if not ask.max_bytes or (rows and size + len(row[2]) > ask.max_bytes):
                 break
             rows.append(row)
             size += len(row[2])

@@ -51,7 +51,8 @@ async def read_event_page(
     """Return the durable events after a cursor, and the job as it is after they were read.
 
     The page has at most `request.max_bytes` of events (1 MiB at most), but at least one event if there is
-    any. An empty page although `last_seq` is beyond the cursor means that events were trimmed.
+    any. An empty page although `last_seq` is beyond the cursor means that events were trimmed. With
+    `max_bytes` 0 the page has no events.
 
     Raises:
         NotFound: there is no such job.
@@ -59,7 +60,7 @@ async def read_event_page(
     live = lifecycle.registry.by_id.get(request.job_id)
     job = live.job if live is not None else await job_reader.require_job(request.job_id)
     limit = min(request.max_bytes, PAGE_MAX_BYTES)
-    events = await job_reader.load_events(job.number, request.after, limit)
+    events = await job_reader.load_events(job.number, request.after, limit) if limit else []
     live = await load_live_job(lifecycle, queue_manager, job_reader, request.job_id)
     if live is not None:
         reason = queue_manager.reasons.for_live_job(live)
@@ -69,7 +70,7 @@ async def read_event_page(
         job = await job_reader.require_job(request.job_id)
         job_document = await job_reader.job_json(job, queue_manager.reasons.for_stored_job(job), full=False)
         is_job_ended, last_seq = job.state in ENDED, job.last_seq
-    if not events and last_seq > request.after:
+    if limit and not events and last_seq > request.after:
         # They became durable between the two reads: an empty page would mean that they were trimmed.
         events = await job_reader.load_events(job.number, request.after, limit)
     first_seq = min(job.first_seq, events[0].seq) if events else job.first_seq

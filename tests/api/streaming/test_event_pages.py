@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from api.coordinator.client import CoordinatorReply
-from api.streaming.event_pages import PAGES_CACHED_MAX, CachedPage, EventPages
+from api.streaming.event_pages import CACHED_MAX_BYTES, PAGES_CACHED_MAX, CachedPage, EventPages
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
 
@@ -118,3 +119,35 @@ def test_only_the_newest_pages_of_jobs_that_are_read_are_remembered() -> None:
         await pages.fetch_cached("b", 0)
 
     assert len(run(body).asked) == PAGES_CACHED_MAX + 3
+
+
+def test_of_large_pages_only_the_newest_are_remembered() -> None:
+    large = [(1, "output", bytes(CACHED_MAX_BYTES // 2 + 1))]
+
+    async def body(pages: EventPages, coordinator: Coordinator) -> None:
+        for after, page in ((0, FULL), (2, msgspec.structs.replace(FULL, events=large)), (3, FULL)):
+            asked = asyncio.ensure_future(pages.fetch_cached("a", after))
+            await coordinator.answer(page)
+            await asked
+        # Room for the large page and the small ones, but not for a second large one.
+        for after in (0, 2, 3):
+            await pages.fetch_cached("a", after)
+        assert len(coordinator.asked) == 3
+        asked = asyncio.ensure_future(pages.fetch_cached("a", 4))
+        await coordinator.answer(msgspec.structs.replace(FULL, events=large))
+        await asked
+        for after in (3, 4):
+            await pages.fetch_cached("a", after)
+        assert len(coordinator.asked) == 4
+        for after in (0, 2):
+            asked = asyncio.ensure_future(pages.fetch_cached("a", after))
+            await coordinator.answer(FULL)
+            await asked
+
+    assert len(run(body).asked) == 6
+
+
+def test_selections_that_differ_in_absent_types_share_the_bytes() -> None:
+    page = CachedPage(FULL)
+    assert page.encode_sse(frozenset({"log", "done", "output"})) is page.encode_sse(None)
+    assert page.encode_sse(frozenset({"done", "output"})) is page.encode_sse(frozenset({"done"}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -213,14 +214,15 @@ def sum_of(front: RunningFront, job: FakeJob) -> int:
 
 
 def open_stream(
-    front: RunningFront, job: FakeJob, *, read: bool = True, small: bool = False
+    front: RunningFront, job: FakeJob, *, read: bool = True, small: bool = False, query: str = ""
 ) -> socket.socket:
     one = socket.socket()
     if small:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     one.settimeout(10)
     one.connect(("127.0.0.1", front.port))
-    one.sendall(f"GET /v1/jobs/{job.id}/events HTTP/1.1\r\nHost: 127.0.0.1:{front.port}\r\n\r\n".encode())
+    path = f"/v1/jobs/{job.id}/events{query}"
+    one.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{front.port}\r\n\r\n".encode())
     if read:
         while b"snapshot" not in one.recv(4096):
             pass
@@ -228,13 +230,13 @@ def open_stream(
 
 
 def read_all(one: socket.socket) -> bytes:
-    data = b""
+    data = bytearray()
     while not data.endswith(b"0\r\n\r\n"):
         chunk = one.recv(65536)
         if not chunk:
             break
         data += chunk
-    return data
+    return bytes(data)
 
 
 def test_a_silent_stream_is_pinged_and_a_lost_last_feed_is_found() -> None:
@@ -278,6 +280,54 @@ def test_idle_and_stalled_readers_cost_little_and_delay_nobody() -> None:
             for one in [*idle, *stalled, live]:
                 one.close()
         assert per_idle < 60 * 1024
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize("is_stored", [True, False], ids=["stored", "live"])
+def test_readers_that_never_read_share_a_large_event(is_stored: bool) -> None:
+    event_bytes, readers = 8 << 20, 60
+    with running_front() as front:
+        job = front.fake.new()
+        if is_stored:
+            front.fake.emit(job, "output", chunk="x" * event_bytes)
+        before = rss_bytes(front.child.pid)
+        selections = ("", "?types=output", "?types=output,log", "?types=done,output")
+        stalled = [open_stream(front, job, small=True, query=selections[n % 4]) for n in range(readers)]
+        try:
+            if not is_stored:
+                front.fake.emit(job, "output", chunk="x" * event_bytes)
+            front.fake.finish(job)
+            with httpx2.Client(base_url=front.url, timeout=30) as http:
+                found = [event for event in stream(http, job) if event[1] == "output"]
+            assert [len(event[2]["chunk"]) for event in found] == [event_bytes]
+            # The bytes of a frame, of its message and of its event, with what is being sent.
+            assert rss_bytes(front.child.pid) - before < 10 * event_bytes
+            # A reader that stalled got nothing wrong: it can go on where it stopped.
+            text = read_all(stalled[1])
+            assert text.count(b"\nid: 1\nevent: output\ndata: ") == 1 and b"ping" not in text
+        finally:
+            for one in stalled:
+                one.close()
+
+
+def test_a_ping_comes_between_events_never_within_one() -> None:
+    with running_front(ping_s=0.05) as front:
+        job = front.fake.new()
+        front.fake.emit(job, "output", chunk="x" * (4 << 20))
+        slow = open_stream(front, job, small=True)
+        other = open_stream(front, job)
+        try:
+            # The other reader is past the event, and is pinged while the slow one stands in the middle.
+            seen = b""
+            while seen.count(b": ping") < 3:
+                seen = seen[-40:] + other.recv(65536) if b": ping" not in seen else seen + other.recv(65536)
+            front.fake.finish(job)
+            text = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", read_all(slow))
+            (data,) = [line for line in text.split(b"\n") if line.startswith(b"data: ") and b"chunk" in line]
+            assert len(json.loads(data[6:])["chunk"]) == 4 << 20
+        finally:
+            slow.close()
+            other.close()
 
 
 def emit_and_see(front: RunningFront, job: FakeJob, live: socket.socket, number: int) -> float:

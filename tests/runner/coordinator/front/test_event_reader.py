@@ -11,7 +11,7 @@ from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.protocol import front as front_protocol
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Store
-from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission, run
 
 T = TypeVar("T")
 
@@ -49,3 +49,21 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
         harness.timers.close()
 
     asyncio.run(main())
+
+
+def test_a_page_without_bytes_shows_the_job_and_reads_no_event() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        harness.lifecycle.submit(make_submission())
+        await harness.journal.flush()
+        reader = JobReader(harness.access, harness.journal)
+        for max_bytes, count in ((0, 0), (1, 1)):
+            page = await read_event_page(
+                harness.lifecycle,
+                harness.queue_manager,
+                reader,
+                front_protocol.ReadEvents(1, "job-1", 0, max_bytes),
+            )
+            assert (len(page.events), page.last_seq, page.is_job_ended) == (count, 1, False)
+            assert b'"job-1"' in page.job
+
+    run(body)
