@@ -27,6 +27,8 @@ EXIT_NOT_LOADED = 73
 #: Exit code after a bug in the runner's own code.
 EXIT_FAILED = 74
 
+#: What mmap(2) returns after a failure.
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -63,12 +65,25 @@ def take_descriptors() -> Descriptors:
     return Descriptors(channel, _move_above(os.eventfd(0, os.EFD_NONBLOCK), lowest))
 
 
-def map_page() -> mmap.mmap:
-    """Map the memory shared with the worker; no descriptor is needed once it is mapped."""
+def map_page() -> memoryview:
+    """Map the memory shared with the worker, and close its descriptor.
+
+    Not by `mmap.mmap`, which keeps a duplicate with the lowest free number: a handler or library that takes
+    this number for a descriptor of its own would write over the page.
+
+    Raises:
+        OSError: the memory can't be mapped.
+    """
     fd = int(os.environ.pop(PAGE_FD))
-    memory = mmap.mmap(fd, shared_page.SIZE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]
+    access = mmap.PROT_READ | mmap.PROT_WRITE
+    address = libc.mmap(None, shared_page.SIZE, access, mmap.MAP_SHARED, fd, 0)
+    if address == _MAP_FAILED:
+        raise OSError(ctypes.get_errno(), "cannot map the page shared with the worker")
     os.close(fd)
-    return memory
+    return memoryview((ctypes.c_ubyte * shared_page.SIZE).from_address(address)).cast("B")
 
 
 def set_signals() -> None:

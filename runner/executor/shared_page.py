@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 import time
 
@@ -24,7 +23,7 @@ class SharedPage:
 
     __slots__ = ("_finished", "_held", "_memory", "_started")
 
-    def __init__(self, memory: mmap.mmap | bytearray) -> None:
+    def __init__(self, memory: memoryview | bytearray) -> None:
         self._memory = memory
         self._started = 0
         self._finished = 0

@@ -13,15 +13,18 @@ import signal
 import socket
 import struct
 import termios
+import time
 from collections.abc import Callable, Mapping, Sequence
 from subprocess import DEVNULL, Popen
 
 from runner.processes.orphans import MARKER
 from runner.protocol import framing
 from runner.worker.processes.fork_client import ForkClient, ForkedProcess
-from runner.worker.processes.page_figures import PageFigures
+from runner.worker.processes.page_figures import NO_FIGURES, PageFigures, believe
 
 PAGE_BYTES = 64 * 1024
+#: No process can change the size of the page.
+PAGE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 #: Bytes of one read from a channel or pipe, and reads in one iteration of the loop. For a larger buffer the
 #: allocator would map and unmap memory on every read.
 READ_BYTES = 64 * 1024
@@ -50,9 +53,11 @@ class ExecutorProcess:
             OSError: the machine has not enough memory, processes or descriptors.
         """
         with contextlib.ExitStack() as undo:
-            page_fd = os.memfd_create("runner-page", os.MFD_CLOEXEC)
+            page_fd = os.memfd_create("runner-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             undo.callback(os.close, page_fd)
             os.ftruncate(page_fd, PAGE_BYTES)
+            # The worker reads this memory: in a shorter file that would end it with SIGBUS.
+            fcntl.fcntl(page_fd, fcntl.F_ADD_SEALS, PAGE_SEALS)
             self._page = mmap.mmap(page_fd, PAGE_BYTES)
             ours, theirs = socket.socketpair()
             self.channel = ours
@@ -78,6 +83,8 @@ class ExecutorProcess:
         self._unsent = bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_reading = False
+        self._count_attempts: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._figures = NO_FIGURES
         _raise_oom_score(self.pid)
 
     def attach(
@@ -87,8 +94,13 @@ class ExecutorProcess:
         on_channel: Callable[[], None],
         on_output: Callable[[str], None],
         on_exit: Callable[[], None],
+        count_attempts: Callable[[], tuple[int, int]],
     ) -> None:
-        """Register callbacks for received data, output (with the pipe's name) and the exit of the process."""
+        """Register callbacks for received data, output (with the pipe's name) and the exit of the process.
+
+        `count_attempts` returns how many attempts have ended here, and how many were assigned, with these.
+        """
+        self._count_attempts = count_attempts
         self._loop = loop
         self._on_channel = on_channel
         self.set_reading(True)
@@ -97,14 +109,21 @@ class ExecutorProcess:
         loop.add_reader(self.pidfd, on_exit)
 
     def read_page(self) -> PageFigures:
-        """Return the current content of the shared page."""
+        """Return the current content of the shared page, as far as it can be true."""
         started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
-        return PageFigures(started, started_ns / 1e9, finished, active_ns / 1e9)
+        read = PageFigures(started, started_ns / 1e9, finished, active_ns / 1e9)
+        ended, assigned = self._count_attempts()
+        self._figures = believe(
+            self._figures, read, ended_count=ended, assigned_count=assigned, now_mono=time.monotonic()
+        )
+        return self._figures
 
     def last_active_mono(self, slot_index: int) -> float:
-        """Return when the attempt in that slot last used its context, in monotonic seconds."""
+        """Return when the attempt in that slot last used its context, in monotonic seconds; 0.0 if that time
+        can't be true."""
         (active_ns,) = _UINT64.unpack_from(self._page, _HELD_OFFSET + _UINT64.size * slot_index)
-        return float(active_ns / 1e9)
+        active_mono = float(active_ns / 1e9)
+        return active_mono if active_mono <= time.monotonic() else 0.0
 
     def read_held_frames(self) -> tuple[list[bytes], bool]:
         """Return, as `receive` does, the frames that were built but not sent when the process died.

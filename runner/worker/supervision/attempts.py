@@ -93,6 +93,10 @@ class AttemptQueue:
         self.entries.extend(added)
         return added
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many attempts have ended, and how many of those not returned were assigned."""
+        return self.ended_count, self.ended_count + len(self.entries)
+
     def ordinal_of(self, entry: AssignedAttempt) -> int:
         """Return the count of starts that the page shows once this attempt has started."""
         return self.ended_count + self.entries.index(entry) + 1

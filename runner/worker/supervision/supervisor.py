@@ -70,6 +70,7 @@ class Supervisor:
             on_channel=lambda: self._on_channel(process),
             on_output=self._output_pipes.read_available,
             on_exit=lambda: self._on_exit(process),
+            count_attempts=self.attempts.counts,
         )
         process.send([messages.encode_configure(self.load_command, config)])
         if self.load_command.load_timeout_s is not None:

@@ -44,6 +44,30 @@ def test_polite_handler_leaves_its_executor_usable() -> None:
 
 
 @pytest.mark.timed
+@pytest.mark.parametrize("how", ["descriptor", "memory"])
+def test_a_handler_that_writes_over_the_shared_page_keeps_its_timeout(how: str) -> None:
+    async def scenario() -> None:
+        async with StubCoordinator() as fake:
+            fake.load(1, "linger", attempt("mate", "linger", {"s": 2.5}))
+            fake.load(2, "scribble", attempt("a", "scribble", {"how": how, "s": 0}))
+            assert (await fake.wait_for_end("a")).output == b'"scribbled"'
+            fake.send(RunAttempts(2, [attempt("b", "scribble", {"how": how, "s": 30}, timeout_s=0.3)]))
+            began = time.monotonic()
+            assert (await fake.wait_for_end("b")).code == "timeout"
+            assert time.monotonic() - began < 1.5
+            fake.load(3, "scribble", attempt("c", "scribble", {"how": how, "s": 30}))
+            await fake.wait_for(AttemptStarted, job_id="c")
+            began = time.monotonic()
+            fake.send(CancelAttempt("c", 1, "cancelled", "now", grace_s=-1.0))
+            assert (await fake.wait_for_end("c")).code == "cancelled"
+            assert time.monotonic() - began < 1.0
+            assert (await fake.wait_for_end("mate")).output == b'"rested"'
+            assert len(fake.hellos) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("handler", "data", "least_s", "most_s"),
     [

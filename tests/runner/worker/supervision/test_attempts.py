@@ -25,8 +25,10 @@ def test_ordinals_count_what_ended_and_close_over_what_was_dropped() -> None:
     a, b, c, d = line.entries
     line.remove_ended(a)
     assert (line.ordinal_of(b), line.ordinal_of(d)) == (2, 4)
+    assert line.counts() == (1, 4)
     line.remove_unstarted(c)
     assert (names(line.entries), line.ordinal_of(d)) == (["b", "d"], 3)
+    assert line.counts() == (1, 3)
 
 
 def test_a_line_holds_all_whose_end_or_return_was_not_told() -> None:
