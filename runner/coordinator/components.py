@@ -494,6 +494,7 @@ def _build_handlers(
         cwd=Path.cwd(),
         cache={name.removeprefix(prefix): text for name, text in jobs.values.find_by_prefix(prefix).items()},
         on_change=lambda: handler_activator.apply(),
+        marker=f"{context.marker}.describe",
     )
     handler_activator = HandlerActivator(
         handler_registry=handler_registry,

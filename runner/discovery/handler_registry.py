@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,12 +26,15 @@ from runner.discovery.handler_table import HandlerTable
 from runner.discovery.sources import SourceRef
 from runner.executor.bootstrap import PARENT_PID
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
+from runner.processes.orphans import MARKER, kill_marked
 
 #: Longest time to import and describe a source.
 DESCRIBE_S = 120.0  # guard: describe-limit
 #: Longest description of a source; a longer one is treated as a failure.
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
+#: How often the processes that an import left behind are looked for.
+KILL_ROUNDS = 3
 
 _decoder = msgspec.msgpack.Decoder(SourceDescription)
 SourceId = tuple[str, str, str | None]
@@ -83,7 +87,13 @@ class HandlerRegistry:
         cache: Mapping[str, bytes],
         on_change: Callable[[], None],
         describe_s: float = DESCRIBE_S,
+        marker: str | None = None,
     ) -> None:
+        """Create a registry without handlers.
+
+        `marker` begins the marker of every process that describes a source, by which the processes that an
+        import leaves behind are found and killed, at the next start too; None: one that nobody else knows.
+        """
         #: Some sources have not been described yet.
         self.describing = True
         #: New descriptions of the start or the last reload, to pass as `cache` to the next start.
@@ -97,6 +107,7 @@ class HandlerRegistry:
         self._cache = cache
         self._on_change = on_change
         self._describe_s = describe_s
+        self._marker = marker or f"describe-{secrets.token_hex(4)}"
         self._table = HandlerTable()
         self._described: dict[SourceId, DescribedSource] = {}
         #: Sources to describe; None before `load_cache`.
@@ -244,7 +255,14 @@ class HandlerRegistry:
         # Compute the key first: a file that changes during the import must not be cached as changed.
         key = ref.cache_key()
         async with self._child_slots:
-            description = await _describe_in_child(ref, self._env, self._cwd, self._describe_s)
+            # Unique for each description, since several run at a time.
+            marker = f"{self._marker}.{secrets.token_hex(4)}/"
+            env = {**self._env, MARKER: marker}
+            try:
+                description = await _describe_in_child(ref, env, self._cwd, self._describe_s)
+            finally:
+                # What the import started in a session of its own outlives the process group.
+                await asyncio.to_thread(_kill_all_marked, marker)
         kept = before.key if before is not None else None
         if not description.error:
             return DescribedSource(
@@ -268,6 +286,13 @@ class HandlerRegistry:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         self._on_change()
+
+
+def _kill_all_marked(marker: str) -> None:
+    """Kill all processes with this marker; again, a bounded number of times, if one has forked meanwhile."""
+    for _ in range(KILL_ROUNDS):
+        if not kill_marked(marker):
+            return
 
 
 def _drop_bytecode(description: SourceDescription) -> None:

@@ -308,3 +308,51 @@ def fine(data): ...
         "fine": "ok",
     }
     assert 'preload=["a", "b"]' in specs["which"].error and "preload=True" in specs["what"].error
+
+
+LEAVES_A_CHILD = """
+import os, subprocess
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+with open("pids", "a") as pids:
+    pids.write(f"{child.pid}\\n")
+"""
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "import time; time.sleep(600)"])
+def test_what_an_import_starts_in_a_session_of_its_own_ends_with_the_description(
+    tmp_path: Path, end: str
+) -> None:
+    async def scenario() -> None:
+        cwd = write(tmp_path, a=ECHO + LEAVES_A_CHILD + end)
+        found = handler_registry(cwd, "a.py", describe_s=2.0)
+        await found.describe_all()
+        assert (found.specs["echo" if not end else "a"].state == "ok") == (not end)
+        (cwd / "a.py").write_text(ECHO + "# changed\n" + LEAVES_A_CHILD + end)
+        await found.reload()
+
+    asyncio.run(scenario())
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    until = time.monotonic() + 10
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < until, pids
+        time.sleep(0.01)
+
+
+def test_a_stop_in_the_middle_of_a_description_leaves_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cwd = write(tmp_path, a=ECHO + LEAVES_A_CHILD + "import time; time.sleep(600)")
+        describing = asyncio.ensure_future(handler_registry(cwd, "a.py").describe_all())
+        until = time.monotonic() + 20
+        while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+        describing.cancel()
+        await asyncio.gather(describing, return_exceptions=True)
+
+    asyncio.run(scenario())
+    (pid,) = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    until = time.monotonic() + 10
+    while is_alive(pid):
+        assert time.monotonic() < until
+        time.sleep(0.01)
