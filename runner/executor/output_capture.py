@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from runner.executor.active_run import LOGGER
+from runner.executor.left_threads import LeftThreads
 from runner.formats import strict_json
 from runner.protocol import worker as worker_protocol
 
@@ -47,6 +48,8 @@ class LineWriter(io.TextIOBase):
         self._emit = emit
         #: Tells the owners of partial lines apart: threads, or concurrent attempts.
         self.line_owner: Callable[[], Hashable] = threading.get_ident
+        #: Takes the text of a caller whose output belongs to no run; returns False for any other caller.
+        self.drop_stray: Callable[[str], bool] = lambda text: False
         #: Pieces of the unfinished line of each owner.
         self._partial: dict[Hashable, list[str]] = {}
         #: For `sys.stdout.buffer.write(b"...")`.
@@ -91,6 +94,8 @@ class LineWriter(io.TextIOBase):
         """Emit the lines that are complete now; return the number of characters, as other text files do."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self.drop_stray(text):
+            return len(text)
         owner = self.line_owner()
         pieces = self._partial.setdefault(owner, [])
         pieces.append(text)
@@ -183,7 +188,10 @@ class OutputCapture:
         self._early_size = 0
         self.stdout = LineWriter("stdout", 1, self._emit)
         self.stderr = LineWriter("stderr", 2, self._emit)
-        self._handler = LogEventHandler(self._emit, self._current)
+        self.stdout.drop_stray = self.stderr.drop_stray = self._drop_stray
+        self._left_threads = LeftThreads()
+        self._stray_lines = 0
+        self._handler = LogEventHandler(self._emit_record, self._current)
         # CDLL releases the GIL during the call: a full pipe must not block the channel thread.
         self._fflush = ctypes.CDLL(None).fflush
         #: Device and inode of the pipes, to recognise a file that the handler opened in their place.
@@ -223,6 +231,7 @@ class OutputCapture:
 
     def emit_early(self, run: ActiveRun) -> None:
         """Emit text that was printed before any attempt as log events of the first one."""
+        self._left_threads.on_run_started()
         early, self._early = self._early, None
         for stream, level, text in early or ():
             run.add_log(stream, level, text)
@@ -241,7 +250,13 @@ class OutputCapture:
             self.stderr.flush_owner(_run_key(run))
             return None
         self.flush()
+        self._left_threads.on_run_ended()
         return self.write_markers(run.items[0])
+
+    def take_stray_lines(self) -> int:
+        """Return how many lines were dropped since the last call: threads of ended attempts had made them."""
+        lines, self._stray_lines = self._stray_lines, 0
+        return lines
 
     def flush(self) -> None:
         """Queue everything that was printed, and write the buffers of Python and C to the pipes."""
@@ -279,6 +294,17 @@ class OutputCapture:
             return os.write(fd, marker) == len(marker)
         except OSError:
             return False
+
+    def _drop_stray(self, text: str) -> bool:
+        """Count the lines of a thread that an ended attempt has left at work; return False for all others."""
+        if not self._left_threads.is_current():
+            return False
+        self._stray_lines += text.count("\n")
+        return True
+
+    def _emit_record(self, stream: str, level: str | None, text: str) -> None:
+        if not self._drop_stray(text + "\n"):
+            self._emit(stream, level, text)
 
     def _emit(self, stream: str, level: str | None, text: str) -> None:
         run = self._current()

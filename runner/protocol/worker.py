@@ -405,6 +405,15 @@ class SlotStarted(msgspec.Struct, array_like=True, tag=53):
     slot_index: int
 
 
+class StrayOutput(msgspec.Struct, array_like=True, tag=54):
+    """Number of lines that threads of ended attempts have printed or logged since the last such message.
+
+    They belong to no attempt and were dropped; the worker logs the number.
+    """
+
+    lines: int
+
+
 ToWorker = (
     LoadExecutor
     | RunAttempts
@@ -449,6 +458,7 @@ FromExecutor = (
     | SimulatedAllocation
     | OutputMark
     | SlotStarted
+    | StrayOutput
 )
 
 to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)

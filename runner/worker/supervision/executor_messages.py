@@ -126,6 +126,12 @@ class ExecutorMessages:
             case SimulatedAllocation():
                 self._state.allocated_bytes = message.nbytes
                 self._link.on_allocated(self._state.number)
+            case worker_protocol.StrayOutput():
+                log.warning(
+                    "executor %s dropped %d lines of threads that earlier jobs have left at work",
+                    self._state.marker,
+                    message.lines,
+                )
             case worker_protocol.AttemptRequest():
                 self._link.forward_request(message, encoded)
 
