@@ -242,9 +242,9 @@ class AttemptRun(AttemptStream):
         self.callbacks = None
         self.interrupt = None
         if self.tmpdir is not None:
-            import shutil
+            from runner.executor.folder_removal import remove_folder
 
-            shutil.rmtree(self.tmpdir, ignore_errors=True)
+            remove_folder(self.tmpdir)
             self.tmpdir = None
 
     def complete_ended(self, ended: worker_protocol.AttemptEnded, *, executor_closing: bool) -> None:

@@ -158,9 +158,9 @@ class BatchRun:
         for item in self.items:
             item.close()
         if self.tmpdir is not None:
-            import shutil
+            from runner.executor.folder_removal import remove_folder
 
-            shutil.rmtree(self.tmpdir, ignore_errors=True)
+            remove_folder(self.tmpdir)
             self.tmpdir = None
 
     def _on_item_cancelled(self) -> None:
