@@ -102,9 +102,9 @@ class AttemptRunner:
         may_wait = bool(self._staged) and not must_exit and environment.config.slots == 1
         self._sender.add_ended(run.items, endings, output_mark, may_wait=may_wait)
         self._open_runs.remove(run)
-        stray_lines = self.capture.take_stray_lines()
-        if stray_lines:
-            self._sender.send_message(worker_protocol.encode(worker_protocol.StrayOutput(stray_lines)))
+        leftovers = self.capture.take_leftovers()
+        if leftovers is not None:
+            self._sender.send_message(worker_protocol.encode(leftovers))
         if must_exit:
             self.exit(bootstrap.EXIT_UNUSABLE)
 

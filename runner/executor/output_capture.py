@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from runner.executor.active_run import LOGGER
+from runner.executor.left_children import LeftChildren
 from runner.executor.left_threads import LeftThreads
 from runner.formats import strict_json
 from runner.protocol import worker as worker_protocol
@@ -196,6 +197,9 @@ class OutputCapture:
         self._fflush = ctypes.CDLL(None).fflush
         #: Device and inode of the pipes, to recognise a file that the handler opened in their place.
         self._pipes = {fd: _file_identity(fd) for fd in (1, 2)}
+        self._left_children = LeftChildren([pipe for pipe in self._pipes.values() if pipe is not None])
+        #: Whether the ended runs have left children at the pipes; None if that is as at the last end.
+        self._are_children_left: bool | None = None
 
     def install(self) -> None:
         """Replace sys.stdout and sys.stderr; capture log records from INFO on, of `ctx.log` from DEBUG on."""
@@ -232,6 +236,7 @@ class OutputCapture:
     def emit_early(self, run: ActiveRun) -> None:
         """Emit text that was printed before any attempt as log events of the first one."""
         self._left_threads.on_run_started()
+        self._left_children.on_run_started()
         early, self._early = self._early, None
         for stream, level, text in early or ():
             run.add_log(stream, level, text)
@@ -251,12 +256,16 @@ class OutputCapture:
             return None
         self.flush()
         self._left_threads.on_run_ended()
+        self._are_children_left = self._left_children.on_run_ended()
         return self.write_markers(run.items[0])
 
-    def take_stray_lines(self) -> int:
-        """Return how many lines were dropped since the last call: threads of ended attempts had made them."""
-        lines, self._stray_lines = self._stray_lines, 0
-        return lines
+    def take_leftovers(self) -> worker_protocol.Leftovers | None:
+        """Return what ended runs have left behind, if that is worth a message."""
+        if not self._stray_lines and self._are_children_left is None:
+            return None
+        leftovers = worker_protocol.Leftovers(self._stray_lines, self._are_children_left)
+        self._stray_lines, self._are_children_left = 0, None
+        return leftovers
 
     def flush(self) -> None:
         """Queue everything that was printed, and write the buffers of Python and C to the pipes."""

@@ -405,13 +405,15 @@ class SlotStarted(msgspec.Struct, array_like=True, tag=53):
     slot_index: int
 
 
-class StrayOutput(msgspec.Struct, array_like=True, tag=54):
-    """Number of lines that threads of ended attempts have printed or logged since the last such message.
+class Leftovers(msgspec.Struct, array_like=True, tag=54):
+    """What ended attempts have left in the executor; follows the `AttemptEnded` after which it was found."""
 
-    They belong to no attempt and were dropped; the worker logs the number.
-    """
-
-    lines: int
+    #: Lines that threads of earlier attempts have printed or logged since the last such message. They belong
+    #: to no attempt and were dropped; the worker logs the number.
+    thread_lines: int = 0
+    #: Child processes that share the output pipes still run: what the pipes carry from now on belongs to no
+    #: attempt for certain, and the worker logs it as its own. None: unchanged.
+    are_children_left: bool | None = None
 
 
 ToWorker = (
@@ -458,7 +460,7 @@ FromExecutor = (
     | SimulatedAllocation
     | OutputMark
     | SlotStarted
-    | StrayOutput
+    | Leftovers
 )
 
 to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)

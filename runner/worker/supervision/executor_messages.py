@@ -126,14 +126,21 @@ class ExecutorMessages:
             case SimulatedAllocation():
                 self._state.allocated_bytes = message.nbytes
                 self._link.on_allocated(self._state.number)
-            case worker_protocol.StrayOutput():
-                log.warning(
-                    "executor %s dropped %d lines of threads that earlier jobs have left at work",
-                    self._state.marker,
-                    message.lines,
-                )
+            case worker_protocol.Leftovers():
+                self._on_leftovers(message)
             case worker_protocol.AttemptRequest():
                 self._link.forward_request(message, encoded)
+
+    def _on_leftovers(self, message: worker_protocol.Leftovers) -> None:
+        marker = self._state.marker
+        if message.thread_lines:
+            log.warning(
+                "executor %s dropped %d lines of threads that earlier jobs have left at work",
+                marker,
+                message.thread_lines,
+            )
+        if message.are_children_left is not None:
+            self._output_pipes.set_children_left(message.are_children_left)
 
     def _on_loaded(self, message: ExecutorLoaded) -> None:
         """Forward the report of a load, with the resident bytes if the worker can measure them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,11 +12,15 @@ from runner.protocol.worker import OutputMark
 from runner.worker.processes.executor_process import READS_PER_TURN, ExecutorProcess
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import messages
-from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
+from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, AttemptQueue
 from runner.worker.supervision.output_stream import OutputStream
+
+log = logging.getLogger(__name__)
 
 #: Longest time, in seconds, for which an `AttemptEnded` waits for its marker.
 MARKER_WAIT_S = 0.05
+#: Bytes of output of one executor that the worker logs as its own.
+OWN_LOG_MAX_BYTES = 64 * 1024
 
 
 class OutputPipes:
@@ -36,6 +41,11 @@ class OutputPipes:
         self._streams = {"stdout": OutputStream("stdout"), "stderr": OutputStream("stderr")}
         #: Ended attempts whose `AttemptEnded` waits for output, each with its ordinal.
         self._waiting: deque[tuple[AssignedAttempt, int]] = deque()
+        #: Children of ended attempts may write into the pipes, and the ended attempts for which the opposite
+        #: still holds, because their output had not been read when that changed.
+        self._are_children_left = False
+        self._opposite_keys: frozenset[AttemptKey] = frozenset()
+        self._own_log_bytes = 0
 
     @property
     def stderr_tail(self) -> str:
@@ -118,6 +128,14 @@ class OutputPipes:
             self._send(self._amend_ended(entry, entry.result))
         self._assign_deferred()
 
+    def set_children_left(self, are_left: bool) -> None:
+        """Record whether children of ended attempts may write into the pipes from now on.
+
+        Then nothing shows who has written what, and the worker logs it as its own instead of an attempt's.
+        """
+        self._are_children_left = are_left
+        self._opposite_keys = frozenset(entry.key for entry, _ in self._waiting)
+
     def close(self) -> None:
         """Send all withheld messages once the executor is dead and its pipes are read.
 
@@ -162,10 +180,26 @@ class OutputPipes:
                 self._emit(self._attempts.entries[0], name, stream.feed_deferred())
 
     def _emit(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:
-        if lines:
+        if lines and self._are_children_left != (entry.key in self._opposite_keys):
+            self._log_as_own(name, lines)
+        elif lines:
             for one in entry.batch or (entry,):
                 if not one.is_end_sent:
                     self._emit_to(one, name, lines)
+
+    def _log_as_own(self, name: str, lines: list[str]) -> None:
+        """Log lines that belong to no attempt for certain, up to a limit; count the rest as dropped."""
+        for text in lines:
+            if self._own_log_bytes < OWN_LOG_MAX_BYTES:
+                self._own_log_bytes += len(text) + 1
+                log.info(
+                    "executor %d, whose earlier jobs left processes behind, %s: %s",
+                    self._process.pid,
+                    name,
+                    text,
+                )
+            else:
+                self._streams[name].dropped_bytes += len(text) + 1
 
     def _emit_to(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:
         """Send lines as log events of an attempt, up to its limits in bytes and lines."""

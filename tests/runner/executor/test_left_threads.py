@@ -51,7 +51,7 @@ def test_lines_of_a_thread_that_a_job_left_behind_are_counted_and_not_logged(tmp
         assert texts(worker, "first") == ["first"]
         assert texts(worker, "second") == ["second"]
         assert texts(worker, "third") == ["third", "from a thread"]
-        assert worker.messages_of(worker_protocol.StrayOutput) == [worker_protocol.StrayOutput(2)]
+        assert worker.messages_of(worker_protocol.Leftovers) == [worker_protocol.Leftovers(2)]
 
 
 def test_threads_of_a_pool_print_for_the_job_that_gave_them_the_task(tmp_path: Path) -> None:
@@ -59,4 +59,4 @@ def test_threads_of_a_pool_print_for_the_job_that_gave_them_the_task(tmp_path: P
         for name in ("first", "second"):
             worker.run(name, name)
             assert texts(worker, name) == [name, name]
-        assert worker.messages_of(worker_protocol.StrayOutput) == []
+        assert worker.messages_of(worker_protocol.Leftovers) == []

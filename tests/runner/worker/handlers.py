@@ -77,6 +77,25 @@ def speak(data: dict[str, Any], ctx: Context) -> str:
     return "spoken"
 
 
+_left: list[subprocess.Popen[bytes]] = []
+
+
+@handler("leave")
+def leave(data: str, ctx: Context) -> str:
+    """Leaves a child that prints behind, lets it print, or ends it; speaks itself each time."""
+    if data == "start":
+        script = "sleep 0.2; while :; do echo stray; sleep 0.02; done"
+        _left.append(subprocess.Popen(["sh", "-c", script]))
+    elif data == "wait":
+        time.sleep(0.6)
+    elif data == "stop":
+        child = _left.pop()
+        child.kill()
+        child.wait()
+    os.write(1, f"{data}\n".encode())
+    return data
+
+
 def many(data: list[dict[str, Any]], ctx: Context) -> list[Any]:
     """A batch: what one item of it asks for happens to all."""
     ctx.output("begun")
