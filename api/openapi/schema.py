@@ -320,6 +320,9 @@ class Handler(ResponseModel):
     preload_suspended: list[str | None] = Field(
         description="models whose preload is suspended after failed loads; null: the handler has no models"
     )
+    pin_refused: str | None = Field(
+        description="why its next executor could not be pinned, though `keep_alive` is -1"
+    )
     learned: list[dict[str, Any]] = Field(description="estimates by model and size, latest first")
     figures: HandlerFigures
 
@@ -346,7 +349,9 @@ class DeviceEvent(ResponseModel):
     """Something that happened to a device."""
 
     at: datetime
-    type: str = Field(description="drained, resumed, max_executors, worker_ready, worker_lost, ...")
+    type: str = Field(
+        description="drained, resumed, max_executors, host_memory, worker_ready, worker_lost, ..."
+    )
     message: str
 
 
@@ -409,7 +414,8 @@ class Device(ResponseModel):
     context_bytes: int | None = Field(
         description="measured bytes that every process uses before its first tensor"
     )
-    max_executors: int
+    max_executors: int = Field(description="limit on executors that load or run at once")
+    max_resident: int = Field(description="limit on all executors, idle ones included")
     drained: bool = Field(description="drained by the operator: it gets no new work")
     health: str = Field(description="ok, or why it gets no new work")
     condition: DeviceCondition

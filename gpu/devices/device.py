@@ -14,6 +14,11 @@ DeviceKind = Literal["nvidia", "cpu", "sim"]
 MIB = 1024 * 1024
 #: How many executors run at once on a GPU or simulated device by default.
 GPU_EXECUTORS = 8
+#: How many executors may exist on one by default, idle ones included.
+GPU_RESIDENT = 64
+#: The same on the cpu: for each core, and at least in all.
+CPU_RESIDENT_PER_CORE = 4
+CPU_RESIDENT = 16
 #: Bound on simulated devices: each has a worker process, and a typing error must not start thousands.
 SIM_DEVICES_MAX = 64
 
@@ -51,6 +56,8 @@ class Device:
     headroom_bytes: int
     #: How many executors run or load at once.
     max_executors: int
+    #: How many executors exist at once, idle ones included.
+    max_resident: int = GPU_RESIDENT
 
     @property
     def cap_bytes(self) -> int:
@@ -90,6 +97,7 @@ def nvidia(
     total_bytes: int,
     max_executors: int | None = None,
     headroom_bytes: int | None = None,
+    max_resident: int | None = None,
 ) -> Device:
     """Describe a GPU (or MIG instance) by its position among the visible ones.
 
@@ -104,10 +112,13 @@ def nvidia(
         total_bytes=total_bytes,
         headroom_bytes=min(headroom, total_bytes),
         max_executors=max_executors or GPU_EXECUTORS,
+        max_resident=max_resident or max(GPU_RESIDENT, max_executors or 0),
     )
 
 
-def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Device:
+def sim(
+    index: int, total_bytes: int, max_executors: int | None = None, max_resident: int | None = None
+) -> Device:
     """Describe a simulated GPU: it has no headroom, so that figures in tests are round."""
     return Device(
         id=str(DeviceId(f"sim{index}")),
@@ -117,10 +128,18 @@ def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Devic
         total_bytes=total_bytes,
         headroom_bytes=0,
         max_executors=max_executors or GPU_EXECUTORS,
+        max_resident=max_resident or max(GPU_RESIDENT, max_executors or 0),
     )
 
 
-def cpu(machine: str, name: str, total_bytes: int, cores: int, max_executors: int | None = None) -> Device:
+def cpu(
+    machine: str,
+    name: str,
+    total_bytes: int,
+    cores: int,
+    max_executors: int | None = None,
+    max_resident: int | None = None,
+) -> Device:
     """Describe the machine itself; its memory is RAM, of which the headroom is a quarter at most."""
     return Device(
         id=str(DeviceId("cpu")),
@@ -130,6 +149,7 @@ def cpu(machine: str, name: str, total_bytes: int, cores: int, max_executors: in
         total_bytes=total_bytes,
         headroom_bytes=min(_headroom(total_bytes), total_bytes // 4),
         max_executors=max_executors or max(2, cores),
+        max_resident=max_resident or max(CPU_RESIDENT, CPU_RESIDENT_PER_CORE * cores, max_executors or 0),
     )
 
 

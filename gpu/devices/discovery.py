@@ -74,12 +74,13 @@ def find_devices(
     nvml: Any = pynvml,
     max_executors: int | None = None,
     headroom_bytes: int | None = None,
+    max_resident: int | None = None,
 ) -> FoundDevices:
     """Find the requested devices. The cpu is always one of them.
 
     GPUs are numbered in the order of the PCI bus, within an inherited CUDA_VISIBLE_DEVICES (in `environ`).
-    `max_executors` and `headroom_bytes` replace the defaults of each device. Without a usable driver there
-    are no GPUs, and the notes say why.
+    `max_executors`, `headroom_bytes` and `max_resident` replace the defaults of each device. Without a usable
+    driver there are no GPUs, and the notes say why.
 
     Raises:
         DeviceError: a named GPU does not exist or is hidden, or there is no usable driver for it.
@@ -87,11 +88,11 @@ def find_devices(
     if request.kind == "none":
         found = FoundDevices([], ["GPUs are switched off: jobs run on the CPU"])
     elif request.kind == "sim":
-        sims = [sim(place, nbytes, max_executors) for place, nbytes in enumerate(request.sims)]
+        sims = [sim(place, nbytes, max_executors, max_resident) for place, nbytes in enumerate(request.sims)]
         found = FoundDevices(sims, ["GPUs are simulated: memory is counted, nothing is computed on them"])
     else:
-        found = _find_cards(request, environ, nvml, (max_executors, headroom_bytes))
-    found.devices.append(_cpu(max_executors))
+        found = _find_cards(request, environ, nvml, (max_executors, headroom_bytes, max_resident))
+    found.devices.append(_cpu(max_executors, max_resident))
     return found
 
 
@@ -185,11 +186,11 @@ def ram_usage(root: Path = Path("/")) -> tuple[int, int]:
     return cgroups.limit_memory(memory.total, memory.available, cgroups.memory_groups(root))
 
 
-def _cpu(max_executors: int | None) -> Device:
+def _cpu(max_executors: int | None, max_resident: int | None) -> Device:
     """Describe this machine, with the cores that this process may use."""
     total, _ = ram_usage()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cpu(_machine_id(), processor_name(), total, cores, max_executors)
+    return cpu(_machine_id(), processor_name(), total, cores, max_executors, max_resident)
 
 
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -210,9 +211,13 @@ def _machine_id() -> str:
 
 
 def _find_cards(
-    request: GpuRequest, environ: Mapping[str, str], nvml: Any, options: tuple[int | None, int | None]
+    request: GpuRequest,
+    environ: Mapping[str, str],
+    nvml: Any,
+    options: tuple[int | None, int | None, int | None],
 ) -> FoundDevices:
-    """Find NVIDIA GPUs; `options` are the executors at once and the headroom in bytes of each.
+    """Find NVIDIA GPUs; `options` are the executors at work, the headroom in bytes and the executors in
+    all of each.
 
     Raises:
         DeviceError: a named GPU does not exist or is hidden, or there is no driver for it.

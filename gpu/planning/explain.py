@@ -44,6 +44,12 @@ def explain(state: SchedulerState, job_class: JobClass, job_number: int) -> dict
     }
 
 
+def find_wait_reason(state: SchedulerState, job_class: JobClass) -> str:
+    """Return the `reason` of `explain` alone; its cost does not depend on how many classes wait."""
+    devices = [_explain_device(state, job_class, slot) for slot in state.residency.device_pool(job_class)]
+    return _reason(state, job_class, devices)
+
+
 def explain_reservation(state: SchedulerState, job_number: int, now: float) -> dict[str, Any] | None:
     """Describe what is reserved for a waiting job while others start; None where nothing is.
 
@@ -91,8 +97,11 @@ def _explain_device(state: SchedulerState, job_class: JobClass, slot: DeviceSlot
     """Describe one device: what it has free and what the class needs there, in bytes, and a reason.
 
     The reason is "ready", "too_small" (even when empty), why the device takes no work (such as "drained"),
-    "avoided" (the job failed there), "waiting_for_device" (all places are taken, or an executor runs alone),
-    "not_alone" (the job must run alone and does not yet) or "waiting_for_memory".
+    "avoided" (the job failed there), "waiting_for_device" (its worker is not ready), "max_executors" (as many
+    executors load or run as may), "exclusive_executor" (one runs beside which nothing starts), "not_alone"
+    (the job must run alone and does not yet), "max_resident" (as many executors are loaded as may be, and
+    none of them suits the job) or "waiting_for_memory". `pinned` are the executors that stay whatever waits,
+    and `pinned_bytes` what they hold.
     """
     device_id = slot.device.id
     free_bytes, need_bytes = (
@@ -106,14 +115,16 @@ def _explain_device(state: SchedulerState, job_class: JobClass, slot: DeviceSlot
         reason = slot.closed_reason
     elif slot not in state.residency.candidate_devices(job_class):
         reason = "avoided"
-    elif (
-        not slot.is_open
-        or slot.busy_count >= slot.max_executors
-        or (need_bytes and slot.exclusive_executor is not None)
-    ):
+    elif not slot.is_open:
         reason = "waiting_for_device"
+    elif slot.busy_count >= slot.max_executors:
+        reason = "max_executors"
+    elif need_bytes and slot.exclusive_executor is not None:
+        reason = "exclusive_executor"
     elif job_class.alone_on_device and slot.busy_count:
         reason = "not_alone"
+    elif slot.is_full and not _has_idle(state, job_class, slot):
+        reason = "max_resident"
     elif need_bytes > max(0, free_bytes):
         reason = "waiting_for_memory"
     return {
@@ -121,4 +132,18 @@ def _explain_device(state: SchedulerState, job_class: JobClass, slot: DeviceSlot
         "free_bytes": max(0, free_bytes),
         "needed_bytes": need_bytes,
         "reason": reason,
+        "at_work": slot.busy_count,
+        "max_executors": slot.max_executors,
+        "residents": len(slot.residents),
+        "max_resident": slot.max_residents,
+        "pinned": len(slot.pinned),
+        "pinned_bytes": sum(state.ledger.charge_bytes(executor) for executor in slot.pinned),
     }
+
+
+def _has_idle(state: SchedulerState, job_class: JobClass, slot: DeviceSlot) -> bool:
+    """Return whether an executor idles on the device that a job of the class may use."""
+    return any(
+        each.key == job_class.key and state.memory_needs.is_granted_enough(each, job_class)
+        for each in slot.idle.values()
+    )

@@ -96,6 +96,8 @@ class _Planner:
         self.warm_starts = WarmStarts(self.builder)
         self.cold_starts = ColdStarts(self.builder, self.warm_starts)
         self.reasons = self.builder.reasons
+        #: By whether it is the GPU pool: as many executors are resident on each device as may be.
+        self._is_full: dict[bool, bool] = {}
 
     def plan(self) -> Plan:
         """Run the steps of the module's docstring; 1 is `_start_out_of_order`, 4 ends with `_backfill`."""
@@ -261,6 +263,13 @@ class _Planner:
         if candidate.job_class.alone_on_device and all(
             slot.busy_count for slot in self.state.residency.candidate_devices(candidate.job_class)
         ):
+            return "waiting_for_device"
+        if candidate.is_gpu not in self._is_full:
+            slots = self.state.residency.slots.values()
+            self._is_full[candidate.is_gpu] = all(
+                slot.is_full for slot in slots if slot.is_gpu is candidate.is_gpu
+            )
+        if self._is_full[candidate.is_gpu]:
             return "waiting_for_device"
         lacking_bytes = sum(
             index.open_count

@@ -78,7 +78,7 @@ class MemoryNeeds:
         False where it is too large for the device, or for what pinned executors and other programs leave of
         it.
         """
-        if not slot.is_open or len(slot.pinned) >= slot.max_residents:
+        if not slot.is_open:
             return False
         need = self.need_for_device(job_class, slot)
         if need == 0:

@@ -112,6 +112,10 @@ class Residency:
             ],
         }
 
+    def takes_pin(self, device_ids: Iterable[str]) -> bool:
+        """Return whether an executor on these devices may be pinned: others keep a place on each of them."""
+        return all(self.slots[device_id].takes_pin for device_id in device_ids)
+
     def add(self, resident: ResidentExecutor, *, prewarmed: bool = False) -> None:
         """Add an executor that loads; `prewarmed`: it loads for no job."""
         executor = resident.executor

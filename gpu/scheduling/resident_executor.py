@@ -22,7 +22,8 @@ class ResidentExecutor:
     devices: tuple[str, ...]
     #: What it may use on each device; its watchdog enforces that. The ledger may charge less.
     grant_bytes: int
-    #: How long it stays loaded when idle, in seconds; 0: not at all, below 0: for ever.
+    #: How long it stays loaded when idle, in seconds; 0: not at all, below 0: for ever (pinned), inf: until
+    #: its capacity is needed.
     keep_alive_s: float
     #: Attempts after which it is replaced. None: never.
     max_jobs: int | None
@@ -115,4 +116,14 @@ class DeviceSlot:
     @property
     def max_residents(self) -> int:
         """How many executors may be resident, idle ones included: each costs host memory and processes."""
-        return 2 * self.max_executors
+        return self.device.max_resident
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many executors are resident as may be, leaving ones included."""
+        return len(self.residents) >= self.max_residents
+
+    @property
+    def takes_pin(self) -> bool:
+        """Whether one more executor may be pinned here: a place always remains for executors that are not."""
+        return len(self.pinned) < self.max_residents - 1

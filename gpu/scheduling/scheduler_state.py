@@ -6,6 +6,7 @@ does not depend on how many jobs wait. Executors and jobs are numbers, devices t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpu.devices.device import Device
@@ -146,11 +147,16 @@ class SchedulerState:
     ) -> None:
         """Add a new executor with one waiting job and its companions, or with none for a prewarm.
 
+        An executor that should be pinned (`keep_alive_s` below 0) where no more may be is kept until its
+        capacity is needed.
+
         Raises:
             ValueError: its bytes are not free: the plan is out of date.
         """
         if not self.ledger.reserve(device_ids, executor, grant_bytes):
             raise ValueError(f"executor {executor} can't load: {grant_bytes} bytes not free on {device_ids}")
+        if keep_alive_s < 0 and not self.residency.takes_pin(device_ids):
+            keep_alive_s = math.inf  # guard: place-beside-pins
         resident = ResidentExecutor(
             executor, job_class.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )

@@ -20,6 +20,7 @@ from runner.coordinator.devices.device_readings import DeviceReadingsHandler
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import GrantEnforcer
 from runner.coordinator.devices.health_monitor import HealthMonitor
+from runner.coordinator.devices.host_memory_guard import HostMemoryGuard
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.front.device_requests import DeviceRequests
@@ -311,12 +312,19 @@ def build_devices(
         dispatcher=dispatcher,
         backend=BACKENDS[context.settings.devices.enforcement],
     )
+    host_memory_guard = HostMemoryGuard(
+        scheduler_state=scheduler_state,
+        device_registry=device_registry,
+        dispatcher=dispatcher,
+        plan_trigger=jobs.plan_trigger,
+    )
     readings_handler = DeviceReadingsHandler(
         scheduler_state=scheduler_state,
         device_registry=device_registry,
         memory_monitor=memory_monitor,
         health_monitor=health_monitor,
         grant_enforcer=grant_enforcer,
+        host_memory_guard=host_memory_guard,
         dispatcher=dispatcher,
         front_pool=context.front_pool,
     )

@@ -90,6 +90,7 @@ class Probe:
                 self._environ,
                 max_executors=self._config.max_executors,
                 headroom_bytes=self._config.headroom_bytes,
+                max_resident=self._config.max_resident,
             )
             self._devices = DevicesFound(
                 [device.to_dict() for device in found.devices], found.notes, driver=found.driver

@@ -68,6 +68,7 @@ class ProbeConfig(msgspec.Struct, array_like=True):
     #: What the settings say for every device; None: the default of each kind.
     max_executors: int | None = None
     headroom_bytes: int | None = None
+    max_resident: int | None = None
     log_format: str = "human"
     log_level: str = "info"
 

@@ -88,8 +88,12 @@ class ExecutorSettings(_Section):
 class DeviceSettings(_Section):
     """`[devices]`: settings that apply to every device."""
 
-    #: Concurrent executors on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
+    #: Executors that load or run at once on one device. None: 8 for a GPU or sim, the cores (at least 2) for
+    #: cpu.
     max_executors: int | None = Field(default=None, gt=0)
+    #: Executors on one device, idle ones included. None: 64 for a GPU or sim, 4 for each core (at least 16)
+    #: for cpu, and not less than `max_executors`.
+    max_resident: int | None = Field(default=None, gt=0)
     #: How executors on GPUs are held to their grants: "fraction" (torch's limit), "watchdog" or "none".
     enforcement: Enforcement = "fraction"
     #: Bytes of each GPU that are never granted. None: 2 %, at least 256 MiB.

@@ -7,6 +7,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import GrantEnforcer
 from runner.coordinator.devices.health_monitor import HealthMonitor
+from runner.coordinator.devices.host_memory_guard import HostMemoryGuard
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import FrontPool
@@ -15,7 +16,7 @@ from runner.protocol.worker import DeviceReadings
 
 
 class DeviceReadingsHandler:
-    """Passes a reading on in a fixed order: ledger, health, then the grants of executors.
+    """Passes a reading on in a fixed order: ledger, health, grants, the host's memory.
 
     Later steps read what earlier ones have written: a grant is checked against memory as of this reading.
     """
@@ -28,6 +29,7 @@ class DeviceReadingsHandler:
         memory_monitor: MemoryMonitor,
         health_monitor: HealthMonitor,
         grant_enforcer: GrantEnforcer,
+        host_memory_guard: HostMemoryGuard,
         dispatcher: Dispatcher,
         front_pool: FrontPool,
     ) -> None:
@@ -36,6 +38,7 @@ class DeviceReadingsHandler:
         self._memory_monitor = memory_monitor
         self._health_monitor = health_monitor
         self._grant_enforcer = grant_enforcer
+        self._host_memory_guard = host_memory_guard
         self._dispatcher = dispatcher
         self._front_pool = front_pool
         #: The attribution level that was last sent to fronts.
@@ -49,6 +52,7 @@ class DeviceReadingsHandler:
             self._memory_monitor.has_new_context = False
             self._dispatcher.resend_caps()
         self._grant_enforcer.check_all()
+        self._host_memory_guard.on_readings(readings)
         sent_level, message = self._sent_level, self.memory_level_message()
         if sent_level != self._sent_level:
             self._front_pool.send_all(message)

@@ -13,6 +13,7 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.load_failures import EXECUTOR_FAULTS, LoadFailures
 from runner.coordinator.dispatch.pending_prewarms import PendingPrewarms
+from runner.coordinator.dispatch.pins import explain_handler_pin, explain_refused_pin
 from runner.coordinator.dispatch.preloads import Preloads
 from runner.coordinator.dispatch.prewarm_request import (
     ModelRef,
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: Code of the failure of a request whose executor was unloaded by another request.
 UNLOADED = "unloaded"
+#: Code of the failure of a preload that was unloaded because the host was short of memory.
+HOST_MEMORY = "host_memory"
 
 
 class Prewarming:
@@ -82,8 +85,11 @@ class Prewarming:
         """
         spec = self._handlers.require(handler)
         job_class = self._make_class(spec, resolve_model(spec, model), device_id)
-        self._preloads.resume((handler, job_class.model))
         executor = self._find_executor(job_class)
+        refusal = explain_refused_pin(spec, job_class, self._scheduler_state.residency)
+        if executor is None and refusal is not None:
+            raise Unsatisfiable(refusal)
+        self._preloads.resume((handler, job_class.model))
         if executor is None:
             for request in self.pending.of_handler(handler, job_class.model):
                 if request.is_preload:
@@ -137,6 +143,9 @@ class Prewarming:
             "waiting": self.pending.build_document(handler),
             "load_failures": self.failures.build_document(handler),
             "preload_suspended": self._preloads.suspended_models(handler),
+            "pin_refused": explain_handler_pin(
+                self._handlers.specs.get(handler), self._scheduler_state.residency
+            ),
         }
 
     # Events.
@@ -211,6 +220,13 @@ class Prewarming:
             self._request_again(
                 PrewarmRequest(0, self._make_class(executor.spec, executor.model, None), callbacks)
             )
+
+    def on_unloaded_for_memory(self, executor: ExecutorHandle, why: str) -> None:
+        """Record that an idle executor is unloaded because the host is short of memory: a preload of it is
+        retried as after a failure."""
+        model_ref = (executor.spec.name, executor.model)
+        if model_ref in self._preloads:
+            self._record_failure(model_ref, PrewarmFailure(HOST_MEMORY, why, None, self._clock.now()))
 
     def _record_failure(self, model_ref: ModelRef, failure: PrewarmFailure) -> None:
         failure = self.failures.record(model_ref, failure, is_preload=model_ref in self._preloads)

@@ -99,7 +99,19 @@ def _explain_device(entry: Mapping[str, Any]) -> str:
         case "too_small":
             return f"{entry['device']} is too small for {format_bytes(entry['needed_bytes'])}"
         case "waiting_for_device":
-            return f"{entry['device']} is busy"
+            return f"{entry['device']} is not ready"
+        case "max_executors":
+            return (
+                f"{entry['device']} is busy: {entry['at_work']} executors load or run, and max_executors is "
+                f"{entry['max_executors']}"
+            )
+        case "exclusive_executor":
+            return f"{entry['device']} is busy with an executor beside which no other one starts"
+        case "max_resident":
+            return (
+                f"{entry['device']} has {entry['residents']} executors ({entry['pinned']} of them pinned), "
+                f"and max_resident is {entry['max_resident']}"
+            )
         case "not_alone":
             return f"{entry['device']} is running other jobs, and this one must run alone"
         case "avoided":
@@ -111,7 +123,14 @@ def _explain_device(entry: Mapping[str, Any]) -> str:
         case "ready":
             return f"{entry['device']} has enough memory ({format_bytes(entry['free_bytes'])} free)"
         case _:
-            external_bytes = entry.get("foreign_bytes", 0)
-            external_text = f" (other programs hold {format_bytes(external_bytes)})" if external_bytes else ""
+            held = [
+                f"{holder} hold {format_bytes(nbytes)}"
+                for holder, nbytes in (
+                    ("other programs", entry.get("foreign_bytes", 0)),
+                    ("pinned executors", entry.get("pinned_bytes", 0)),
+                )
+                if nbytes
+            ]
+            held_text = f" ({', '.join(held)})" if held else ""
             free, needed = format_bytes(entry["free_bytes"]), format_bytes(entry["needed_bytes"])
-            return f"{entry['device']} has {free} free of {needed} needed{external_text}"
+            return f"{entry['device']} has {free} free of {needed} needed{held_text}"

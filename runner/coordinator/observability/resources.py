@@ -163,6 +163,7 @@ class ResourceViews:
             "level": figures.level,
             "context_bytes": self._device_registry.context_bytes(device),
             "max_executors": self._device_registry.max_executors(device),
+            "max_resident": device.max_resident,
             "drained": device.id in self._device_registry.drained_ids,
             "health": self._statistics.first_fault(device.id) or "ok",
             "condition": self._health_monitor.build_document(device.id),

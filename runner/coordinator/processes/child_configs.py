@@ -89,6 +89,7 @@ class ChildConfigs:
             gpus=self._settings.gpus,
             max_executors=self._settings.devices.max_executors,
             headroom_bytes=self._settings.devices.headroom,
+            max_resident=self._settings.devices.max_resident,
             log_format=self._settings.log_format,
             log_level=self._settings.log_level,
         )

@@ -73,6 +73,12 @@ def test_headroom_is_never_promised(device: Device, headroom: int) -> None:
 def test_executors_at_once_follow_kind_cores_and_operator() -> None:
     assert nvidia(0, "GPU-1", "c", GIB).max_executors == sim(0, GIB).max_executors == 8
     assert [cpu("m", "c", GIB, cores).max_executors for cores in (1, 2, 16)] == [2, 2, 16]
+    assert nvidia(0, "GPU-1", "c", GIB).max_resident == sim(0, GIB).max_resident == 64
+    assert [cpu("m", "c", GIB, cores).max_resident for cores in (1, 2, 16)] == [16, 16, 64]
+    assert sim(0, GIB, 100).max_resident == cpu("m", "c", GIB, 2, 100).max_resident == 100
+    assert (
+        nvidia(0, "G", "c", GIB, None, None, 3).max_resident == cpu("m", "c", GIB, 9, 5, 3).max_resident == 3
+    )
     assert [each.max_executors for each in (nvidia(0, "G", "c", GIB, 3), cpu("m", "c", GIB, 9, 3))] == [3, 3]
 
 

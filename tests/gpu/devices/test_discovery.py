@@ -158,9 +158,9 @@ def test_a_part_without_memory_of_its_own_is_taken_with_the_machines() -> None:
 
 @pytest.mark.parametrize(("gpus", "expected"), [("none", []), ("sim:2x1GiB", ["sim0=SIM-0", "sim1=SIM-1"])])
 def test_the_driver_is_not_asked_where_it_is_not_wanted(gpus: str, expected: list[str]) -> None:
-    there = find_devices(parse_gpus(gpus), {}, nvml=None, max_executors=3)
+    there = find_devices(parse_gpus(gpus), {}, nvml=None, max_executors=3, max_resident=5)
     assert ids(there.devices) == expected
-    assert {device.max_executors for device in there.devices} == {3}
+    assert {(device.max_executors, device.max_resident) for device in there.devices} == {(3, 5)}
     assert len(there.notes) == 1
 
 

@@ -38,6 +38,8 @@ DEVICES = st.sampled_from(
         (sim(0, 24 * G, 2), sim(1, 12 * G, 1)),
         (sim(0, 8 * G), sim(1, 8 * G), cpu("m", "c", 16 * G, 2)),
         (cpu("m", "c", 16 * G, 2),),
+        (sim(0, 24 * G, 2, 3), cpu("m", "c", 16 * G, 2, 2, 3)),
+        (cpu("m", "c", 16 * G, 2, 2, 1),),
     ]
 )
 
@@ -102,7 +104,7 @@ class PlannerMachine(RuleBasedStateMachine):
     def pause(self, queue: str, paused: bool) -> None:
         self.harness.state.backlog.pause_queue(queue, paused)
 
-    @rule(handler=st.sampled_from(["a", "b", "c"]), keep=st.sampled_from([0.0, 5.0, 300.0]))
+    @rule(handler=st.sampled_from(["a", "b", "c"]), keep=st.sampled_from([0.0, 5.0, 300.0, -1.0]))
     def keep_alive(self, handler: str, keep: float) -> None:
         self.harness.keep_alive_s[handler] = keep
 
@@ -178,6 +180,7 @@ class PlannerMachine(RuleBasedStateMachine):
                 slot.busy_count == sum(each.is_busy for each in slot.residents.values()) <= slot.max_executors
             )
             assert len(slot.residents) <= slot.max_residents
+            assert len(slot.pinned) < slot.max_residents
 
     @invariant()
     def the_index_is_true(self) -> None:
@@ -215,7 +218,7 @@ class PlannerMachine(RuleBasedStateMachine):
         assert set(bypass.kept_devices) <= set(bypass.counts) <= self.waiting
 
     def teardown(self) -> None:
-        """When nothing new comes and everything that runs ends, everybody starts."""
+        """When nothing new comes and everything that runs ends, all start that fit beside the pinned."""
         if not hasattr(self, "harness"):
             return
         harness = self.harness
@@ -227,7 +230,18 @@ class PlannerMachine(RuleBasedStateMachine):
             for executor in list(harness.state.executors):
                 harness.finish(executor)
         # A preload has nobody go for it: it may wait for ever.
-        assert [job_class for job_class in harness.state.backlog.classes() if job_class.may_evict] == []
+        assert [
+            job_class
+            for job_class in harness.state.backlog.classes()
+            if job_class.may_evict and self._has_room(job_class)
+        ] == []
+
+    def _has_room(self, job_class: JobClass) -> bool:
+        """It would fit beside the pinned executors, if everything else were gone."""
+        state = self.harness.state
+        slots = state.residency.candidate_devices(job_class)
+        fitting = sum(state.memory_needs.fits_when_empty(job_class, slot) for slot in slots)
+        return fitting >= state.residency.device_count(job_class)
 
 
 TestPlanner = PlannerMachine.TestCase

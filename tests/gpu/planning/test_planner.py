@@ -329,7 +329,7 @@ def all_places_taken() -> PlannerHarness:
 
 
 def too_many_idle() -> PlannerHarness:
-    harness = PlannerHarness(sim(0, 24 * G, max_executors=1))
+    harness = PlannerHarness(sim(0, 24 * G, max_executors=1, max_resident=2))
     harness.add_idle(A, used=0)
     harness.add_idle(B, used=0)
     harness.submit(C)
@@ -414,7 +414,7 @@ TABLE: list[tuple[Callable[[], PlannerHarness], list[str], list[str]]] = [
     (worn_out, ["evict 1"], ["waiting_for_memory"]),
     (few_jobs_left, ["start 1: 2,3"], ["waiting_for_memory"]),
     (all_places_taken, [], ["waiting_for_device"]),
-    (too_many_idle, ["evict 1"], ["waiting_for_memory"]),
+    (too_many_idle, ["evict 1"], ["waiting_for_device"]),
     (newer_version, ["evict 1"], ["waiting_for_memory"]),
     (learned_peak, ["load a 1 on sim0 6.0625G"], []),
     (learned_peak_of_the_whole_device, ["start 1: 2"], []),
@@ -487,7 +487,7 @@ def test_who_lingers_keeps_its_place_until_it_has_ended_what_it_runs() -> None:
 
 
 def test_nobody_is_sent_away_for_a_place_that_is_coming_free() -> None:
-    harness = PlannerHarness(sim(0, 24 * G, max_executors=1))
+    harness = PlannerHarness(sim(0, 24 * G, max_executors=1, max_resident=2))
     for name in "ab":
         harness.add_idle(make_class(name, 6 * G), used=0)
     harness.submit(C)
@@ -590,14 +590,16 @@ def test_a_job_kept_from_by_a_pinned_executor_keeps_no_device() -> None:
     assert len(describe_actions(harness.plan_and_apply())) == 2
 
 
-def test_where_pinned_executors_take_all_places_nobody_waits_for_one() -> None:
-    harness = PlannerHarness(sim(0, 24 * G, 1), bypass_limit=0)
+def test_the_place_that_is_never_pinned_is_what_a_job_waits_for() -> None:
+    harness = PlannerHarness(sim(0, 24 * G, 1, max_resident=2), bypass_limit=0)
     harness.keep_alive_s |= {"x": -1, "y": -1}
     harness.add_idle(make_class("x", 2 * G))
     harness.add_idle(make_class("y", 2 * G))
     harness.submit(make_class("big", 20 * G))
     harness.submit(make_class("x", 2 * G))
-    assert describe_actions(harness.plan_and_apply()) == ["start 1: 4"]
+    assert describe_actions(harness.plan_and_apply()) == ["evict 2"]
+    harness.remove_leaving()
+    assert describe_actions(harness.plan_and_apply()) == ["load big 3 on sim0 20G"]
 
 
 def test_nothing_is_staged_behind_an_attempt_that_takes_long() -> None:

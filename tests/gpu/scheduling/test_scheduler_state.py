@@ -286,11 +286,14 @@ def test_explain_names_the_reason_and_the_figures() -> None:
     harness.submit(make_class("low", 6 * G, priority=10))
     harness.submit(make_class("f", 0, gpus=0, priority=90))
     (job_number,) = harness.submit(A)
+    counts = {"max_executors": 8, "max_resident": 64, "pinned": 0, "pinned_bytes": 0}
     assert explain(harness.state, A, job_number) == {
         "reason": "waiting_for_memory",
         "devices": [
-            {"device": "sim0", "free_bytes": 4 * G, "needed_bytes": 6 * G, "reason": "waiting_for_memory"},
-            {"device": "sim1", "free_bytes": 4 * G, "needed_bytes": 6 * G, "reason": "too_small"},
+            {"device": "sim0", "free_bytes": 4 * G, "needed_bytes": 6 * G, "reason": "waiting_for_memory"}
+            | {"at_work": 1, "residents": 1, **counts},
+            {"device": "sim1", "free_bytes": 4 * G, "needed_bytes": 6 * G, "reason": "too_small"}
+            | {"at_work": 0, "residents": 0, **counts},
         ],
         "jobs_ahead": 2,
         "tenant_lead_s": 0.0,

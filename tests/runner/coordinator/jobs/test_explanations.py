@@ -76,7 +76,8 @@ def test_a_gang_names_its_devices() -> None:
 
 
 def entry(reason: str) -> dict[str, Any]:
-    return {"device": "gpu0", "free_bytes": 2 * GIB, "needed_bytes": 6 * GIB, "reason": reason}
+    counts = {"at_work": 2, "max_executors": 2, "residents": 16, "max_resident": 16, "pinned": 3}
+    return {"device": "gpu0", "free_bytes": 2 * GIB, "needed_bytes": 6 * GIB, "reason": reason, **counts}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def entry(reason: str) -> dict[str, Any]:
             "waiting_for_device",
             "waiting_for_device",
             0,
-            "waiting for a device: gpu0 is busy",
+            "waiting for a device: gpu0 is not ready",
         ),
         (
             "waiting_for_device",
@@ -120,6 +121,24 @@ def entry(reason: str) -> dict[str, Any]:
             0,
             "waiting for a device: gpu0 is avoided because an earlier attempt failed there",
         ),
+        (
+            "waiting_for_device",
+            "max_executors",
+            0,
+            "waiting for a device: gpu0 is busy: 2 executors load or run, and max_executors is 2",
+        ),
+        (
+            "waiting_for_device",
+            "max_resident",
+            0,
+            "waiting for a device: gpu0 has 16 executors (3 of them pinned), and max_resident is 16",
+        ),
+        (
+            "waiting_for_device",
+            "exclusive_executor",
+            0,
+            "waiting for a device: gpu0 is busy with an executor beside which no other one starts",
+        ),
         ("waiting_for_device", "drained", 0, "waiting for a device: gpu0 is drained"),
         ("waiting_for_memory", "too_small", 0, "waiting for memory: gpu0 is too small for 6 GiB"),
     ],
@@ -135,10 +154,18 @@ def test_what_other_programs_hold_is_told() -> None:
     )
 
 
+def test_what_pinned_executors_hold_is_told() -> None:
+    held = {"foreign_bytes": 4 * GIB, "pinned_bytes": 8 * GIB}
+    figures = {"devices": [entry("waiting_for_memory") | held], "jobs_ahead": 0}
+    assert explanations.explain_waiting("waiting_for_memory", figures).endswith(
+        "needed (other programs hold 4 GiB, pinned executors hold 8 GiB)"
+    )
+
+
 def test_a_tenant_that_had_more_than_others_is_told_so() -> None:
     figures = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")], "tenant_lead_s": 61.4}
     assert explanations.explain_waiting("waiting_for_device", figures).endswith(
-        "gpu0 is busy; tenant has used 61 s more device time, by weight, than another waiting tenant"
+        "gpu0 is not ready; tenant has used 61 s more device time, by weight, than another waiting tenant"
     )
 
 
