@@ -9,7 +9,7 @@ from typing import Literal
 from gpu.job_class import JobClass
 from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
 
-WaitReason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
+WaitReason = Literal["concurrency_limit", "waiting_for_memory", "waiting_for_device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,11 @@ class Plan:
     """Actions in the order in which they must be carried out, and the reasons why the remaining jobs wait."""
 
     actions: list[PlanAction]
-    #: By class, for each class that still has waiting jobs, except those whose next batch is still gathering.
+    #: By class, for each class at which the plan looked and that still has waiting jobs, except those whose
+    #: next batch is still gathering. Paused queues have none.
     reasons: dict[JobClass, WaitReason]
     #: When to plan again if nothing happens before: a batch reaches its deadline, or a warm executor that a
     #: job waits for should be free.
     replan_at: float = math.inf
+    #: More classes wait than the plan looked at.
+    is_partial: bool = False

@@ -113,22 +113,19 @@ class Candidate:
     @property
     def run_s_or_default(self) -> float:
         """Expected duration of a run, with a default where it is unknown."""
-        return UNKNOWN_RUN_S if self.run_s is None else max(1.0, self.run_s)
+        return _run_s_or_default(self.run_s)
 
     def rank_of(self, job_number: int) -> Rank:
         """Return the rank of a waiting job of the class. Raises KeyError where it does not wait."""
-        waited_s = max(0.0, self._now - self._backlog.waiting_since(job_number))
-        run_s = self.run_s_or_default
-        priority = self.job_class.priority
-        if not self.job_class.is_prewarm:
-            priority = min(self._top_priority, priority + int(waited_s / AGEING_S))
-        urgency = (waited_s + run_s) / run_s * math.sqrt(self.device_count)
-        return (
-            -priority,
-            self.state.overtakes.remaining(job_number) > 0,
-            self._plan_shares.rank(self.job_class),
-            -urgency,
+        return make_rank(
+            self.state,
+            self.job_class,
             job_number,
+            now=self._now,
+            top_priority=self._top_priority,
+            run_s=self.run_s,
+            device_count=self.device_count,
+            share=self._plan_shares.rank(self.job_class),
         )
 
     def update_rank(self) -> bool:
@@ -205,3 +202,37 @@ class Candidate:
                 self.job_class, slot
             )
         return known
+
+
+def make_rank(
+    state: SchedulerState,
+    job_class: JobClass,
+    job_number: int,
+    *,
+    now: float,
+    top_priority: int,
+    run_s: float | None,
+    device_count: int,
+    share: float,
+) -> Rank:
+    """Return the rank of a waiting job; `Candidate` says how it comes about.
+
+    `run_s` is the expected duration of a run (None: unknown), and `share` the rank of the job's tenant.
+    Raises KeyError where the job does not wait.
+    """
+    waited_s = max(0.0, now - state.backlog.by_class[job_class].waiting_since(job_number))
+    run_s = _run_s_or_default(run_s)
+    priority = job_class.priority
+    if not job_class.is_prewarm:
+        priority = min(top_priority, priority + int(waited_s / AGEING_S))
+    urgency = (waited_s + run_s) / run_s * math.sqrt(device_count)
+    return -priority, state.overtakes.remaining(job_number) > 0, share, -urgency, job_number
+
+
+def make_backfill_rank(rank: Rank, run_s: float | None) -> tuple[float, float, float, Rank]:
+    """Return the sort key of backfilling: priority, then the tenant's share, then the expected duration."""
+    return rank[0], rank[2], _run_s_or_default(run_s), rank
+
+
+def _run_s_or_default(run_s: float | None) -> float:
+    return UNKNOWN_RUN_S if run_s is None else max(1.0, run_s)

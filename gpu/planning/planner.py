@@ -19,6 +19,8 @@ Of two tenants, the one with less device time for its weight goes first (`gpu.sc
 A class that takes batches is left out while its next batch is gathering (`gpu.estimates.batch_sizing`).
 
 Every other overtaking of a job is counted, and the count is bounded.
+
+Where many classes wait, the plan looks at the first of them only (`gpu.planning.selection`).
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from heapq import heapify, heappop, heappush
 
 from gpu.job_class import JobClass
 from gpu.planning.actions import EvictAction, LoadAction, Plan, PlanAction, StartAction, WaitReason
-from gpu.planning.candidate import Candidate, Rank
+from gpu.planning.candidate import Candidate, make_backfill_rank
 from gpu.planning.cold_start import ColdStarts
 from gpu.planning.plan_builder import PlanBuilder
 from gpu.planning.reservation import CandidateGuard, LazyReservation, Reservation
+from gpu.planning.selection import select_classes
 from gpu.planning.warm_start import WarmStarts
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
@@ -62,7 +65,8 @@ def plan(state: SchedulerState, now: float) -> Plan:
     """Plan the actions for the time `now`, in seconds of the clock by which the state was updated.
 
     The caller carries the actions out in order, by the methods of the state with the same names. The cost
-    grows with the number of waiting classes and changed devices, not with the number of waiting jobs.
+    grows with the number of changed devices, and up to a bound with that of waiting classes, not with the
+    number of waiting jobs.
     """
     state.capacity_table.refresh()
     state.tenant_shares.advance(now)
@@ -96,6 +100,7 @@ class _Planner:
         self.warm_starts = WarmStarts(self.builder)
         self.cold_starts = ColdStarts(self.builder, self.warm_starts)
         self.reasons = self.builder.reasons
+        self.selection = select_classes(state, now, self.builder.plan_shares)
         #: By whether it is the GPU pool: as many executors are resident on each device as may be.
         self._is_full: dict[bool, bool] = {}
 
@@ -106,26 +111,41 @@ class _Planner:
             candidates.sort(key=lambda candidate: candidate.rank)
             self._start_out_of_order(candidates)
         self._backfill(self._start_in_order(candidates))
-        return Plan(self.builder.actions, self.reasons, self.builder.replan_at)
+        if self._may_have_missed(candidates):
+            self.builder.replan_at = self.now
+        is_partial = len(self.selection.classes) < len(self.state.backlog.order.classes)
+        return Plan(self.builder.actions, self.reasons, self.builder.replan_at, is_partial)
 
     def _candidates(self) -> list[Candidate]:
-        """Return the next job of each class, without paused queues and batches that gather jobs."""
-        state = self.state
-        top_priority = max((job_class.priority for job_class in state.backlog.by_class), default=0)
+        """Return the next job of each selected class, without batches that gather jobs."""
+        state, plan_shares = self.state, self.builder.plan_shares
+        top_priority = state.backlog.top_priority
         candidates: list[Candidate] = []
-        for job_class in state.backlog.by_class:
-            if job_class.queue in state.backlog.paused:
-                self.reasons[job_class] = "paused"
-                continue
-            candidate = Candidate(state, job_class, self.now, top_priority, self.builder.plan_shares)
+        for job_class in self.selection.classes:
+            candidate = Candidate(state, job_class, self.now, top_priority, plan_shares)
             if not self.builder.is_gathering_batch(candidate):
                 candidates.append(candidate)
         return candidates
 
+    def _may_have_missed(self, candidates: list[Candidate]) -> bool:
+        """Return whether all that was looked at of a list is out of the way, so that more of it may start."""
+        by_class = {candidate.job_class: candidate for candidate in candidates}
+        return bool(self.builder.actions) and any(
+            all(
+                job_class not in by_class
+                or not by_class[job_class].waiting_count
+                or self.reasons.get(job_class) == "concurrency_limit"
+                for job_class in cut
+            )
+            for cut in self.selection.cut_lists
+        )
+
     def _start_out_of_order(self, candidates: list[Candidate]) -> None:
         """Start warm jobs that save a load; the first candidates keep what they could have now."""
         builder = self.builder
-        for candidate in candidates:
+        # One at the limit of its handler would not get what it could have.
+        may_start = [each for each in candidates if not builder.concurrency.is_at_limit(each.job_class)]
+        for candidate in may_start:
             guards = builder.guards[candidate.is_gpu]
             if candidate.overtakes_left <= 0 or len(guards) < GUARDED_CANDIDATES:
                 guards.append(CandidateGuard(builder, candidate))
@@ -135,7 +155,7 @@ class _Planner:
             for candidate in candidates
             if self.warm_starts.has_executor(candidate) and self.warm_starts.saves_load(candidate)
         }
-        least_served = self._least_served(candidates)
+        least_served = self._least_served(may_start)
         heap = [
             (candidate.rank, candidate)
             for candidate in candidates
@@ -207,12 +227,12 @@ class _Planner:
 
     def _backfill(self, candidates: list[Candidate]) -> None:
         """Start others where they delay none before them: by priority and tenant, the shortest first."""
-        heap = [(_backfill_rank(candidate), candidate) for candidate in candidates]
+        heap = [(make_backfill_rank(candidate.rank, candidate.run_s), candidate) for candidate in candidates]
         heapify(heap)
         while heap:
             _, candidate = heappop(heap)
             if candidate.update_rank() or (self._start(candidate) and candidate.waiting_count):
-                heappush(heap, (_backfill_rank(candidate), candidate))
+                heappush(heap, (make_backfill_rank(candidate.rank, candidate.run_s), candidate))
 
     def _start(self, candidate: Candidate) -> bool:
         """Start the candidate, or free capacity for it, or record why it waits."""
@@ -277,9 +297,3 @@ class _Planner:
             if 0 < candidate.need_for_capacity(cap_bytes) <= cap_bytes
         )
         return "waiting_for_memory" if lacking_bytes >= candidate.device_count else "waiting_for_device"
-
-
-def _backfill_rank(candidate: Candidate) -> tuple[float, float, float, Rank]:
-    """Return the sort key of backfilling: priority, then the tenant's share, then the expected duration."""
-    priority, _, share_rank, *_ = candidate.rank
-    return priority, share_rank, candidate.run_s_or_default, candidate.rank

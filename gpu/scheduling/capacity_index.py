@@ -64,6 +64,13 @@ class CapacityIndex:
         self.open_count += new_keys[4] - old_keys[4]
         self.freeing_count += new_keys[5] - old_keys[5]
 
+    def could_fit(self, nbytes: int) -> bool:
+        """Return whether a new executor of `nbytes` may fit on a device now, or once others have left."""
+        return (nbytes <= 0 and bool(self._places)) or any(
+            order and order[-1][0] >= nbytes
+            for order in (self._free_now, self._free_after_eviction, self._free_soon)
+        )
+
     def best_fit(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """Yield the devices where a new executor of `nbytes` may start now, the tightest fit first."""
         return self._at_least(self._free_now, nbytes)

@@ -38,6 +38,8 @@ class _TenantClock:
     running_count: int = 0
     #: In how many class backlogs the tenant has waiting jobs.
     backlog_count: int = 0
+    #: It has an entry in the heap of waiting tenants.
+    is_listed: bool = False
 
 
 @dataclass(slots=True)
@@ -56,6 +58,10 @@ class FairShareClock:
         self._weights = {} if weights is None else weights
         self._accounts: dict[str, _TenantClock] = {}
         self._waiting: dict[str, _TenantClock] = {}
+        #: Heap of (settled clock, tie-breaker, account) of waiting tenants. Clocks only rise: an entry that
+        #: comes up with an older figure is listed again.
+        self._by_settled: list[tuple[float, int, _TenantClock]] = []
+        self._listed_count = 0
         self._runs: dict[int, _RunningJob] = {}
         #: (when it becomes late, job number) of running jobs; some have ended since.
         self._due: list[tuple[float, int]] = []
@@ -106,21 +112,22 @@ class FairShareClock:
     def on_waiting(self, tenant: str) -> None:
         """Count one more class backlog in which the tenant has waiting jobs."""
         account = self._accounts.get(tenant) or self._add_account(tenant)
-        account.backlog_count += 1
-        if account.backlog_count == 1:
+        if account.backlog_count == 0:
             if self.has_many_tenants:
                 self._raise_minimum()
                 account.settled = max(account.settled, self._minimum)
             self._waiting[tenant] = account
+            self._list(account)
+        account.backlog_count += 1
 
     def on_not_waiting(self, tenant: str) -> None:
         """Count one class backlog less in which the tenant has waiting jobs."""
         account = self._accounts[tenant]
-        account.backlog_count -= 1
-        if account.backlog_count == 0:
+        if account.backlog_count == 1:
             if self.has_many_tenants:
                 self._raise_minimum()
             del self._waiting[tenant]
+        account.backlog_count -= 1
 
     # Running jobs.
 
@@ -175,8 +182,23 @@ class FairShareClock:
 
         Only what has ended counts: charges made before a tenant arrived are no reason to serve it later.
         """
-        lowest = min((account.settled for account in self._waiting.values()), default=self._minimum)
-        self._minimum = max(self._minimum, lowest)
+        heap = self._by_settled
+        while heap:
+            settled, _, account = heap[0]
+            if account.settled == settled and account.backlog_count:
+                self._minimum = max(self._minimum, settled)
+                return
+            heappop(heap)
+            account.is_listed = False
+            if account.backlog_count:
+                self._list(account)
+
+    def _list(self, account: _TenantClock) -> None:
+        """List a waiting tenant's account by its settled clock, once."""
+        if not account.is_listed:
+            account.is_listed = True
+            self._listed_count += 1
+            heappush(self._by_settled, (account.settled, self._listed_count, account))
 
     def _add_account(self, tenant: str) -> _TenantClock:
         if len(self._accounts) >= self._sweep_at:

@@ -115,7 +115,7 @@ class Dispatcher:
         self.prewarming.before_plan()
         now = self._lifecycle.clock.now()
         plan = planner.plan(self._scheduler_state, now)
-        self._queue_manager.reasons.planned_reasons = plan.reasons
+        self._queue_manager.reasons.record_plan(plan)
         for action in plan.actions:
             try:
                 self._apply(action)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from runner.coordinator.jobs.statistics import Histogram, Statistics
+from runner.coordinator.observability.label_bound import LabelBound
 
 if TYPE_CHECKING:
     from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -124,10 +126,25 @@ def _usage_families(lifecycle: JobLifecycle) -> Iterable[Metric]:
         byte_seconds = CounterMetricFamily(
             f"runner_{label}_byte_seconds", f"Busy seconds times granted bytes, by {label}", labels=[label]
         )
+        bound, sums = LabelBound(), dict[str, tuple[float, float]]()
         for name, total in totals.items():
-            seconds.add_metric([name], total.device_s)
-            byte_seconds.add_metric([name], total.byte_s)
+            device_s, byte_s = sums.get(bound.label(name), (0.0, 0.0))
+            sums[bound.label(name)] = device_s + total.device_s, byte_s + total.byte_s
+        for name, (device_s, byte_s) in sums.items():
+            seconds.add_metric([name], device_s)
+            byte_seconds.add_metric([name], byte_s)
         yield from (seconds, byte_seconds)
+
+
+def queue_family(counts: Mapping[tuple[str, str], int]) -> Metric:
+    """Return the jobs by queue and state, from the numbers of (queue, state)."""
+    bound, sums = LabelBound(), Counter[tuple[str, str]]()
+    for (queue, state), count in counts.items():
+        sums[bound.label(queue), state] += count
+    family = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
+    for labels, count in sums.items():
+        family.add_metric(labels, count)
+    return family
 
 
 def _job_and_device_families(
@@ -138,10 +155,7 @@ def _job_and_device_families(
     Gauges show the present state; counters count since the start of the server, except the use of devices,
     which a restart keeps.
     """
-    jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
-    for (queue, state), count in lifecycle.registry.counts.items():
-        jobs.add_metric([queue, state], count)
-    yield jobs
+    yield queue_family(lifecycle.registry.counts)
     device_bytes = GaugeMetricFamily(
         "runner_device_bytes", "Device memory by kind", labels=["device", "kind"]
     )

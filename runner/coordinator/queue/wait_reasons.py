@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from gpu.job_class import JobClass
+from gpu.planning.actions import Plan
+from gpu.planning.explain import find_wait_reason
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
@@ -24,8 +24,22 @@ class WaitReasons:
         self._scheduler_state = scheduler_state
         self._handlers = handlers
         self._clock = clock
-        #: Class -> why its first job waits, from the last plan; replaced after each plan.
-        self.planned_reasons: Mapping[JobClass, str] = {}
+        #: Class -> why its first job waits, from the last plan that looked at it.
+        self._planned_reasons: dict[JobClass, str] = {}
+
+    def record_plan(self, plan: Plan) -> None:
+        """Take over the reasons of a plan; where it did not look at all classes, those of the others stay."""
+        if not plan.is_partial:
+            self._planned_reasons = dict(plan.reasons)
+            return
+        self._planned_reasons.update(plan.reasons)
+        waiting = self._scheduler_state.backlog.by_class
+        if len(self._planned_reasons) > 2 * len(waiting):
+            self._planned_reasons = {
+                job_class: reason
+                for job_class, reason in self._planned_reasons.items()
+                if job_class in waiting
+            }
 
     def for_live_job(self, live: LiveJob) -> str | None:
         """The reason of a job in memory; None if it has succeeded."""
@@ -55,4 +69,10 @@ class WaitReasons:
         """The reason of a class's ready jobs in a queue; `job_class` is None for jobs without a class."""
         if queue in self._scheduler_state.backlog.paused:
             return "paused"
-        return self.planned_reasons.get(job_class, "ready") if job_class is not None else "ready"
+        if job_class is None:
+            return "ready"
+        reason = self._planned_reasons.get(job_class)
+        if reason is not None or self._scheduler_state.backlog.order.is_small:
+            return reason or "ready"
+        # No plan has looked at it: others of its kind are before it.
+        return find_wait_reason(self._scheduler_state, job_class)

@@ -120,7 +120,7 @@ class PlannerMachine(RuleBasedStateMachine):
                 assert len(set(action.device_ids)) == len(action.device_ids) == span
         self.harness.apply(made)
         self.waiting -= set(self.harness.started[before:])
-        assert set(made.reasons) == set(self.harness.state.backlog.classes())
+        assert set(made.reasons) == set(self.harness.state.backlog.order.classes)
 
     @precondition(lambda self: self.harness.state.executors)
     @rule(data=st.data(), used=st.floats(0, 1), dies=st.booleans())

@@ -92,6 +92,12 @@ def test_bytes_that_pinned_executors_hold_are_named() -> None:
     assert (entry["reason"], entry["pinned"], entry["pinned_bytes"]) == ("waiting_for_memory", 1, 20 * G)
 
 
+def test_an_executor_beside_which_nothing_starts_is_named() -> None:
+    harness = PlannerHarness(sim(0, 24 * G))
+    harness.add_running(make_class("a", None))
+    assert device_entry(harness, "b", 1 * G, gpus=1)["reason"] == "exclusive_executor"
+
+
 def test_a_full_device_is_not_said_to_lack_memory() -> None:
     harness = PlannerHarness(sim(0, 24 * G, 2, 1))
     harness.add_running(make_class("a", 6 * G))

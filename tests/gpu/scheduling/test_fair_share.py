@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 from itertools import combinations, count
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.scheduling.fair_share import ACCOUNTS_MIN_SWEEP, UNKNOWN_JOB_S, FairShareClock
@@ -239,3 +239,45 @@ def test_a_newcomer_is_next_after_a_flood(given_s: list[float], devices: int) ->
     residency.device_s["new"] = 0.0
     turns = [residency.start_next(1.0, 1.0) for _ in range(3)]
     assert "new" in turns
+
+
+class StraightforwardClock(FairShareClock):
+    """Looks at all waiting tenants for the smallest settled clock."""
+
+    def _raise_minimum(self) -> None:
+        lowest = min((account.settled for account in self._waiting.values()), default=self._minimum)
+        self._minimum = max(self._minimum, lowest)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["wait", "leave", "start", "end"]), st.sampled_from("abcd"), st.integers(1, 50)
+        ),
+        max_size=60,
+    )
+)
+def test_the_smallest_clock_of_a_waiting_tenant_is_found_without_looking_at_all(
+    events: list[tuple[str, str, int]],
+) -> None:
+    quick, plain = FairShareClock({"b": 2.0}), StraightforwardClock({"b": 2.0})
+    backlogs, running, now = dict.fromkeys("abcd", 0), dict[int, str](), 0.0
+    for number, (kind, tenant, seconds) in enumerate(events):
+        now += 1.0
+        for clock in (quick, plain):
+            clock.advance(now)
+            if kind == "wait":
+                clock.on_waiting(tenant)
+            elif kind == "leave" and backlogs[tenant]:
+                clock.on_not_waiting(tenant)
+            elif kind == "start":
+                clock.record_start(number, tenant, 1, float(seconds))
+            elif kind == "end" and running:
+                clock.record_end(min(running), float(seconds))
+        backlogs[tenant] += (kind == "wait") - (kind == "leave" and backlogs[tenant] > 0)
+        if kind == "start":
+            running[number] = tenant
+        elif kind == "end" and running:
+            del running[min(running)]
+        assert [quick.rank(each) for each in "abcd"] == [plain.rank(each) for each in "abcd"]

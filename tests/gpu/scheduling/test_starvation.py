@@ -9,7 +9,7 @@ import pytest
 from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import OvertakeCounter
-from gpu.scheduling.starvation import YOUNGER_MAX, StarvationGuard
+from gpu.scheduling.starvation import OUTDATED_MAX, YOUNGER_MAX, StarvationGuard
 from tests.gpu.planner_harness import G, PlannerHarness, make_class
 
 LONG, SHORT = replace(make_class("long"), limit_s=4096.0), replace(make_class("short"), limit_s=1.0)
@@ -26,7 +26,10 @@ class StarvationHarness:
 
     def wait(self, job_class: JobClass, *job_numbers: int, first: bool = False) -> None:
         for job_number in job_numbers:
+            is_new = job_class not in self.backlogs
             self.backlogs.setdefault(job_class, ClassBacklog()).add(job_number, first=first)
+            if is_new:
+                self.guard.on_waiting(job_class)
             if first:
                 self.guard.on_requeued(job_class, job_number)
 
@@ -34,6 +37,7 @@ class StarvationHarness:
         self.backlogs[job_class].remove_all(job_numbers)
         if not self.backlogs[job_class]:
             del self.backlogs[job_class]
+            self.guard.on_not_waiting(job_class)
         self.guard.on_started(job_class, job_numbers)
 
     def start_younger(self, job_class: JobClass = SHORT, count: int = YOUNGER_MAX) -> None:
@@ -92,6 +96,7 @@ def test_one_of_a_paused_queue_is_waited_for_by_nobody() -> None:
     harness.wait(LONG, 2)
     harness.start_younger(count=3)
     harness.paused.add("paused")
+    harness.guard.on_pause_changed()
     harness.start_younger(count=YOUNGER_MAX)
     assert harness.is_next(2) and not harness.is_next(1)
 
@@ -120,3 +125,19 @@ def test_a_long_job_among_short_ones_starts_though_they_keep_coming() -> None:
         if long in harness.started:
             break
     assert harness.started.index(long) - before <= YOUNGER_MAX + harness.state.overtakes.limit + 12
+
+
+def test_entries_of_jobs_that_left_do_not_pile_up_behind_one_that_stays() -> None:
+    harness = StarvationHarness()
+    harness.wait(LONG, 1)
+    harness.start_younger(count=2)
+    for job_number in range(5_000, 5_000 + 10 * OUTDATED_MAX):
+        harness.wait(SHORT, job_number)
+        harness.start(SHORT, job_number)
+        harness.overtakes.forget([1])
+    sizes = [len(heap) for heap in harness.guard._first_jobs.values()]
+    assert all(size <= OUTDATED_MAX + 4 for size in sizes)
+    harness.start(LONG, 1)
+    harness.wait(LONG, 6_000)
+    harness.start_younger(count=0)
+    assert harness.guard._oldest[LONG.tenant, True] == (LONG, 6_000)
