@@ -110,11 +110,6 @@ class Candidate:
             self.job_class, self.waiting_count, self._backlog.waiting_since(self.job_number)
         )
 
-    @property
-    def run_s_or_default(self) -> float:
-        """Expected duration of a run, with a default where it is unknown."""
-        return _run_s_or_default(self.run_s)
-
     def rank_of(self, job_number: int) -> Rank:
         """Return the rank of a waiting job of the class. Raises KeyError where it does not wait."""
         return make_rank(

@@ -156,7 +156,7 @@ class SchedulerState:
         if not self.ledger.reserve(device_ids, executor, grant_bytes):
             raise ValueError(f"executor {executor} can't load: {grant_bytes} bytes not free on {device_ids}")
         if keep_alive_s < 0 and not self.residency.takes_pin(device_ids):
-            keep_alive_s = math.inf  # guard: place-beside-pins
+            keep_alive_s = math.inf
         resident = ResidentExecutor(
             executor, job_class.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )

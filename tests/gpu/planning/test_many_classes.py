@@ -29,7 +29,7 @@ class CountedOrder(ClassOrder):
         super().__init__()
         self.placed = self.looked_at = 0
 
-    def refresh(self, now: float, place: Callable[[JobClass], object]) -> None:  # type: ignore[override]
+    def refresh(self, now: float, place: Callable[[JobClass], object]) -> None:
         def counted(job_class: JobClass) -> object:
             self.placed += 1
             return place(job_class)

@@ -14,9 +14,10 @@ def run_in_turn(harness: PlannerHarness, *handlers: str) -> list[str]:
     actions: list[str] = []
     for handler in handlers:
         (job_number,) = harness.submit(make_class(handler, 0, gpus=0))
-        while job_number not in harness.started:
+        for _ in range(3):
             actions += describe_actions(harness.plan_and_apply())
             harness.remove_leaving()
+        assert job_number in harness.started, f"{handler} waits for ever"
         for executor, resident in harness.state.executors.items():
             if resident.is_busy:
                 harness.finish(executor)
@@ -39,6 +40,13 @@ def test_four_pinned_handlers_do_not_lock_two_cores() -> None:
     run_in_turn(harness, *"abcd")
     assert run_in_turn(harness, "e") == ["load e 5 on cpu 0G"]
     assert len(harness.state.residency.slots["cpu"].pinned) == 4
+
+
+def test_a_pinned_executor_that_idles_takes_its_next_job_beside_others() -> None:
+    harness = PlannerHarness(TWO_CORES)
+    harness.keep_alive_s = {"a": -1.0}
+    run_in_turn(harness, "a", "b")
+    assert run_in_turn(harness, "a", "b") == ["start 1: 3", "start 2: 4"]
 
 
 def test_no_more_are_at_work_than_before_however_many_idle() -> None:
