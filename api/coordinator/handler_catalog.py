@@ -175,7 +175,10 @@ class HandlerCatalog:
             if handler is None and reply.status >= 400 and reply.status != 404:
                 raise HandlerBroken(_detail(reply) or f"handler {name} is not usable")
         if handler is None:
-            raise UnknownHandler(unknown_handler_text(name, self._handlers), handler=name)
+            text = unknown_handler_text(name, self._handlers)
+            if self._describing:
+                text += "; some sources are still being imported, see `runner handlers`"
+            raise UnknownHandler(text, handler=name)
         if handler.spec.state == "broken":
             raise HandlerBroken(
                 f"handler {name} could not be imported: {_last_line(handler.spec.error)}",

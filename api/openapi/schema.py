@@ -332,6 +332,7 @@ class HandlerList(ResponseModel):
 
     data: list[Handler]
     describing: bool = Field(description="more handlers are still being described")
+    importing: list[str] = Field(description="the sources that are still being imported")
 
 
 class HandlerChanges(ResponseModel):

@@ -27,14 +27,19 @@ def list_handlers(context: typer.Context, as_json: AsJson = False, url: Url = No
         return None
     with open_client(url) as client:
         found = client.handlers()
+        importing = [] if as_json else client.importing()
     if as_json:
         return print_json(found)
-    if not found:
+    if not found and not importing:
         print("no handlers; add some with `runner serve --handlers FILE`")
         return None
     from runner.cli import tables
+    from runner.cli.formatting import one_line
 
-    open_console().print(tables.handlers(found))
+    if found:
+        open_console().print(tables.handlers(found))
+    for source in importing:
+        print(f"importing {one_line(source)} ...")
     _print_broken(found)
     return None
 

@@ -406,6 +406,10 @@ class AsyncClient:
         """Return every handler with its schemas and options; broken ones have their error."""
         return await self._list("handlers")
 
+    async def importing(self) -> list[str]:
+        """Return the sources of handlers that the server still imports; more handlers may come from them."""
+        return list((await self._perform(operations.get_document("handlers"))).get("importing") or ())
+
     async def handler(self, name: str) -> dict[str, Any]:
         """Return one handler: options, executors, learned figures. Raises UnknownHandler."""
         return await self._perform(operations.get_document(f"handlers/{quote(name, safe='')}"))

@@ -398,6 +398,10 @@ class Client:
         """Return every handler with its schemas and options; broken ones have their error."""
         return self._list("handlers")
 
+    def importing(self) -> list[str]:
+        """Return the sources of handlers that the server still imports; more handlers may come from them."""
+        return list(self._perform(operations.get_document("handlers")).get("importing") or ())
+
     def handler(self, name: str) -> dict[str, Any]:
         """Return one handler: options, executors, learned figures. Raises UnknownHandler."""
         return self._perform(operations.get_document(f"handlers/{quote(name, safe='')}"))

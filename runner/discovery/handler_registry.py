@@ -112,6 +112,8 @@ class HandlerRegistry:
         self._described: dict[SourceId, DescribedSource] = {}
         #: Sources to describe; None before `load_cache`.
         self._pending: list[SourceRef] | None = None
+        #: Handler names of each source when it was last described, by an earlier start too.
+        self._names_before: dict[SourceId, set[str]] = {}
         self._changed = asyncio.Event()
         self._child_slots = asyncio.Semaphore(os.cpu_count() or 1)
 
@@ -128,6 +130,8 @@ class HandlerRegistry:
         """
         self._pending = [ref for ref in self._find_sources() if not self._load_cached(ref)]
         self.describing = bool(self._pending)
+        if self._pending:
+            self._names_before = _names_by_source(self._cache.values())
         self._notify()
 
     async def describe_all(self) -> None:
@@ -143,6 +147,21 @@ class HandlerRegistry:
         finally:
             self.describing = False
             self._notify()
+
+    @property
+    def sources_being_described(self) -> list[str]:
+        """Return the titles of the sources of the start that are still being imported."""
+        return [ref.title for ref in self._pending or () if ref.id not in self._described]
+
+    def is_expected(self, name: str) -> bool:
+        """Return whether a source that is still being imported may define this handler.
+
+        A source that was described before is expected to define the same names; a new one any name.
+        """
+        if self._pending is None:
+            return self.describing
+        left = [ref for ref in self._pending if ref.id not in self._described]
+        return any(name in self._names_before.get(ref.id, {name}) for ref in left)
 
     async def wait_for_handler(self, name: str) -> HandlerSpec | None:
         """Return the handler of this name as soon as it is described; None if no source has it."""
@@ -286,6 +305,23 @@ class HandlerRegistry:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         self._on_change()
+
+
+def _names_by_source(descriptions: Iterable[bytes]) -> dict[SourceId, set[str]]:
+    """Return the handler names of each source in cached descriptions; unreadable ones are left out."""
+    found: dict[SourceId, set[str]] = {}
+    for text in descriptions:
+        try:
+            specs = _decoder.decode(text).specs
+        except msgspec.DecodeError:
+            # Written by another version of runner.
+            continue
+        for spec in specs:
+            source = (spec.source.kind, spec.source.target, spec.source.attr or None)
+            # A source without an attribute defines the handlers of all attributes.
+            for source_id in (source, (*source[:2], None)):
+                found.setdefault(source_id, set()).add(spec.name)
+    return found
 
 
 def _kill_all_marked(marker: str) -> None:

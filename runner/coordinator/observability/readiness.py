@@ -65,6 +65,11 @@ class ReadinessCheck:
         """Whether handlers are still being described: some may be missing until then."""
         return self._handler_registry.describing
 
+    @property
+    def sources_being_described(self) -> list[str]:
+        """The titles of the sources that are still being imported."""
+        return self._handler_registry.sources_being_described
+
     def check(self) -> tuple[int, dict[str, Any]]:
         """Return (HTTP status, document) of /readyz: `ok` (200), `degraded` (200) or `unavailable` (503).
 

@@ -70,6 +70,7 @@ class ResourceViews:
                 return {
                     "data": [self._handler_document(spec) for spec in specs],
                     "describing": self._readiness.is_describing,
+                    "importing": self._readiness.sources_being_described,
                 }
             case "handler":
                 return self._existing_handler(subject or "")

@@ -16,8 +16,10 @@ from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)
 
-#: A request for a handler that is still being described waits this long.
+#: A request for a handler waits this long for sources that may define it.
 HANDLER_WAIT_S = 30.0
+#: The same where the sources that are still being imported defined other names before.
+UNEXPECTED_WAIT_S = 2.0
 
 
 class HandlerActivator:
@@ -75,11 +77,13 @@ class HandlerActivator:
         self._warn_about_unused()
 
     async def wait_for_handler(self, name: str) -> None:
-        """Wait until it is known whether the handler exists, 30 s at most."""
+        """Wait until it is known whether the handler exists: 30 s at most, 2 s if no source is expected to
+        define it."""
+        wait_s = HANDLER_WAIT_S if self._handler_registry.is_expected(name) else UNEXPECTED_WAIT_S
         try:
-            await asyncio.wait_for(self._handler_registry.wait_for_handler(name), HANDLER_WAIT_S)
+            await asyncio.wait_for(self._handler_registry.wait_for_handler(name), wait_s)
         except TimeoutError:
-            log.warning("handler %s is still being described after %g s", name, HANDLER_WAIT_S)
+            log.warning("handler %s is unknown after %g s; sources are still being imported", name, wait_s)
 
     def _store_descriptions(self) -> None:
         """Store descriptions, so that these sources need no describing process at the next start."""

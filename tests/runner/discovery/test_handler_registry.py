@@ -266,6 +266,23 @@ def test_who_waits_for_a_handler_gets_it_or_learns_that_there_is_none(tmp_path: 
     assert nobody is None
 
 
+def test_a_source_that_was_described_before_is_expected_to_have_the_same_names(tmp_path: Path) -> None:
+    first = handler_registry(write(tmp_path, a=ECHO), "a.py")
+    asyncio.run(first.describe_all())
+    write(tmp_path, a=ECHO + "# changed\n")
+    again = handler_registry(tmp_path, "a.py", cache=first.cache_entries)
+    again.load_cache()
+    assert again.is_expected("echo") and not again.is_expected("nobody")
+    assert len(again.sources_being_described) == 1
+    # A source that nobody has described may define any name.
+    write(tmp_path, b=HEAD)
+    new = handler_registry(tmp_path, "a.py", "b.py", cache=first.cache_entries)
+    new.load_cache()
+    assert new.is_expected("nobody") and len(new.sources_being_described) == 2
+    asyncio.run(new.describe_all())
+    assert not new.is_expected("nobody") and new.sources_being_described == []
+
+
 def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
     seen: list[tuple[bool, list[str]]] = []
     found: HandlerRegistry = handler_registry(
