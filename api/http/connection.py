@@ -13,7 +13,7 @@ from api.http.problems import MEDIA_TYPE, problem_document
 
 #: Limit on the request line and headers together.
 HEAD_BYTES = 16 * 1024
-#: Limit on trailer fields together, which may follow the last chunk of a body.
+#: Limit on a trailer field, which may follow the last chunk of a body, until the parser reports it.
 TRAILER_BYTES = 16 * 1024
 #: A body that arrives more slowly than this for a whole receipt period is rejected.
 BODY_BYTES_PER_S = 64 * 1024
@@ -54,8 +54,6 @@ class Connection(HttpToolsProtocol):
         self._behind_chunk_size = False
         #: Bytes received since then: a field that never ends reaches no callback.
         self._trailer_bytes = 0
-        #: Bytes of the trailer fields that have reached a callback.
-        self._trailer_field_bytes = 0
         #: Body bytes since the receipt timer was started.
         self._body_bytes = 0
         self._refused = False
@@ -118,7 +116,8 @@ class Connection(HttpToolsProtocol):
         if not self._head_complete and self._head_bytes > HEAD_BYTES and not self._refused:
             self._refuse_head()
         if self._trailer_bytes > TRAILER_BYTES:
-            self._refuse_trailers()
+            detail = f"a trailer field is larger than {TRAILER_BYTES} bytes"
+            self._refuse_trailers(431, "headers_too_large", "Request header fields too large", detail)
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -141,14 +140,16 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser for each field of the head and of the trailers."""
+        """Called by the parser for each field of the head and of the trailers.
+
+        A trailer is refused: uvicorn would add it to the headers, some of which were checked before the body.
+        """
         if self._refused:
             return
         if self._head_complete:
-            self._trailer_field_bytes += len(name) + len(value) + 4
-            if self._trailer_field_bytes > TRAILER_BYTES:
-                self._refuse_trailers()
-                return
+            detail = "trailer fields are not supported; send them as headers"
+            self._refuse_trailers(400, "bad_request", "Bad request", detail)  # guard: trailers-refused
+            return
         super().on_header(name, value)
 
     def on_chunk_header(self) -> None:
@@ -227,9 +228,9 @@ class Connection(HttpToolsProtocol):
 
     def _reset_trailers(self) -> None:
         self._behind_chunk_size = False
-        self._trailer_bytes = self._trailer_field_bytes = 0
+        self._trailer_bytes = 0
 
-    def _refuse_trailers(self) -> None:
+    def _refuse_trailers(self, status: int, code: str, title: str, detail: str) -> None:
         if self._refused:
             return
         if self.cycle.response_started or self.pipeline:
@@ -238,8 +239,7 @@ class Connection(HttpToolsProtocol):
             self._cancel_receipt_timer()
             self.transport.abort()
             return
-        detail = f"trailer fields are larger than {TRAILER_BYTES} bytes"
-        self._refuse(431, "headers_too_large", "Request header fields too large", detail)
+        self._refuse(status, code, title, detail)
 
     def _refuse_head(self) -> None:
         detail = f"request line and headers are larger than {HEAD_BYTES} bytes"
