@@ -48,14 +48,15 @@ def open_client(url: str | None) -> Client:
 def print_json(value: Any, *, compact: bool = False) -> None:
     """Write one JSON value to stdout: indented, or on one line if `compact`.
 
-    Characters that the terminal's encoding lacks are written as JSON escapes.
+    Characters that the terminal's encoding lacks, or that a terminal interprets, are written as JSON escapes.
     """
     from runner.cli.formatting import format_json
+    from runner.formats.printable import printable_json
 
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if compact else format_json(value)
     # JSON in UTF-8 has no lone surrogates, but a terminal of another encoding may lack letters.
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=compact)
+    print(printable_json(text).encode(encoding, "backslashreplace").decode(encoding), flush=compact)
 
 
 def open_console() -> Console:

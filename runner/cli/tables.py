@@ -21,7 +21,7 @@ from runner.cli.formatting import (
     format_size,
     one_line,
 )
-from runner.formats.printable import printable
+from runner.formats.printable import printable, printable_json
 
 Document = Mapping[str, Any]
 
@@ -272,7 +272,7 @@ def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
         trace = detail.get("traceback") if isinstance(detail, Mapping) else None
         yield label, printable("\n".join(filter(None, [f"{value['code']}: {value['message']}", trace])))
     elif value not in (None, {}, []) or (label == "output" and job["state"] == "succeeded"):
-        yield label, printable(json.dumps(value, ensure_ascii=False, indent=2))
+        yield label, printable_json(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def new_table(*names: str) -> Table:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.cli.common_options import print_json
 from runner.cli.formatting import (
     NUMBERS_WIDTH,
     elapsed_s,
@@ -103,3 +104,14 @@ def test_numbers_of_a_list_share_lines() -> None:
 def test_what_is_no_list_of_numbers_stands_as_usual() -> None:
     for value in ({"a": {}, "b": [], "c": [True, None]}, [{"x": "ä"}, ["y"]], "text", None):
         assert format_json(value) == json.dumps(value, ensure_ascii=False, indent=2)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_printed_json_escapes_what_a_terminal_interprets(
+    compact: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"a\u202eb": ["\x9b2J", "\u2066", "é"]}
+    print_json(value, compact=compact)
+    text = capsys.readouterr().out
+    assert json.loads(text) == value
+    assert "\\u009b2J" in text and "\\u202e" in text and not {"\x9b", "\u202e", "\u2066"} & set(text)
