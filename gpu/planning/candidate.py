@@ -11,7 +11,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import PlanShares
 
 #: Seconds of waiting that count as much as one more point of priority.
-AGEING_S = 60.0
+AGEING_S = 600.0
 #: Assumed duration of a run that has no limit and of which none was observed.
 UNKNOWN_RUN_S = 3600.0
 

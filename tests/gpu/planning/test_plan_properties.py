@@ -254,8 +254,10 @@ class OvertakingMachine(RuleBasedStateMachine):
     """Jobs that nobody knows much of and that never stop coming: counts overtaking by its own book."""
 
     LIMIT = 3
-    #: Until a job of priority 40 has aged to 50, younger ones of 50 may start first; a round takes a second.
-    ROUNDS = int((50 - 40) * AGEING_S) + 400
+    #: Seconds of a round while others keep coming.
+    ROUND_S = AGEING_S / 60
+    #: Until a job of priority 40 has aged to 50, younger ones of 50 may start first.
+    ROUNDS = int((50 - 40) * AGEING_S / ROUND_S) + 400
 
     @initialize(devices=DEVICES)
     def begin(self, devices: tuple[object, ...]) -> None:
@@ -308,6 +310,7 @@ class OvertakingMachine(RuleBasedStateMachine):
             if waiting <= set(self.harness.started):
                 return
             self.harness.submit(kinds[number % len(kinds)])
+            self.harness.now += self.ROUND_S - 1
             self.plan_and_apply(0.9)
         assert waiting <= set(self.harness.started)
 

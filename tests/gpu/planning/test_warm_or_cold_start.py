@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
+from gpu.planning.candidate import AGEING_S
 from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_class
 
 A, B = make_class("a", 6 * G), make_class("b", 6 * G)
@@ -130,7 +131,7 @@ def test_a_gang_gets_the_devices_that_are_free_first() -> None:
 
 
 def test_older_ones_of_a_lower_priority_catch_up_by_waiting() -> None:
-    for waited_s, first in ((300.0, "b"), (900.0, "a")):
+    for waited_s, first in ((AGEING_S * 5, "b"), (AGEING_S * 15, "a")):
         harness = PlannerHarness(sim(0, 24 * G, 1))
         harness.submit(make_class("a", priority=50))
         harness.now = waited_s
