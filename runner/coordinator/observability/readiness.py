@@ -147,7 +147,7 @@ class ReadinessCheck:
                 "broken": self._broken_handlers(),
                 "describing": self._handler_registry.describing,
             },
-            "store": self._access.describe(),
+            "store": self._access.describe_place(),
             "notes": self._device_registry.notes + ([RELOAD_NOTE] if self._settings.reload else []),
             "exposure": self._settings.exposure,
         }

@@ -7,12 +7,13 @@ import logging
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast
 
-from runner.errors import StoreUnavailable, Unavailable
+from runner.errors import RunnerError, StoreUnavailable, Unavailable
 from runner.jobs.job_query import JobQuery
 from runner.processes import child as child_processes
 from runner.processes.restart_backoff import RestartBackoff
@@ -90,7 +91,10 @@ class StoreAccess(Protocol):
         """
 
     def describe(self) -> str:
-        """Return the kind and the place of the store, for the log."""
+        """Return the kind of the store, for clients: without its place."""
+
+    def describe_place(self) -> str:
+        """Return the kind and the place of the store, for the operator."""
 
     async def close(self) -> None:
         """Finish pending requests and stop the writer process."""
@@ -135,6 +139,10 @@ class MemoryAccess:
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
         return "memory (jobs are lost when the server ends)"
+
+    def describe_place(self) -> str:
+        """See `StoreAccess.describe_place`."""
+        return self.describe()
 
     async def close(self) -> None:
         """Do nothing: no resource is held."""
@@ -221,15 +229,31 @@ class SqliteAccess:
         A writer that has died is replaced first: the epoch stays valid, and a batch whose outcome is unknown
         may be committed again.
         """
-        self.stale_updates = await self._send_request(Commit(epoch, batch))
+        with self._hide_folder():
+            self.stale_updates = await self._send_request(Commit(epoch, batch))
 
     async def run_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.run_read`."""
-        return await self._read_connection.run(read)
+        with self._hide_folder():
+            return await self._read_connection.run(read)
 
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.run_urgent_read`."""
-        return await self._urgent_read_connection.run(read)
+        with self._hide_folder():
+            return await self._urgent_read_connection.run(read)
+
+    @contextmanager
+    def _hide_folder(self) -> Iterator[None]:
+        """Take the folder of the file out of the message of an error, which clients read.
+
+        At `take_epoch` the message keeps it: the operator who starts the server reads that one.
+        """
+        try:
+            yield
+        except RunnerError as error:
+            error.message = error.message.replace(f"{self.path.parent}/", "")  # guard: hidden-folder
+            error.args = (error.message,)
+            raise
 
     async def search_jobs(self, query: JobQuery) -> SearchPage:
         """See `StoreAccess.search_jobs`."""
@@ -237,14 +261,19 @@ class SqliteAccess:
             raise Unavailable("too many lists search in inputs; try again later", retry_after_s=2)
         self._searches_count += 1
         try:
-            return await self._search_connection.run(
-                lambda store: store.search_jobs(query, rows_max=SEARCH_ROWS_MAX, limit_s=SEARCH_S)
-            )
+            with self._hide_folder():
+                return await self._search_connection.run(
+                    lambda store: store.search_jobs(query, rows_max=SEARCH_ROWS_MAX, limit_s=SEARCH_S)
+                )
         finally:
             self._searches_count -= 1
 
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
+        return f"SQLite {sqlite_version()} (write-ahead log, every commit synced)"
+
+    def describe_place(self) -> str:
+        """See `StoreAccess.describe_place`."""
         return f"SQLite {sqlite_version()} at {self.path} (write-ahead log, every commit synced)"
 
     async def close(self) -> None:

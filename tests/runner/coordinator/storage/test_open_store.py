@@ -13,7 +13,7 @@ from runner.stores.sqlite.access import MemoryAccess, SqliteAccess
 async def opened_path(url: str | None, folder: Path) -> Path:
     access = await open_store(url, folder)
     try:
-        assert isinstance(access, SqliteAccess) and str(access.path) in access.describe()
+        assert isinstance(access, SqliteAccess) and str(access.path) in access.describe_place()
         await access.take_epoch()
         return access.path
     finally:

@@ -18,7 +18,7 @@ from runner.coordinator.storage.open_store import open_store
 from runner.errors import Fenced, StoreCorrupt, StoreUnavailable, Unavailable
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import SEARCHES_MAX, SqliteAccess, StoreAccess
-from runner.stores.store import SearchPage, WriteBatch
+from runner.stores.store import SearchPage, Store, WriteBatch
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
 URLS = ["memory:", None]
@@ -326,5 +326,24 @@ def test_a_damaged_file_is_told_from_the_writer(tmp_path: Path) -> None:
     async def use(access: StoreAccess) -> None:
         with pytest.raises(StoreCorrupt, match=r"runner\.db is damaged"):
             await access.take_epoch()
+
+    with_store(None, tmp_path, use)
+
+
+def test_an_error_of_a_running_server_hides_the_folder(tmp_path: Path) -> None:
+    """Clients read it; a start that fails names the whole path, for the operator."""
+
+    def fail(store: Store) -> None:
+        raise StoreUnavailable(f"{tmp_path / 'runner.db'}: reading failed: the disk is broken")
+
+    async def use(access: StoreAccess) -> None:
+        await access.take_epoch()
+        for run in (access.run_read, access.run_urgent_read):
+            with pytest.raises(StoreUnavailable, match=r"^runner\.db: reading failed: the disk is broken$"):
+                await run(fail)
+        with pytest.raises(Fenced) as fenced:
+            await access.commit(0, inserts(job(1)))
+        assert str(tmp_path) not in str(fenced.value) + fenced.value.message
+        assert str(tmp_path) not in access.describe() and str(tmp_path) in access.describe_place()
 
     with_store(None, tmp_path, use)
