@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api.http.query_params import WAIT_MAX_S
+from runner.bounds import WAIT_S_MAX
 from runner.errors import Fenced, RefusedStart
 from runner.formats.units import parse_seconds
 from runner.settings.sections import LimitSettings
@@ -79,7 +79,7 @@ def test_proxies_take_what_the_server_takes() -> None:
     assert f"client_max_body_size {mebibytes}m;" in NGINX
     assert f"max_size {mebibytes}MiB" in CADDY
     (timeout,) = re.findall(r"proxy_read_timeout (\d+)s;", NGINX)
-    assert int(timeout) > WAIT_MAX_S
+    assert int(timeout) > WAIT_S_MAX
 
 
 def test_container_copies_what_exists() -> None:

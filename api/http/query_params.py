@@ -11,14 +11,23 @@ from starlette.requests import Request
 
 from api.http.problems import Fault, fault, raise_invalid
 from api.http.submission import NOT_SUPPORTED, parse_name
+from runner.bounds import (
+    FILTER_VALUES_MAX,
+    INPUT_FILTERS_MAX,
+    INT64_MAX,
+    PAGE_MAX,
+    PATH_CHARS_MAX,
+    VALUE_CHARS_MAX,
+    WAIT_S_MAX,
+    is_too_far,
+)
 from runner.formats.timestamps import parse_rfc3339
 from runner.jobs import cursor
 from runner.jobs.event import EVENT_TYPES
 from runner.jobs.job import ErrorCode, QueuedReason, RunningReason, State
 from runner.jobs.job_query import JobQuery
+from runner.jobs.traits import PATH
 
-WAIT_MAX_S = 300
-SEQ_MAX = 2**63 - 1
 STATES: tuple[str, ...] = get_args(State)
 REASONS: tuple[str, ...] = (*get_args(QueuedReason), *get_args(RunningReason), *get_args(ErrorCode))
 #: Query parameters of the documented interface that this version does not support yet.
@@ -39,7 +48,7 @@ def prefer_wait_s(request: Request) -> int | None:
     """Return the seconds of `Prefer: wait=N`, at most 300; None without it."""
     prefer = request.headers.get("prefer")
     found = _WAIT.search(prefer) if prefer else None
-    return min(int(found[1]), WAIT_MAX_S) if found else None
+    return min(int(found[1]), WAIT_S_MAX) if found else None
 
 
 def resume_cursor(request: Request) -> int:
@@ -57,7 +66,7 @@ def resume_cursor(request: Request) -> int:
     for pointer, text in sources:
         if text is None or (text == "" and pointer == "/Last-Event-ID"):
             continue
-        if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= SEQ_MAX:
+        if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= INT64_MAX:
             values.append(int(text))
         else:
             faults.append(fault(pointer, "must be a sequence number of an event"))
@@ -83,8 +92,11 @@ def event_types(request: Request) -> frozenset[str] | None:
     return frozenset(types)
 
 
-def parse_job_query(request: Request) -> JobQuery:
-    """Return the filters, order and page of GET /v1/jobs. Raises ValidationFailed with all faults."""
+def parse_job_query(request: Request, *, now: float) -> JobQuery:
+    """Return the filters, order and page of GET /v1/jobs.
+
+    Times are checked against `now` (UTC epoch seconds). Raises ValidationFailed with all faults.
+    """
     query = JobQuery()
     faults: list[Fault] = []
     given: dict[str, list[str]] = {}
@@ -93,17 +105,22 @@ def parse_job_query(request: Request) -> JobQuery:
     for key, values in given.items():
         try:
             if key.startswith("input.") and len(key) > 6:
-                query.inputs = [*(query.inputs or []), *((key[6:], _json_value(value)) for value in values)]
+                path = _input_path(key[6:])
+                query.inputs = [*(query.inputs or []), *((path, _json_value(value)) for value in values)]
             elif key in _LISTS:
                 field, read = _LISTS[key]
-                setattr(query, field, [read(value) for value in values])
+                setattr(query, field, [read(value) for value in _bounded(values)])
             elif key in _SINGLES:
                 field, read = _SINGLES[key]
                 setattr(query, field, read(values[-1]))
+            elif key in _TIMES:
+                setattr(query, key, _timestamp(values[-1], now))
             else:
                 faults.append(_unknown_parameter(key))
         except ValueError as error:
             faults.append(fault(f"/{key[:100]}", str(error)))
+    if len(query.inputs or ()) > INPUT_FILTERS_MAX:
+        faults.append(fault("/input", f"there may be at most {INPUT_FILTERS_MAX} filters by input"))
     if faults:
         raise_invalid(faults)
     return query
@@ -118,9 +135,24 @@ def _unknown_parameter(key: str) -> Fault:
 def _json_value(text: str) -> bytes:
     """Return the value as JSON text; a text that is not JSON is taken as a string."""
     try:
-        return msgspec.json.encode(msgspec.json.decode(text))
+        value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):
-        return msgspec.json.encode(_text(text))
+        value = _text(text)
+    if isinstance(value, int) and not -INT64_MAX - 1 <= value <= INT64_MAX:
+        raise ValueError("must be an integer of at most 64 bits, with a sign")
+    return msgspec.json.encode(value)
+
+
+def _input_path(text: str) -> str:
+    if len(text) > PATH_CHARS_MAX or not PATH.fullmatch(text):
+        raise ValueError(f"must name a field of the input by a path of at most {PATH_CHARS_MAX} characters")
+    return text
+
+
+def _bounded(values: list[str]) -> list[str]:
+    if len(values) > FILTER_VALUES_MAX:
+        raise ValueError(f"must have at most {FILTER_VALUES_MAX} values")
+    return values
 
 
 def _text(text: str) -> str:
@@ -138,17 +170,21 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     return read
 
 
-def _timestamp(text: str) -> float:
+def _timestamp(text: str, now: float) -> float:
+    text = text[:VALUE_CHARS_MAX]
     try:
         # A plus sign that was not percent-encoded is decoded as a space.
-        return parse_rfc3339(text[:64].replace(" ", "+") if "T" in text else text[:64])
+        at = parse_rfc3339(text.replace(" ", "+") if "T" in text else text)
     except (ValueError, OverflowError):
         raise ValueError("must be a time such as 2026-01-31T09:05:00Z") from None
+    if is_too_far(at, now):
+        raise ValueError("must be at most ten years ahead")
+    return at
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 500):
-        raise ValueError("must be an integer from 1 to 500")
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= PAGE_MAX):
+        raise ValueError(f"must be an integer from 1 to {PAGE_MAX}")
     return int(text)
 
 
@@ -161,11 +197,8 @@ _LISTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "tag": ("tags", _text),
 }
 _SINGLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "created_after": ("created_after", _timestamp),
-    "created_before": ("created_before", _timestamp),
-    "finished_after": ("finished_after", _timestamp),
-    "finished_before": ("finished_before", _timestamp),
     "order": ("order", _one_of(("asc", "desc"))),
     "limit": ("limit", _limit),
     "cursor": ("cursor", cursor.decode),
 }
+_TIMES = ("created_after", "created_before", "finished_after", "finished_before")

@@ -12,9 +12,17 @@ from typing import Any
 import msgspec
 
 from api.http.problems import FAULTS_MAX, Fault, fault
+from runner.bounds import (
+    PRIORITY_MAX,
+    RETRIES_MAX,
+    TAG_CHARS_MAX,
+    TAGS_MAX,
+    VALUE_CHARS_MAX,
+    is_too_far,
+)
 from runner.formats.names import NAME_RULE, is_name
 from runner.formats.timestamps import parse_rfc3339
-from runner.formats.units import SECONDS_MAX, parse_backoff, parse_bytes, parse_seconds
+from runner.formats.units import parse_backoff, parse_bytes, parse_seconds
 from runner.jobs.job import Submission
 from runner.jobs.traits import CONTROL_CHARACTER
 
@@ -24,10 +32,6 @@ UNSUPPORTED_FIELDS = frozenset(
     {"deadline_at", "gpus", "unique", "after", "run_id", "held", "retention_s", "webhook"}
 )
 NOT_SUPPORTED = "not available in this version"
-RETRIES_MAX = 1000
-TAGS_MAX = 100
-TAG_CHARS_MAX = 200
-BYTES_MAX = 2**62
 
 _encode = msgspec.json.Encoder().encode
 
@@ -69,7 +73,7 @@ def parse_submission(
         faults.append(fault(f"{at}/handler", "is required"))
     if parsed.run_at is not None and parsed.delay_s is not None:
         faults.append(fault(f"{at}/delay_s", "run_at and delay_s exclude each other"))
-    if parsed.run_at is not None and parsed.run_at > now + SECONDS_MAX:
+    if parsed.run_at is not None and is_too_far(parsed.run_at, now):
         faults.append(fault(f"{at}/run_at", "must be at most ten years ahead"))
     return faults or parsed
 
@@ -82,8 +86,8 @@ def _unknown_field(key: str, at: str) -> Fault:
 def _priority(value: Any) -> int:
     if isinstance(value, str) and value in PRIORITIES:
         return PRIORITIES[value]
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
-        raise ValueError(f"must be an integer from 0 to 100 or one of {', '.join(PRIORITIES)}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= PRIORITY_MAX:
+        raise ValueError(f"must be an integer from 0 to {PRIORITY_MAX} or one of {', '.join(PRIORITIES)}")
     return value
 
 
@@ -98,7 +102,7 @@ def _timestamp(value: Any) -> float:
     if not isinstance(value, str):
         raise ValueError("must be a time such as 2026-01-31T09:05:00Z")
     try:
-        found = parse_rfc3339(value[:64])
+        found = parse_rfc3339(value[:VALUE_CHARS_MAX])
     except (ValueError, OverflowError):
         raise ValueError("must be a time such as 2026-01-31T09:05:00Z") from None
     if not math.isfinite(found) or found < 0:
@@ -114,8 +118,8 @@ def _retries(value: Any) -> int:
 
 def _bytes(value: Any) -> int:
     found = parse_bytes(value)
-    if not 0 < found <= BYTES_MAX:
-        raise ValueError("must be more than 0 bytes and at most the size of a device")
+    if found <= 0:
+        raise ValueError("must be more than 0 bytes")
     return found
 
 

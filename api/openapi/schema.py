@@ -13,14 +13,26 @@ from pydantic import BaseModel, Field
 
 from api.openapi.base_models import RequestModel, ResponseModel
 from api.openapi.stats_schema import Percentiles, Stats
+from runner.bounds import (
+    BULK_MAX,
+    EXECUTORS_MAX,
+    NAME_CHARS_MAX,
+    REASON_CHARS_MAX,
+    RETRIES_MAX,
+    SECONDS_MAX,
+    STEPS_MAX,
+    TAGS_MAX,
+)
 from runner.formats.names import NAME_PATTERN
-from runner.formats.units import SECONDS_MAX
 from runner.handlers.spec import HandlerKind
 from runner.jobs.job import ErrorCode, State
 
 Level = Literal["exact", "processes", "reports", "totals"]
 #: 1 to 200 characters, none of them one of `runner.jobs.traits.CONTROL_CHARACTER`.
 TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
+
+
+Steps = Annotated[list[float | str], Field(max_length=STEPS_MAX)]
 
 
 class BackoffCurve(RequestModel):
@@ -47,8 +59,8 @@ class SubmitOptions(RequestModel):
         None, description="earliest start, at most ten years ahead; cannot be combined with delay_s"
     )
     delay_s: float | str | None = Field(None, description="delay before the earliest start")
-    retries: int | None = Field(None, ge=0, le=1000)
-    backoff: float | str | list[float | str] | BackoffCurve | None = Field(
+    retries: int | None = Field(None, ge=0, le=RETRIES_MAX)
+    backoff: float | str | Steps | BackoffCurve | None = Field(
         None,
         description="delay before retries: seconds, a list of seconds (the last one repeats), or a curve",
     )
@@ -58,7 +70,7 @@ class SubmitOptions(RequestModel):
         pattern=NAME_PATTERN,
         description="tenant of the job; tenants share devices by weight",
     )
-    tags: list[Annotated[str, Field(pattern=TAG)]] | None = Field(None, max_length=100)
+    tags: list[Annotated[str, Field(pattern=TAG)]] | None = Field(None, max_length=TAGS_MAX)
     metadata: dict[str, Any] | None = None
 
 
@@ -77,7 +89,7 @@ class JobRequest(HandlerJobRequest):
 class BulkRequest(RequestModel):
     """Several jobs to submit at once."""
 
-    jobs: list[JobRequest] = Field(max_length=10_000)
+    jobs: list[JobRequest] = Field(max_length=BULK_MAX)
 
 
 class TicketRequest(RequestModel):
@@ -97,7 +109,7 @@ class Ticket(ResponseModel):
 class CancelRequest(RequestModel):
     """How to cancel a job; optional."""
 
-    reason: str | None = Field(None, max_length=1000)
+    reason: str | None = Field(None, max_length=REASON_CHARS_MAX)
     force: bool | None = Field(None, description="kill the job at once instead of asking the handler to stop")
 
 
@@ -105,7 +117,7 @@ class DeviceChange(RequestModel):
     """Settings of a device, which survive restarts of the server."""
 
     max_executors: int | None = Field(
-        ge=1, le=1000, description="limit on executors that load or run at once; null: as configured"
+        ge=1, le=EXECUTORS_MAX, description="limit on executors that load or run at once; null: as configured"
     )
 
 
@@ -359,7 +371,9 @@ class DeviceEvent(ResponseModel):
 class LoadRequest(RequestModel):
     """Which executors to load or unload; optional."""
 
-    model: str | None = Field(None, description="the model, for a handler with `model_by`")
+    model: str | None = Field(
+        None, max_length=NAME_CHARS_MAX, description="the model, for a handler with `model_by`"
+    )
     device: str | None = Field(None, description="only on the device with this id")
 
 

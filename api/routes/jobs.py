@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -18,12 +19,12 @@ from api.http.body import read_optional_object
 from api.http.problems import Fault, fault, raise_invalid, reply_response, status_response
 from api.http.query_params import allow_query, parse_job_query, prefer_wait_s
 from api.routes.state import FrontState
+from runner.bounds import REASON_CHARS_MAX
 from runner.errors import NotFound
 from runner.protocol import front as front_protocol
 
 #: Largest size of a file reference; a larger output is not parsed to find one.
 _REFERENCE_BYTES = 8192
-REASON_CHARS_MAX = 1000
 #: Media types that a browser gets as declared; all others are sent as plain bytes.
 _SAFE_TYPE = re.compile(
     r"(image/(png|jpeg|gif|webp|bmp|tiff)|(audio|video)/[a-z0-9.+-]+|text/(plain|csv)"
@@ -43,9 +44,8 @@ class JobRoutes:
 
     async def list_jobs(self, request: Request) -> Response:
         """List the jobs that match all filters, one page at a time."""
-        return reply_response(
-            await self._front.coordinator.request_reply(front_protocol.ListJobs(0, parse_job_query(request)))
-        )
+        query = parse_job_query(request, now=time.time())
+        return reply_response(await self._front.coordinator.request_reply(front_protocol.ListJobs(0, query)))
 
     async def get(self, request: Request) -> Response:
         """Get a job; with `Prefer: wait=N` wait until it has ended, N seconds at most."""

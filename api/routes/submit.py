@@ -25,13 +25,13 @@ from api.http.query_params import allow_query, prefer_wait_s
 from api.http.submission import parse_submission
 from api.routes.state import FrontState
 from api.validation.pool import RequestValidation
+from runner.bounds import BULK_MAX
 from runner.errors import RunnerError, Unavailable, ValidationFailed
 from runner.jobs.ids import new_id
 from runner.jobs.job import Submission
 from runner.protocol import front as front_protocol
 
 NDJSON = "application/x-ndjson"
-BULK_MAX = 10_000
 #: Time after which the check of a bulk gives other requests a turn on the event loop.
 _TURN_S = 0.005
 #: Bounds on the validation in processes: of one job, and of all jobs of a bulk.

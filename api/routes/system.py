@@ -14,6 +14,7 @@ from api.http.query_params import allow_query
 from api.openapi.docs import DocsPage
 from api.openapi.document import VERSIONS, OpenApiDocument
 from api.routes.state import FrontState
+from runner.bounds import EXECUTORS_MAX
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
 
@@ -21,7 +22,6 @@ SystemDocumentName = Literal["queues", "queue", "handlers", "handler", "devices"
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: Longest wait for a reload, in seconds; the coordinator replies within 60 s.
 RELOAD_S = 60.0
-EXECUTORS_MAX = 1000
 
 
 class SystemRoutes:

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from runner.bounds import INT_MAX, INT_MIN
 from runner.formats.json_pointer import escape_pointer
 
-INT_MIN, INT_MAX = -(2**63), 2**64 - 1
 #: A JSON pointer inside a value, and what is wrong there.
 InputFault = tuple[str, str]
 #: An integer beyond 64 bits has at least this many digits: a text without such a run needs no check.

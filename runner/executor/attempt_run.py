@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.bounds import NAME_CHARS_MAX, PROGRESS_BYTES_MAX
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.result_errors import ResultTooLarge
 from runner.executor.sender import AttemptStream
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 #: Shortest time between two progress events of an attempt that has sent few, in seconds; the first and the
 #: last are always sent.
 PROGRESS_S = 0.05
-#: Bound on the JSON text of a progress event; up to 20 events a second are sent.
-PROGRESS_MAX_BYTES = 64 * 1024
 _json = msgspec.json.Encoder().encode
 
 
@@ -132,7 +131,9 @@ class AttemptRun(AttemptStream):
         try:
             data = _json(fields)
         except UnicodeEncodeError:
-            data = _json({**fields, "text": strict_json.replace_surrogates(text)})
+            data = _json(
+                {key: value and strict_json.replace_surrogates(value) for key, value in fields.items()}
+            )
         self.environment.sender.add_event(self, "log", data)
         if stream == "stderr":
             # Send at once, as standard error is unbuffered: these may be the last lines before a crash.
@@ -153,8 +154,8 @@ class AttemptRun(AttemptStream):
             ValueError: an invalid name, or a value that is not a finite number.
             ResultTooLarge: the attempt has sent as many events as it may.
         """
-        if not isinstance(name, str) or not 0 < len(name) <= 200:
-            raise ValueError("a metric's name is a text of 1 to 200 characters")
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX:
+            raise ValueError(f"a metric's name is a text of 1 to {NAME_CHARS_MAX} characters")
         data = _json({"name": strict_json.replace_surrogates(name), "value": _check_number("value", value)})
         self._add_event("metric", data)
 
@@ -340,6 +341,6 @@ def _encode_progress(done: float, total: float | None, message: str | None, deta
         "details": details,
     }
     data = strict_json.encode(fields) if details else _json(fields)
-    if len(data) > PROGRESS_MAX_BYTES:
-        raise ValueError(f"progress of {len(data)} bytes; message and details may have {PROGRESS_MAX_BYTES}")
+    if len(data) > PROGRESS_BYTES_MAX:
+        raise ValueError(f"progress of {len(data)} bytes; message and details may have {PROGRESS_BYTES_MAX}")
     return data

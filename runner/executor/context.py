@@ -177,7 +177,8 @@ class Context:
         Returns its reference, which may be part of the output. Saving a name again replaces the earlier file.
 
         Raises:
-            ValueError: the name is not a file name.
+            ValueError: the name is not a file name, the content type is not one, or the attempt has saved
+                10,000 files.
             OSError: the disk refused the write.
         """
         from runner.executor import files

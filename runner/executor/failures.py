@@ -8,6 +8,7 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
+from runner.bounds import NAME_CHARS_MAX
 from runner.executor.context import ChunkTooLarge
 from runner.executor.result_errors import ResultTooLarge
 from runner.formats import strict_json
@@ -81,7 +82,7 @@ def classify(error: BaseException) -> AttemptFailure:
         return AttemptFailure("result_not_serialisable", _text_of(error), retryable=False)
     if isinstance(error, (ResultTooLarge, ChunkTooLarge)):
         return AttemptFailure("result_too_large", _text_of(error), retryable=False)
-    message = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
+    message = _titled_text(error)
     if is_out_of_device_memory(error):
         return AttemptFailure("device_out_of_memory", message, _detail_of(error))
     if isinstance(error, MemoryError):
@@ -103,8 +104,7 @@ def _classify_retry(error: Retry) -> AttemptFailure:
         return AttemptFailure("handler_error", message, retry_at=error.earliest(time.time()))
     except Exception as mistake:
         # The time zone of the value and subclasses of Retry are user code.
-        why = f"{type(mistake).__name__}: {_text_of(mistake)}"
-        return AttemptFailure("handler_error", f"{message} ({why})", _detail_of(error))
+        return AttemptFailure("handler_error", f"{message} ({_titled_text(mistake)})", _detail_of(error))
 
 
 def is_out_of_device_memory(error: BaseException) -> bool:
@@ -123,7 +123,7 @@ def is_context_lost(error: BaseException) -> bool:
 def classify_load_error(error: BaseException) -> AttemptFailure:
     """Return the failure for an exception of import or load: `device_out_of_memory` or `load_error`."""
     code = "device_out_of_memory" if is_out_of_device_memory(error) else "load_error"
-    message = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
+    message = _titled_text(error)
     detail = _detail_of(error)
     return AttemptFailure(code, message, {**detail, CONTEXT_LOST: True} if is_context_lost(error) else detail)
 
@@ -180,7 +180,14 @@ def empty_device_cache() -> None:
 
 def _detail_of(error: BaseException) -> dict[str, Any]:
     """Return the type and the traceback of an exception, as `error.detail` of the job has them."""
-    return {"type": type(error).__qualname__, "traceback": format_traceback(error)}
+    name = strict_json.replace_surrogates(type(error).__qualname__)[:NAME_CHARS_MAX]
+    return {"type": name, "traceback": format_traceback(error)}
+
+
+def _titled_text(error: BaseException) -> str:
+    """Return the name and the text of an exception: `ValueError: no such colour`."""
+    name = strict_json.replace_surrogates(type(error).__name__)[:NAME_CHARS_MAX]
+    return f"{name}: {_text_of(error)}".removesuffix(": ")
 
 
 def _text_of(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from runner.bounds import CONTENT_TYPE_CHARS_MAX, FILE_NAME_BYTES_MAX, FILES_MAX
 from runner.jobs import job_files
 from runner.jobs.job import FileRecord
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 #: Bytes of one read while a file is copied.
 CHUNK_BYTES = 1024 * 1024
-#: Longest name of a file as UTF-8, as file systems have it.
-NAME_MAX_BYTES = 255
 
 
 class Readable(Protocol):
@@ -36,10 +35,15 @@ def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | No
     Saving a name again replaces the earlier file.
 
     Raises:
-        ValueError: the name is not a file name.
+        ValueError: the name is not a file name, the content type is not one, or the attempt has saved
+            FILES_MAX files.
         OSError: the disk refused the write, or the given path can't be read.
     """
     check_name(name)
+    if content_type is not None:
+        check_content_type(content_type)
+    if len(run.files or ()) >= FILES_MAX and name not in (run.files or ()):
+        raise ValueError(f"an attempt saves at most {FILES_MAX} files")
     from runner.jobs.ids import new_id
 
     file_id = new_id()
@@ -127,8 +131,24 @@ def check_name(name: object) -> None:
         size = len(name.encode())
     except UnicodeEncodeError:
         raise ValueError("a file's name must be valid text") from None
-    if size > NAME_MAX_BYTES:
-        raise ValueError(f"a file's name has at most {NAME_MAX_BYTES} bytes, this one {size}")
+    if size > FILE_NAME_BYTES_MAX:
+        raise ValueError(f"a file's name has at most {FILE_NAME_BYTES_MAX} bytes, this one {size}")
+
+
+def check_content_type(content_type: object) -> None:
+    """Refuse a media type that no header can have.
+
+    Raises:
+        ValueError: not 1 to CONTENT_TYPE_CHARS_MAX printable ASCII characters.
+    """
+    if (
+        not isinstance(content_type, str)
+        or not 0 < len(content_type) <= CONTENT_TYPE_CHARS_MAX
+        or not (content_type.isascii() and content_type.isprintable())
+    ):
+        raise ValueError(
+            f"a content type is a text of 1 to {CONTENT_TYPE_CHARS_MAX} printable ASCII characters"
+        )
 
 
 def _guess_content_type(name: str) -> str:

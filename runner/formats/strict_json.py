@@ -12,11 +12,9 @@ from typing import Any
 
 import msgspec
 
+from runner.bounds import DEPTH_MAX, INT_MAX, INT_MIN
 from runner.formats import foreign_types
 
-#: Largest nesting depth: readers of a value recurse as deep.
-DEPTH_MAX = 256
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _ATOMS = frozenset({str, bool, type(None)})
 _dump = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
@@ -83,7 +81,7 @@ def _plain(value: Any, depth: int, save: SaveFile | None) -> Any:
             raise NotSerialisable(f"{value!r} is not a JSON number")
         return value
     if kind is int:
-        if not _INT_MIN <= value <= _INT_MAX:
+        if not INT_MIN <= value <= INT_MAX:
             raise NotSerialisable("an integer beyond 64 bits")
         return value
     if depth >= DEPTH_MAX:
@@ -135,7 +133,7 @@ def _plain_list(value: list[Any] | tuple[Any, ...], depth: int, save: SaveFile |
     kinds = set(map(type, value))
     if kinds <= _ATOMS or (kinds == {float} and all(map(isfinite, value))):
         return value
-    if kinds == {int} and min(value) >= _INT_MIN and max(value) <= _INT_MAX:
+    if kinds == {int} and min(value) >= INT_MIN and max(value) <= INT_MAX:
         return value
     changed: list[Any] | None = None
     for index, item in enumerate(value):

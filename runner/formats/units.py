@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from runner.bounds import BYTES_MAX, INT_MAX, SECONDS_MAX, STEPS_MAX, VALUE_CHARS_MAX
 from runner.jobs.retry import Backoff
 
 #: Compiled at the first use, so that an executor that parses nothing does not import `re`.
@@ -24,8 +25,6 @@ _BYTES = {
 }
 _BACKOFF_FIELDS = {"kind", "base_s", "max_s", "jitter"}
 _BACKOFF_KINDS = ("fixed", "linear", "exponential")
-#: Ten years. A longer duration is a mistake in its unit, and its end may exceed the calendar of datetime.
-SECONDS_MAX = 10 * 366 * 86400.0
 
 
 def parse_seconds(value: float | str) -> float:
@@ -35,15 +34,15 @@ def parse_seconds(value: float | str) -> float:
         ValueError: not a duration, negative, not finite or longer than ten years.
     """
     if isinstance(value, str):
-        parts = re.fullmatch(_NUMBER_AND_UNIT, value)
+        parts = _match_number(value)
         scale = _SECONDS.get(parts[2].lower()) if parts else None
         if parts is None or scale is None:
-            raise ValueError(f'{value!r} is not a duration; use seconds or "500ms", "30s", "5m", "2h"')
+            raise ValueError(f'{_shown(value)} is not a duration; use seconds or "500ms", "30s", "5m", "2h"')
         value = float(parts[1]) * scale
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f'{value!r} is not a duration; use seconds or text such as "30s"')
+        raise ValueError(f'{_shown(value)} is not a duration; use seconds or text such as "30s"')
     elif not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
+        raise ValueError("a duration must be finite and not negative")
     # Compare before converting: an integer may be larger than any float.
     if value > SECONDS_MAX:
         raise ValueError("a duration is at most ten years")
@@ -54,17 +53,33 @@ def parse_bytes(value: int | str) -> int:
     """Return the bytes of a size: a number, or text such as "512MiB", "6GiB", "1.5GB" (decimal).
 
     Raises:
-        ValueError: not a size, negative, or not a whole number of bytes.
+        ValueError: not a size, negative, not a whole number of bytes, or more than 4 EiB.
     """
     if isinstance(value, str):
-        found = re.fullmatch(_NUMBER_AND_UNIT, value)
+        found = _match_number(value)
         scale = _BYTES.get(found[2].lower()) if found else None
         if found is None or scale is None:
-            raise ValueError(f'{value!r} is not a size; use bytes or "512MiB", "6GiB"')
-        return int(found[1]) * scale if found[1].isdigit() else int(float(found[1]) * scale)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f'{value!r} is not a size; use a number of bytes or text such as "6GiB"')
+            raise ValueError(f'{_shown(value)} is not a size; use bytes or "512MiB", "6GiB"')
+        value = int(found[1]) * scale if found[1].isdigit() else int(float(found[1]) * scale)
+    elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f'{_shown(value)} is not a size; use a number of bytes or text such as "6GiB"')
+    if value > BYTES_MAX:
+        raise ValueError("a size is at most 4 EiB")
     return value
+
+
+def _match_number(text: str) -> re.Match[str] | None:
+    """Return the number and the unit of a text; None for anything else, and for a text that is too long."""
+    return re.fullmatch(_NUMBER_AND_UNIT, text) if len(text) <= VALUE_CHARS_MAX else None
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error message quotes it: the text may be megabytes long, an integer too."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= VALUE_CHARS_MAX else f"{value[:VALUE_CHARS_MAX]}...")
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) <= INT_MAX):
+        return repr(value)
+    return f"a value of type {type(value).__name__}"
 
 
 def format_bytes(count: float) -> str:
@@ -97,25 +112,28 @@ def parse_backoff(value: object) -> Backoff:
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError("a backoff list needs at least one number of seconds")
+        if len(value) > STEPS_MAX:
+            raise ValueError(f"a backoff list has at most {STEPS_MAX} delays")
         steps = tuple(parse_seconds(step) for step in value)
         return Backoff(kind="list", steps_s=steps, max_s=max(*steps, 600.0), jitter=0.0)
     if isinstance(value, dict):
         return _parse_backoff_table(value)
-    raise ValueError(f"{value!r} is not a backoff; use seconds, a list of seconds or {{kind, base_s, ...}}")
+    known = "seconds, a list of seconds or {kind, base_s, ...}"
+    raise ValueError(f"{_shown(value)} is not a backoff; use {known}")
 
 
 def _parse_backoff_table(fields: dict[str, object]) -> Backoff:
-    unknown = sorted(set(fields) - _BACKOFF_FIELDS)
+    unknown = sorted(set(fields) - _BACKOFF_FIELDS, key=str)
     if unknown:
         raise ValueError(
-            f"a backoff has no {', '.join(map(str, unknown))}; its fields are kind, base_s, max_s, jitter"
+            f"a backoff has no {_shown(str(unknown[0]))}; its fields are kind, base_s, max_s, jitter"
         )
     kind = fields.get("kind", "exponential")
     if kind not in _BACKOFF_KINDS:
-        raise ValueError(f"kind of a backoff must be one of {', '.join(_BACKOFF_KINDS)}, not {kind!r}")
+        raise ValueError(f"kind of a backoff must be one of {', '.join(_BACKOFF_KINDS)}, not {_shown(kind)}")
     jitter = fields.get("jitter", 0.2)
     if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:
-        raise ValueError(f"jitter of a backoff must be a number from 0 to 1, not {jitter!r}")
+        raise ValueError(f"jitter of a backoff must be a number from 0 to 1, not {_shown(jitter)}")
     base_s = parse_seconds(fields.get("base_s", 1.0))  # type: ignore[arg-type]
     max_s = parse_seconds(fields.get("max_s", max(base_s, 600.0)))  # type: ignore[arg-type]
     return Backoff(kind=kind, base_s=base_s, max_s=max_s, jitter=float(jitter))  # type: ignore[arg-type]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from runner.bounds import ATTEMPTS_MAX, FIELDS_MAX, PATH_CHARS_MAX
 from runner.formats import units
 from runner.handlers.spec import BatchOptions
 from runner.jobs.traits import PATH
 
-#: Upper bound of batch sizes and slots: each slot has its own entry in the executor's shared page.
-ATTEMPTS_MAX = 1000
-FIELDS_MAX = 8
 _FIELDS = ("max", "wait", "by")
 
 
@@ -68,12 +66,12 @@ def _read_max(value: object) -> int:
     return value
 
 
+def _is_path(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= PATH_CHARS_MAX and PATH.fullmatch(name) is not None
+
+
 def _read_by(value: object) -> tuple[str, ...]:
     named = [value] if isinstance(value, str) else [] if value is None else value
-    if (
-        not isinstance(named, list | tuple)
-        or len(named) > FIELDS_MAX
-        or not all(isinstance(name, str) and len(name) <= 200 and PATH.fullmatch(name) for name in named)
-    ):
+    if not isinstance(named, list | tuple) or len(named) > FIELDS_MAX or not all(map(_is_path, named)):
         raise ValueError(f'by must be a field of the input ("a" or "a.b") or a list of fields, not {value!r}')
     return tuple(named)

@@ -41,10 +41,10 @@ class Retry(Exception):
             ValueError: `at` is more than ten years after `now`.
         """
         if self.at is not None:
-            from runner.formats.units import SECONDS_MAX
+            from runner.bounds import is_too_far
 
             at = self.at.timestamp()
-            if at > now + SECONDS_MAX:
+            if is_too_far(at, now):
                 raise ValueError("Retry(at=...) is at most ten years ahead")
             return at
         return None if self.after_s is None else now + self.after_s

@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from runner.bounds import (
+    ATTEMPTS_MAX,
+    COUNT_MAX,
+    FIELDS_MAX,
+    NAME_CHARS_MAX,
+    PATH_CHARS_MAX,
+    PRELOADED_MODELS_MAX,
+    PRIORITY_MAX,
+    RETRIES_MAX,
+    VERSION_CHARS_MAX,
+)
 from runner.formats import units
 from runner.formats.names import NAME_RULE, is_name
 from runner.handlers import batch as batches
-from runner.handlers.batch import ATTEMPTS_MAX
 from runner.handlers.spec import BatchOptions, HandlerOptions
 from runner.jobs.retry import Backoff
-from runner.jobs.traits import NAME_CHARS_MAX, PATH
-
-#: Upper bound of the number of fields in `size_by`.
-FIELDS_MAX = 8
-#: Upper bound of the number of models in `preload`.
-MODELS_MAX = 1000
+from runner.jobs.traits import CONTROL_CHARACTER, PATH
 
 
 class _OptionReader:
@@ -62,23 +67,31 @@ class _OptionReader:
             raise self.fail(option, error) from None
 
     def version(self, option: str, value: Any) -> str | None:
-        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 100):
-            raise self.fail(option, f"must be a string of 1 to 100 characters, not {value!r}")
+        if value is None:
+            return None
+        if not isinstance(value, str) or not 0 < len(value) <= VERSION_CHARS_MAX or not value.isprintable():
+            what = f"must be a string of 1 to {VERSION_CHARS_MAX} printable characters"
+            raise self.fail(option, f"{what}, not {value!r}")
         return value
 
     def integer(self, option: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > COUNT_MAX:
             raise self.fail(option, f"must be an integer of at most 32 bits, not {value!r}")
         return value
 
     def priority(self, option: str, value: Any) -> int:
-        if not 0 <= self.integer(option, value) <= 100:
-            raise self.fail(option, f"must be 0 to 100, not {value}")
+        if not 0 <= self.integer(option, value) <= PRIORITY_MAX:
+            raise self.fail(option, f"must be 0 to {PRIORITY_MAX}, not {value}")
         return int(value)
 
     def count(self, option: str, value: Any, least: int = 0) -> int:
         if self.integer(option, value) < least:
             raise self.fail(option, f"must be at least {least}, not {value}")
+        return int(value)
+
+    def retries(self, option: str, value: Any) -> int:
+        if self.count(option, value) > RETRIES_MAX:
+            raise self.fail(option, f"must be at most {RETRIES_MAX}, not {value}")
         return int(value)
 
     def optional_count(self, option: str, value: Any) -> int | None:
@@ -88,7 +101,7 @@ class _OptionReader:
         return None if value is None else self.path(option, value)
 
     def path(self, option: str, value: Any) -> str:
-        if not isinstance(value, str) or len(value) > 200 or not PATH.fullmatch(value):
+        if not isinstance(value, str) or len(value) > PATH_CHARS_MAX or not PATH.fullmatch(value):
             raise self.fail(option, f'must be a field of the input, such as "a" or "a.b", not {value!r}')
         return value
 
@@ -101,12 +114,17 @@ class _OptionReader:
     def models(self, option: str, value: Any) -> tuple[str, ...]:
         if isinstance(value, bool):
             return ("",) if value else ()
-        if not isinstance(value, list | tuple) or len(value) > MODELS_MAX:
+        if not isinstance(value, list | tuple) or len(value) > PRELOADED_MODELS_MAX:
             raise self.fail(
-                option, f"must be true, false or at most {MODELS_MAX} names of models, not {value!r}"
+                option,
+                f"must be true, false or at most {PRELOADED_MODELS_MAX} models, not {value!r}",
             )
         for name in value:
-            if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX:
+            if (
+                not isinstance(name, str)
+                or not 0 < len(name) <= NAME_CHARS_MAX
+                or CONTROL_CHARACTER.search(name)
+            ):
                 raise self.fail(option, f"{name!r} is not a valid name of a model")
         return tuple(dict.fromkeys(value))
 
@@ -145,7 +163,7 @@ OPTIONS: dict[str, tuple[str, Callable[[_OptionReader, str, Any], Any]]] = {
     "queue_timeout": ("queue_timeout_s", _OptionReader.time_limit),
     "stall_timeout": ("stall_timeout_s", _OptionReader.time_limit),
     "grace": ("grace_s", _OptionReader.duration),
-    "retries": ("retries", _OptionReader.count),
+    "retries": ("retries", _OptionReader.retries),
     "backoff": ("backoff", _OptionReader.backoff),
     "priority": ("priority", _OptionReader.priority),
     "keep_alive": ("keep_alive_s", _OptionReader.keep_alive),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 
-#: Longest cursor that is decoded; a number of 64 bits takes 28 characters.
+from runner.bounds import INT64_MAX
+
+#: Longest text that is decoded; a number of 64 bits takes 28 characters.
 CHARS_MAX = 64
 
 
@@ -24,7 +26,7 @@ def decode(text: str) -> int:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except ValueError as error:
             raise ValueError(_FOREIGN) from error
-        if raw[:1] == b"n" and raw[1:].isdigit():
+        if raw[:1] == b"n" and raw[1:].isdigit() and int(raw[1:]) <= INT64_MAX:
             return int(raw[1:])
     raise ValueError(_FOREIGN)
 

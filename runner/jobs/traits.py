@@ -13,17 +13,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-#: Longest name of a model or group; a longer text counts by its length when it is part of a size.
-NAME_CHARS_MAX = 200
+from runner.bounds import NAME_CHARS_MAX
+
+#: A longer text counts by its length when it is part of a size.
 SIZE_CHARS_MAX = 40
 #: Timeouts of this length, over a thousand years, count as no limit.
 FOREVER_S = 2.0**35
 #: The text of a job without traits.
 NEUTRAL = "[null]"
 #: Path of a field of the input: "a", or "a.b" for a nested field.
-PATH = re.compile(r"[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*")
-#: A character that neither a name nor a tag contains.
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+PATH = re.compile(r"[^.\x00-\x1f\ud800-\udfff]+(\.[^.\x00-\x1f\ud800-\udfff]+)*")
+#: A character that neither a name nor a tag contains: JSON has no lone surrogates.
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MISSING = object()
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode

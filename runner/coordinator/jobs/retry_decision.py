@@ -8,8 +8,9 @@ from typing import Literal
 import msgspec
 
 from gpu.planning.oom_escalation import OomCircumstances, OomRung, next_rung, oom_report
+from runner.bounds import SECONDS_MAX
 from runner.coordinator.jobs.attempt_end import AttemptEnd
-from runner.formats.units import SECONDS_MAX, format_bytes
+from runner.formats.units import format_bytes
 from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
 

@@ -15,6 +15,8 @@ SqlValue = str | int | float | bytes | None
 #: A numeric part of an input's path may be an index or a key, so that every numeric part doubles the number
 #: of readings of the path. The first few are read in both ways, the others as indices.
 _AMBIGUOUS_PARTS_MAX = 3
+#: A longer number is no index: no list is that long, and SQLite counts indices modulo 2**32.
+_INDEX_DIGITS_MAX = 9
 
 
 def select_numbers(query: JobQuery) -> tuple[str, list[SqlValue]]:
@@ -120,13 +122,17 @@ def _json_paths(dotted: str) -> list[str]:
     ways: list[tuple[str, ...]] = []
     numeric = 0
     for part in dotted.split("."):
-        if part.isascii() and part.isdigit():
+        if _is_index(part):
             numeric += 1
             index = f"[{int(part)}]"
             ways.append((index, f'."{part}"') if numeric <= _AMBIGUOUS_PARTS_MAX else (index,))
         else:
             ways.append((f'."{part}"',))
     return ["$" + "".join(parts) for parts in product(*ways)]
+
+
+def _is_index(part: str) -> bool:
+    return part.isascii() and part.isdigit() and len(part.lstrip("0")) <= _INDEX_DIGITS_MAX
 
 
 def _placeholders(wanted: Sequence[object]) -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from api.http.submission import NOT_SUPPORTED, UNSUPPORTED_FIELDS, parse_submission
 from api.openapi.schema import JobRequest
-from runner.formats.units import SECONDS_MAX
+from runner.bounds import SECONDS_MAX
 from runner.jobs.job import Submission
 from runner.jobs.retry import Backoff
 

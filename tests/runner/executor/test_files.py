@@ -64,6 +64,19 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path, name: object) -> None:
         assert list(worker.files.iterdir()) == []
 
 
+def test_a_content_type_that_no_header_has_is_refused(tmp_path: Path) -> None:
+    code = """
+        def f(data, ctx):
+            refused = 0
+            for bad in ("", "x" * 256, "a\\nb", "\\u00e9", "\\ud800", 3):
+                try: ctx.save_file("x", b"", bad)
+                except ValueError: refused += 1
+            return [refused, ctx.save_file("x", b"", "text/" + "x" * 250)["content_type"][:6]]
+    """
+    with running_executor(tmp_path, code) as worker:
+        assert worker.run("j").output == b'[6,"text/x"]'
+
+
 def test_a_save_that_fails_leaves_nothing_half_done(tmp_path: Path) -> None:
     code = """
         class Broken:

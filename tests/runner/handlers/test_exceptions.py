@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from runner import Retry
-from runner.formats.units import SECONDS_MAX
+from runner.bounds import SECONDS_MAX
 
 
 def test_retry_after_counts_from_now() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gpu.planning.oom_escalation import OomCircumstances
+from runner.bounds import SECONDS_MAX
 from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.retry_decision import (
     DEATHS_MAX,
@@ -18,7 +19,6 @@ from runner.coordinator.jobs.retry_decision import (
     decide,
     is_out_of_memory,
 )
-from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, JobTerms
 from runner.jobs.retry import Backoff
 

@@ -106,6 +106,9 @@ PATHS: list[tuple[str, bytes, bool]] = [
     ("a\\", b"1", False),
     ("", b"1", False),
     ("x.y", b"1", False),
+    ("a.b.4294967296", b"1", False),
+    ("a.b." + "9" * 190, b"1", False),
+    ("a.b.0000000000", b"1", True),
 ]
 
 
