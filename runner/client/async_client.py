@@ -219,7 +219,7 @@ class AsyncClient:
             QueueFull: the server's limit on queued jobs is reached.
             TypeError, ValueError: an unknown or unreadable option, or an input that is not JSON.
         """
-        body = operations.submit_body(handler_name(handler), input, options)
+        body = operations.submit_body(handler_name(handler), input, options, now=time.time())
         job = await self._perform(operations.submit(body))
         return AsyncJobHandle(self, job.id, output_reader(handler), job.warnings)
 
@@ -232,7 +232,8 @@ class AsyncClient:
             RunnerError: error of the first refused job; `detail` has its `index` and the `accepted_ids`.
         """
         name, read = handler_name(handler), output_reader(handler)
-        bodies = [operations.submit_body(name, entry, options) for entry in inputs]
+        now = time.time()
+        bodies = [operations.submit_body(name, entry, options, now=now) for entry in inputs]
         ids = await self._perform(operations.submit_many(bodies))
         return [AsyncJobHandle(self, job_id, read) for job_id in ids]
 
@@ -268,7 +269,7 @@ class AsyncClient:
 
         Raises as `submit` and `JobHandle.result`; `result_timeout` does not include the submit.
         """
-        body = operations.submit_body(handler_name(handler), input, options)
+        body = operations.submit_body(handler_name(handler), input, options, now=time.time())
         output = await self._perform(operations.run(body, **self._time_bounds(result_timeout, known=False)))
         read = output_reader(handler)
         return read(output) if read is not None else output

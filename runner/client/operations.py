@@ -9,9 +9,11 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypedDict
 from urllib.parse import quote
 
+from runner.bounds import is_too_far
 from runner.client.events import RECONNECT_S, EventFollower
 from runner.client.http_call import (
     JSON_TYPE,
@@ -81,22 +83,29 @@ def rfc3339_text(value: datetime | str | float) -> str:
     """Return the RFC 3339 text of a point in time.
 
     A naive datetime is UTC; a number is UTC epoch seconds.
+
+    Raises:
+        ValueError: a time outside the years 1 to 9999 in UTC, or not a finite number.
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, datetime):
-        at = value if value.tzinfo else value.replace(tzinfo=UTC)
-    else:
-        at = datetime.fromtimestamp(value, UTC)
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        if isinstance(value, datetime):
+            at = value if value.tzinfo else value.replace(tzinfo=UTC)
+        else:
+            at = datetime.fromtimestamp(value, UTC)
+        at = at.astimezone(UTC)
+    except (OverflowError, OSError, ValueError):
+        raise ValueError(f"{value!r} is not a time within the years 1 to 9999 in UTC") from None
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, Any]:
-    """Return the JSON body of a submit.
+def submit_body(handler: str, data: object, options: JobOptions, *, now: float) -> dict[str, Any]:
+    """Return the JSON body of a submit; `now` is in UTC epoch seconds.
 
     Raises:
         TypeError: an option does not exist.
-        ValueError: a duration, time or size can't be parsed.
+        ValueError: a duration, time or size can't be parsed, or a time is more than ten years ahead.
     """
     unknown = set(options) - set(JobOptions.__annotations__)
     if unknown:
@@ -109,7 +118,7 @@ def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, An
         if name in given:
             body[f"{name}_s"] = _parse_option(name, parse_seconds, given.pop(name))
     if "run_at" in given:
-        body["run_at"] = rfc3339_text(given.pop("run_at"))
+        body["run_at"] = _parse_option("run_at", partial(_start_time, now=now), given.pop("run_at"))
     if "vram" in given:
         body["vram"] = _parse_option("vram", parse_bytes, given.pop("vram"))
     if isinstance(given.get("tags"), tuple):
@@ -117,7 +126,15 @@ def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, An
     return body | given
 
 
-def _parse_option(name: str, parse: Callable[[Any], float], value: object) -> float:
+def _start_time(value: datetime | str | float, *, now: float) -> str:
+    """Return the text of a start time; raises ValueError as `rfc3339_text`, and beyond ten years."""
+    text = rfc3339_text(value)
+    if not isinstance(value, str) and is_too_far(datetime.fromisoformat(text).timestamp(), now):
+        raise ValueError(f"{text} is more than ten years ahead")
+    return text
+
+
+def _parse_option(name: str, parse: Callable[[Any], float | str], value: object) -> float | str:
     """Return the parsed value of an option; an error names the option."""
     try:
         return parse(value)

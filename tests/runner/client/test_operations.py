@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 import pytest
 
 import runner
+from runner.bounds import SECONDS_MAX
 from runner.client import operations
 from runner.client.http_call import HttpCall, HttpResponse, Operation, Pause
 from runner.client.models import Job
@@ -53,11 +54,16 @@ def perform(
             given = answer(step)
 
 
+#: 2026-01-01.
+NOW = 1767225600.0
+
+
 def test_options_are_sent_with_their_units_resolved() -> None:
     body = operations.submit_body(
         "paint",
         {"a": 1},
         {"timeout": "5m", "delay": 2, "vram": "6GiB", "run_at": datetime(2026, 1, 31, 9, 5, tzinfo=UTC)},
+        now=NOW,
     )
     assert body == {
         "handler": "paint",
@@ -72,7 +78,19 @@ def test_options_are_sent_with_their_units_resolved() -> None:
 def test_an_option_that_does_not_exist_is_named() -> None:
     options: Any = {"prioritty": 1}
     with pytest.raises(TypeError, match="prioritty"):
-        operations.submit_body("paint", None, options)
+        operations.submit_body("paint", None, options, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        datetime.max, datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))), NOW + SECONDS_MAX + 1,
+        1e300, -1e300, float("nan"), float("inf"), 10**400,
+    ],
+)  # fmt: skip
+def test_a_start_that_no_server_takes_is_refused_by_name(at: Any) -> None:
+    with pytest.raises(ValueError, match=r"^run_at: .* (years ahead|within the years 1 to 9999 in UTC)$"):
+        operations.submit_body("paint", None, {"run_at": at}, now=NOW)
 
 
 def test_result_asks_again_until_the_job_has_ended() -> None:
