@@ -20,7 +20,8 @@ RunnerError
 ├── UnsupportedMediaType    415  unsupported_media_type
 ├── WrongHost               421  wrong_host
 ├── TooManyRequests         429  rate_limited
-│   └── QueueFull           429  queue_full
+│   ├── QueueFull           429  queue_full
+│   └── TooManyNames        429  too_many_names
 ├── Unavailable             503  unavailable
 │   ├── ShuttingDown        503  shutting_down
 │   └── StoreUnavailable    503  store_unavailable
@@ -162,6 +163,12 @@ class TooManyRequests(RunnerError):
 
 class QueueFull(TooManyRequests):
     code, title = "queue_full", "Too many jobs are queued"
+
+
+class TooManyNames(TooManyRequests):
+    """A job would add a queue, tenant or model beyond the limits; `detail` has the `limit` and its `max`."""
+
+    code, title = "too_many_names", "Too many names are in use"
 
 
 class Unavailable(RunnerError):

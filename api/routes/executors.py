@@ -12,7 +12,8 @@ from api.http.problems import Fault, fault, raise_invalid, reply_response
 from api.http.query_params import allow_query, prefer_wait_s
 from api.http.submission import parse_name
 from api.routes.state import FrontState
-from runner.jobs.traits import NAME_CHARS_MAX
+from runner.bounds import NAME_CHARS_MAX
+from runner.jobs.traits import CONTROL_CHARACTER
 from runner.protocol import front as front_protocol
 
 #: Longest time, in seconds, for which the coordinator waits for a handler's description.
@@ -20,8 +21,9 @@ HANDLER_WAIT_S = 30.0
 
 
 def _model(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > NAME_CHARS_MAX:
-        raise ValueError(f"must be the name of a model: at most {NAME_CHARS_MAX} characters")
+    if not isinstance(value, str) or len(value) > NAME_CHARS_MAX or CONTROL_CHARACTER.search(value):
+        what = f"at most {NAME_CHARS_MAX} characters without control characters"
+        raise ValueError(f"must be the name of a model: {what}")
     return value
 
 

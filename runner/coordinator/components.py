@@ -33,6 +33,7 @@ from runner.coordinator.front.requests import FrontRequests, RequestHandler
 from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Subscriptions
 from runner.coordinator.jobs.job_registry import JobRegistry
+from runner.coordinator.jobs.queued_names import NameLimits
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
@@ -239,7 +240,9 @@ def build_jobs(
     values = StoredValues(journal, persisted.values)
     job_reader = JobReader(context.access, journal)
     files = FileStore(context.data_dir / "files")
-    job_registry = JobRegistry(persisted.last_n, persisted.counts)
+    job_registry = JobRegistry(
+        persisted.last_n, persisted.counts, NameLimits(limits.queues, limits.tenants, limits.models)
+    )
     queue_manager = QueueManager(
         registry=job_registry,
         scheduler_state=scheduler_state,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
+from runner.bounds import COUNT_MAX, DEPTH_MAX, EXECUTORS_MAX
 from runner.formats.units import parse_bytes, parse_seconds
 from runner.protocol.framing import SETTING_MAX_BYTES
 
@@ -61,17 +62,22 @@ class LimitSettings(_Section):
     #: Largest body of POST /v1/jobs/bulk.
     bulk_bytes: MessageBytes = 64 * MIB
     #: Largest nesting depth of a request's JSON.
-    depth: int = Field(default=64, gt=0)
+    depth: int = Field(default=64, gt=0, le=DEPTH_MAX)
     #: Largest output of a job; a larger one fails as `result_too_large`.
     output_bytes: MessageBytes = 16 * MIB
     #: Text of `log` events per attempt; the rest is dropped.
     log_bytes: Bytes = MIB
     #: Events of one attempt.
-    events: int = Field(default=100_000, gt=0)
+    events: int = Field(default=100_000, gt=0, le=COUNT_MAX)
     #: Events kept of one job, the oldest dropped first.
-    events_kept: int = Field(default=100_000, gt=0)
+    events_kept: int = Field(default=100_000, gt=0, le=COUNT_MAX)
     #: Jobs that may be queued at once; further submits get 429 `queue_full`.
-    queued: int = Field(default=2_000_000, gt=0)
+    queued: int = Field(default=2_000_000, gt=0, le=COUNT_MAX)
+    #: Names of queues, of tenants with queued jobs, and of models of one handler with queued jobs; a submit
+    #: that adds one more gets 429 `too_many_names`.
+    queues: int = Field(default=10_000, gt=0, le=COUNT_MAX)
+    tenants: int = Field(default=100_000, gt=0, le=COUNT_MAX)
+    models: int = Field(default=10_000, gt=0, le=COUNT_MAX)
 
 
 class ExecutorSettings(_Section):
@@ -90,10 +96,10 @@ class DeviceSettings(_Section):
 
     #: Executors that load or run at once on one device. None: 8 for a GPU or sim, the cores (at least 2) for
     #: cpu.
-    max_executors: int | None = Field(default=None, gt=0)
+    max_executors: int | None = Field(default=None, gt=0, le=EXECUTORS_MAX)
     #: Executors on one device, idle ones included. None: 64 for a GPU or sim, 4 for each core (at least 16)
     #: for cpu, and not less than `max_executors`.
-    max_resident: int | None = Field(default=None, gt=0)
+    max_resident: int | None = Field(default=None, gt=0, le=EXECUTORS_MAX)
     #: How executors on GPUs are held to their grants: "fraction" (torch's limit), "watchdog" or "none".
     enforcement: Enforcement = "fraction"
     #: Bytes of each GPU that are never granted. None: 2 %, at least 256 MiB.

@@ -67,6 +67,11 @@ class StoredGroup:
         #: When the job that has waited longest became ready (UTC epoch seconds); None: all are delayed.
         self.oldest_ready_at: float | None = None
 
+    @property
+    def job_count(self) -> int:
+        """Return the number of jobs in the group."""
+        return len(self.ready) + sum(len(times.numbers) for times in self.delayed.values())
+
     def add(self, number: int, ready_at_ms: int, start_by_ms: int, reason: str) -> None:
         """Add one job; times as `to_millis` returns them, 0 for none."""
         if ready_at_ms:

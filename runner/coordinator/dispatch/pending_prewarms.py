@@ -27,6 +27,9 @@ class PendingPrewarms:
     def __getitem__(self, number: int) -> PrewarmRequest:
         return self._requests[number]
 
+    def __len__(self) -> int:
+        return len(self._requests)
+
     def __iter__(self) -> Iterator[PrewarmRequest]:
         # A copy: callers remove requests while they iterate.
         return iter(list(self._requests.values()))

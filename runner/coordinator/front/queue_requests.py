@@ -37,7 +37,13 @@ class QueueRequests:
         """Pause or resume a queue, which need not hold a job; reply with its document.
 
         Running attempts of a paused queue are not stopped.
+
+        Raises:
+            TooManyNames: as many queues as there may be are paused.
         """
+        paused = self._lifecycle.scheduler_state.backlog.paused
+        if request.paused and request.name not in paused:
+            self._lifecycle.registry.names.require_queue_room(request.name, len(paused))
         self._lifecycle.scheduler_state.backlog.pause_queue(request.name, request.paused)
         self._values.put(value_names.queue_paused(request.name), b"true" if request.paused else None)
         self._plan_trigger.wake()

@@ -13,6 +13,7 @@ from runner.coordinator.jobs.job_phases import (
     IllegalTransition,
     JobPhase,
 )
+from runner.coordinator.jobs.queued_names import DEFAULT_LIMITS, NameLimits, QueuedNames
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import Job, State
 
@@ -195,7 +196,12 @@ class LiveJob:
 class JobRegistry:
     """Live jobs by id and by number, and the number of jobs of each queue in each state."""
 
-    def __init__(self, last_number: int, counts: dict[tuple[str, str], int]) -> None:
+    def __init__(
+        self,
+        last_number: int,
+        counts: dict[tuple[str, str], int],
+        name_limits: NameLimits = DEFAULT_LIMITS,
+    ) -> None:
         self._last_number = last_number
         self.by_id: dict[str, LiveJob] = {}
         self.by_number: dict[int, LiveJob] = {}
@@ -205,6 +211,7 @@ class JobRegistry:
         self.peak_running: Counter[str] = Counter()
         #: Queued jobs of all queues.
         self.queued_count = sum(count for (_, state), count in counts.items() if state == "queued")
+        self.names = QueuedNames({queue for queue, _ in counts}, name_limits)
 
     def next_number(self) -> int:
         """Return the number of the next job."""
@@ -224,13 +231,20 @@ class JobRegistry:
         self.by_number[job.number] = live
         if not is_counted:
             self.counts[job.queue, job.state] += 1
-            self.queued_count += job.state == "queued"
+            if job.state == "queued":
+                self.queued_count += 1
+                self.names.add_queued(job)
 
     def set_state(self, job: Job, state: State) -> None:
         """Change a job's state and the counts."""
         self.counts[job.queue, job.state] -= 1
         self.counts[job.queue, state] += 1
-        self.queued_count += (state == "queued") - (job.state == "queued")
+        if job.state == "queued":
+            self.queued_count -= 1
+            self.names.remove_queued(job)
+        if state == "queued":
+            self.queued_count += 1
+            self.names.add_queued(job)
         job.state = state
         if state == "running":
             running = self.counts[job.queue, "running"]
@@ -245,4 +259,6 @@ class JobRegistry:
     def uncount(self, job: Job) -> None:
         """Uncount a stored job that was deleted, or is about to be added as a live one again."""
         self.counts[job.queue, job.state] -= 1
-        self.queued_count -= job.state == "queued"
+        if job.state == "queued":
+            self.queued_count -= 1
+            self.names.remove_queued(job)

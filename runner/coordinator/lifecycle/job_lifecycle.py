@@ -86,6 +86,7 @@ class JobLifecycle:
             UnknownHandler, HandlerBroken: the handler can't be used.
             Unsatisfiable: no device could ever fit the job.
             QueueFull: the limit of queued jobs of all queues is reached.
+            TooManyNames: the job names a queue, tenant or model beyond the limits.
         """
         spec = self._handlers.require(submission.handler)
         if self.registry.queued_count >= self._queued_max:
@@ -93,6 +94,7 @@ class JobLifecycle:
             raise QueueFull(message, retry_after_s=5.0)
         now = self.clock.now()
         job = admission.make_job(submission, spec, 0, now)
+        self.registry.names.require_room(job)  # guard: name-limits
         job_class = admission.class_of_job(job, spec, has_gpu=self._handlers.has_gpu)
         misfit = self.scheduler_state.memory_needs.misfit(job_class)
         if misfit is not None:

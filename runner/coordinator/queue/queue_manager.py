@@ -28,6 +28,7 @@ from runner.coordinator.runtime.plan_trigger import PlanTrigger
 from runner.coordinator.storage.journal import Journal
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Job
+from runner.jobs.traits import decode_traits
 from runner.stores.queued_groups import StoredGroup, group_key
 
 
@@ -130,6 +131,10 @@ class QueueManager:
         """Load all jobs that are queued in the store, as numbers; called once, before a job is added."""
         for stored_group in stored:
             self._index.load_group(stored_group)
+            traits = decode_traits(stored_group.key.traits)
+            self._registry.names.count(
+                stored_group.key.handler, traits.tenant, traits.model, stored_group.job_count
+            )
         for group in list(self._index):
             self._arm_timer(group)
         self._deadlines.load(stored_group.start_deadlines for stored_group in stored)

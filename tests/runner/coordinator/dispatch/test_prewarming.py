@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec.structs import replace
 
+from runner.bounds import WAITING_LOADS_MAX
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.load_failures import RETRY_MAX_S, RETRY_S, STABLE_S
 from runner.coordinator.dispatch.prewarm_request import PrewarmFailure, preload_models, resolve_model
 from runner.coordinator.processes.worker_pool import WorkerHandle
-from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
+from runner.errors import NotFound, TooManyNames, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source
 from runner.protocol.worker import AttemptEnded, ExecutorGone, ExecutorLoaded, LoadExecutor, UnloadExecutor
 from tests.runner.coordinator import test_error_boundaries
@@ -314,6 +315,19 @@ def test_a_broken_handler_can_be_unloaded(worker: WorkerHandle) -> None:
         broken = HandlerSpec("h", "", "broken", Source("file", "/h.py", "h"), error="no")
         scenario.describe(broken)
         assert [post.number for post in scenario.wishes.unload("h", None, None)] == [1]
+
+    play(worker, body)
+
+
+def test_the_loads_that_wait_are_bounded(worker: WorkerHandle) -> None:
+    async def body(scenario: PrewarmScenario) -> None:
+        scenario.describe(spec(model_by="m"))
+        for number in range(WAITING_LOADS_MAX):
+            scenario.ask(model=f"m{number}")
+        scenario.ask(model="m0")
+        with pytest.raises(TooManyNames, match="1000 loads wait"):
+            scenario.ask(model="one more")
+        assert len(scenario.wishes.pending) == WAITING_LOADS_MAX
 
     play(worker, body)
 

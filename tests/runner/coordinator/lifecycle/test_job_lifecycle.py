@@ -8,7 +8,8 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiable
+from runner.coordinator.jobs.queued_names import NameLimits
+from runner.errors import HandlerBroken, QueueFull, TooManyNames, UnknownHandler, Unsatisfiable
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import JobError
 from runner.protocol.worker import AttemptEvents
@@ -256,6 +257,27 @@ def test_the_queue_has_a_bound() -> None:
         with pytest.raises(QueueFull, match="10 jobs are queued") as refusal:
             harness.lifecycle.submit(make_submission(10))
         assert refusal.value.detail["retry_after_s"] > 0
+
+    run(body)
+
+
+def test_the_names_in_use_have_a_bound_and_follow_the_jobs() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        harness.lifecycle.registry.names.limits = NameLimits(queues=1, tenants=1, models=1)
+        live = harness.lifecycle.submit(make_submission(1, tenant="a", model="m"))
+        for more in ({"queue": "other"}, {"tenant": "b"}, {"model": "n"}):
+            with pytest.raises(TooManyNames):
+                harness.lifecycle.submit(make_submission(2, **more))
+        assert len(harness.lifecycle.registry) == 1
+        harness.start(live)
+        other = harness.lifecycle.submit(make_submission(2, tenant="b", model="n"))
+        harness.lifecycle.cancel_unstarted(other, "no")
+        harness.lifecycle.return_unstarted(live)
+        with pytest.raises(TooManyNames):
+            harness.lifecycle.submit(make_submission(3, tenant="b"))
+        harness.start(live)
+        harness.end(live)
+        harness.lifecycle.submit(make_submission(3, tenant="c", model="o"))
 
     run(body)
 

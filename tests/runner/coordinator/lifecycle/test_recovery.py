@@ -8,13 +8,15 @@ import msgspec
 import pytest
 
 from runner.coordinator.jobs.job_registry import LiveJob
+from runner.coordinator.jobs.queued_names import NameLimits
 from runner.coordinator.lifecycle import recovery
+from runner.errors import TooManyNames
 from runner.jobs.job import AttemptRecord, Job, JobTerms
 from runner.protocol.spool import Spool
 from runner.protocol.worker import PROTOCOL, AttemptEnded, AttemptEvents, AttemptStarted, Hello, encode
 from runner.stores.memory import MemoryStore
 from runner.stores.store import WriteBatch
-from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, run
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission, run
 
 
 def stored(**changes: object) -> Job:
@@ -47,6 +49,18 @@ def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> No
         live = recover(harness, stored(state="running", attempt=1))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
         assert live.phase == "waiting"
+
+    run(body)
+
+
+def test_the_names_of_stored_jobs_count() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        harness.lifecycle.registry.names.limits = NameLimits(tenants=1, models=1)
+        take_over(harness, stored(terms=JobTerms(tenant="a", model="m")))
+        for more in ({"tenant": "b"}, {"model": "n"}):
+            with pytest.raises(TooManyNames):
+                harness.lifecycle.submit(make_submission(2, **more))
+        harness.lifecycle.submit(make_submission(2, tenant="a", model="m"))
 
     run(body)
 
