@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.faults.mutate import mutated, value
+from tests.faults.mutate import mutated, removed, value
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 HEAD = b'{"handler":"echo","input":'
@@ -183,3 +183,31 @@ def _is_closed(link: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def check_trailer(server_fixture: ServerFixture) -> None:
+    """A wait in a trailer is refused, and the job of that request is not accepted."""
+    server = server_fixture.start()
+    body = HEAD + b'{"a":1}}'
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n"
+    chunk = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as link:
+        link.sendall(head.encode() + chunk + b"Prefer: wait=5\r\n\r\n")
+        answer = link.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"trailer fields are not supported" in answer
+    assert server.jobs() == []
+
+
+@pytest.mark.slow
+def test_a_trailer_is_refused(server_fixture: ServerFixture) -> None:
+    check_trailer(server_fixture)
+
+
+@pytest.mark.slow
+def test_without_its_guard_a_trailer_would_be_taken(tmp_path: Path) -> None:
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [removed("trailers-refused")]))
+    try:
+        with pytest.raises(AssertionError):
+            check_trailer(server_fixture)
+    finally:
+        server_fixture.close()

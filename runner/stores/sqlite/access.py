@@ -251,7 +251,7 @@ class SqliteAccess:
         try:
             yield
         except RunnerError as error:
-            error.message = error.message.replace(f"{self.path.parent}/", "")  # guard: hidden-folder
+            error.message = error.message.replace(f"{self.path.parent}/", "")
             error.args = (error.message,)
             raise
 
