@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.openapi.schema import TAG
+from runner.bounds import FILTER_VALUES_MAX
 from runner.formats.names import NAME_PATTERN
 from runner.jobs.event import EVENT_TYPES
 
@@ -73,8 +74,12 @@ def enum_list(values: tuple[str, ...]) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string", "enum": list(values)}}
 
 
-TAGS: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": TAG}}
-NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": NAME_PATTERN}}
+TAGS: dict[str, Any] = {
+    "type": "array", "items": {"type": "string", "pattern": TAG}, "maxItems": FILTER_VALUES_MAX,
+}  # fmt: skip
+NAMES: dict[str, Any] = {
+    "type": "array", "items": {"type": "string", "pattern": NAME_PATTERN}, "maxItems": FILTER_VALUES_MAX,
+}  # fmt: skip
 TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 PREFER = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=30"]},

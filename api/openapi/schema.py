@@ -15,13 +15,16 @@ from api.openapi.base_models import RequestModel, ResponseModel
 from api.openapi.stats_schema import Percentiles, Stats
 from runner.bounds import (
     BULK_MAX,
+    BYTES_MAX,
     EXECUTORS_MAX,
     NAME_CHARS_MAX,
+    PRIORITY_MAX,
     REASON_CHARS_MAX,
     RETRIES_MAX,
     SECONDS_MAX,
     STEPS_MAX,
     TAGS_MAX,
+    VALUE_CHARS_MAX,
 )
 from runner.formats.names import NAME_PATTERN
 from runner.handlers.spec import HandlerKind
@@ -32,15 +35,21 @@ Level = Literal["exact", "processes", "reports", "totals"]
 TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
 
 
-Steps = Annotated[list[float | str], Field(max_length=STEPS_MAX)]
+#: A duration, a size or the like as text: "30s", "6GiB".
+ShortText = Annotated[str, Field(max_length=VALUE_CHARS_MAX)]
+Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
+Priority = Annotated[int, Field(ge=0, le=PRIORITY_MAX)]
+Bytes = Annotated[int, Field(gt=0, le=BYTES_MAX)]
+Steps = Annotated[list[Seconds | ShortText], Field(max_length=STEPS_MAX)]
 
 
 class BackoffCurve(RequestModel):
     """Delays between attempts; `jitter` 0.2 varies them by up to 20 % either way."""
 
     kind: Literal["fixed", "linear", "exponential"] = "exponential"
-    base_s: float = Field(1.0, ge=0, le=SECONDS_MAX)
-    max_s: float = Field(600.0, ge=0, le=SECONDS_MAX)
+    base_s: Seconds = 1.0
+    max_s: Seconds = 600.0
     jitter: float = Field(0.2, ge=0, le=1)
 
 
@@ -48,23 +57,25 @@ class SubmitOptions(RequestModel):
     """Options of a job besides its input; options that are left out are the handler's own."""
 
     queue: str | None = Field(None, pattern=NAME_PATTERN)
-    priority: int | Literal["critical", "high", "normal", "low"] | None = Field(
+    priority: Priority | Literal["critical", "high", "normal", "low"] | None = Field(
         None, description="0 to 100, higher first; critical, high, normal, low are 90, 70, 50, 30"
     )
-    timeout_s: float | str | None = Field(None, description='timeout of one run: seconds, "30s", "5m"')
-    queue_timeout_s: float | str | None = Field(
+    timeout_s: PositiveSeconds | ShortText | None = Field(
+        None, description='timeout of one run: seconds, "30s", "5m"'
+    )
+    queue_timeout_s: PositiveSeconds | ShortText | None = Field(
         None, description="timeout of the wait before the first start"
     )
     run_at: datetime | None = Field(
         None, description="earliest start, at most ten years ahead; cannot be combined with delay_s"
     )
-    delay_s: float | str | None = Field(None, description="delay before the earliest start")
+    delay_s: Seconds | ShortText | None = Field(None, description="delay before the earliest start")
     retries: int | None = Field(None, ge=0, le=RETRIES_MAX)
-    backoff: float | str | Steps | BackoffCurve | None = Field(
+    backoff: Seconds | ShortText | Steps | BackoffCurve | None = Field(
         None,
         description="delay before retries: seconds, a list of seconds (the last one repeats), or a curve",
     )
-    vram: int | str | None = Field(None, description='peak device memory: bytes or "6GiB"')
+    vram: Bytes | ShortText | None = Field(None, description='peak device memory: bytes or "6GiB"')
     tenant: str | None = Field(
         None,
         pattern=NAME_PATTERN,
