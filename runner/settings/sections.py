@@ -34,9 +34,9 @@ UNSUPPORTED_ENFORCEMENT = {
 
 
 def _supported_enforcement(value: object) -> object:
-    if value in UNSUPPORTED_ENFORCEMENT:
+    if isinstance(value, str) and value in UNSUPPORTED_ENFORCEMENT:
         raise ValueError(
-            f"{value} is not supported: {UNSUPPORTED_ENFORCEMENT[str(value)]}; use fraction, watchdog or none"
+            f"{value} is not supported: {UNSUPPORTED_ENFORCEMENT[value]}; use fraction, watchdog or none"
         )
     return value
 
