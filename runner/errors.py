@@ -16,6 +16,7 @@ RunnerError
 │   ├── JobNotFinished      409  job_not_finished
 │   ├── ReloadRefused       409  reload_refused
 │   └── NotLoaded           409  not_loaded
+├── JobDamaged              410  damaged
 ├── PayloadTooLarge         413  payload_too_large
 ├── UnsupportedMediaType    415  unsupported_media_type
 ├── WrongHost               421  wrong_host
@@ -25,9 +26,12 @@ RunnerError
 ├── Unavailable             503  unavailable
 │   ├── ShuttingDown        503  shutting_down
 │   └── StoreUnavailable    503  store_unavailable
+│       ├── StoreFull       503  store_unavailable
+│       ├── StoreGone       503  store_unavailable
 │       ├── StoreCorrupt    503  store_corrupt
 │       └── Fenced          503  fenced
 ├── RefusedStart            (exit 2) a server that cannot or must not start
+│   └── StartDiskFull       (exit 75) a start that found no room on its disk; a later one may
 ├── NoServer                (exit 4) the client found no server
 └── JobEnded                a job's own end, raised by a client's `result()`
     ├── JobFailed
@@ -143,6 +147,12 @@ class NotLoaded(Conflict):
     code, title, exit_code = "not_loaded", "The handler was not loaded", 1
 
 
+class JobDamaged(RunnerError):
+    """The job's row, input, output or events can't be read; the message says why. DELETE removes it."""
+
+    code, title, status = "damaged", "The job is damaged", 410
+
+
 class PayloadTooLarge(RunnerError):
     status, code, title = 413, "payload_too_large", "Payload too large"
 
@@ -187,6 +197,14 @@ class StoreUnavailable(Unavailable):
     code, title = "store_unavailable", "The store does not take writes now"
 
 
+class StoreFull(StoreUnavailable):
+    """The disk, a quota or a limit on the file's size leaves no room for a write."""
+
+
+class StoreGone(StoreUnavailable):
+    """The store's file was removed or replaced under a running server, which must end."""
+
+
 class StoreCorrupt(StoreUnavailable):
     """The store's file can't be used; restore a backup or choose another file."""
 
@@ -203,6 +221,12 @@ class RefusedStart(RunnerError):
     """The server cannot or must not start; the message names the setting to change."""
 
     code, title, exit_code = "refused_start", "The server did not start", 2
+
+
+class StartDiskFull(RefusedStart):
+    """The disk was full all the time that a start waits for room; `EX_TEMPFAIL` of sysexits.h."""
+
+    exit_code = 75
 
 
 class NoServer(RunnerError):

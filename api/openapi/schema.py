@@ -203,10 +203,14 @@ class Job(ResponseModel):
 
 
 class JobPage(ResponseModel):
-    """One page of a list of jobs."""
+    """One page of a list of jobs.
+
+    `damaged` names the jobs between those of the page whose rows can't be read; it is left out without any.
+    """
 
     data: list[Job]
     next_cursor: str | None
+    damaged: list[str] | None = None
 
 
 class AcceptedJob(ResponseModel):

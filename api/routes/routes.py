@@ -111,10 +111,10 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
     }
     return [
         RouteSpec(
-            "GET", _JOB, routes.get, "get_job", "jobs", found, (404,), (PREFER,), bypasses_framework=True,
+            "GET", _JOB, routes.get, "get_job", "jobs", found, (404, 410), (PREFER,), bypasses_framework=True,
         ),
         RouteSpec(
-            "GET", f"{_JOB}/events", events.stream_job, "stream_job", "jobs", stream, (404,),
+            "GET", f"{_JOB}/events", events.stream_job, "stream_job", "jobs", stream, (404, 410),
             STREAM_PARAMETERS, bypasses_framework=True,
         ),
         RouteSpec(
@@ -124,28 +124,30 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
         RouteSpec(
             "DELETE", _JOB, routes.delete, "delete_job", "jobs", {204: (None, None, "Gone")}, (404, 409),
         ),
-        RouteSpec("GET", f"{_JOB}/output", routes.output, "get_output", "jobs", output, (404, 409)),
+        RouteSpec("GET", f"{_JOB}/output", routes.output, "get_output", "jobs", output, (404, 409, 410)),
         RouteSpec(
             "GET", f"{_JOB}/attempts", routes.attempts, "list_attempts", "jobs",
-            {200: (JSON, "AttemptList", "All attempts")}, (404,),
+            {200: (JSON, "AttemptList", "All attempts")}, (404, 410),
         ),
         RouteSpec(
             "GET", f"{_JOB}/explain", routes.explain, "explain_job", "jobs",
-            {200: (JSON, "Explanation", "Why it waits")}, (404,),
+            {200: (JSON, "Explanation", "Why it waits")}, (404, 410),
         ),
         RouteSpec(
-            "POST", f"{_JOB}/cancel", routes.cancel, "cancel_job", "jobs", stopped, (404, 409),
+            "POST", f"{_JOB}/cancel", routes.cancel, "cancel_job", "jobs", stopped, (404, 409, 410),
             body={JSON: "CancelRequest"}, body_required=False,
         ),
         RouteSpec(
             "POST", f"{_JOB}/retry", routes.retry, "retry_job", "jobs",
-            {202: (JSON, "Job", "The job is queued again")}, (404, 409),
+            {202: (JSON, "Job", "The job is queued again")}, (404, 409, 410),
+        ),
+        RouteSpec(
+            "GET", f"{_JOB}/files/{{file}}", routes.file, "get_file", "jobs", file, (400, 404, 410, 416),
         ),
         RouteSpec(
             "GET", f"{_JOB}/files", routes.files, "list_files", "jobs",
-            {200: (JSON, "FileList", "All files")}, (404,),
+            {200: (JSON, "FileList", "All files")}, (404, 410),
         ),
-        RouteSpec("GET", f"{_JOB}/files/{{file}}", routes.file, "get_file", "jobs", file, (400, 404, 416)),
     ]  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from runner.coordinator.jobs.queued_names import NameLimits
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
+from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
@@ -75,6 +76,7 @@ from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import AttemptRequest, DeviceReadings, DevicesFound, ExecutorProcesses, OverGrant
 from runner.settings.settings import Settings, reload_overrides
+from runner.stores.damaged_row import DAMAGED
 from runner.stores.sqlite.access import StoreAccess
 
 
@@ -110,13 +112,17 @@ class PersistedState:
     last_n: int
     #: Name -> value, see `runtime.value_names`.
     values: Mapping[str, bytes]
+    #: Jobs whose rows are set aside.
+    damaged_count: int = 0
 
     @classmethod
     async def load(cls, access: StoreAccess) -> PersistedState:
         """Read all of them in one access to the store."""
-        return await access.run_read(
-            lambda store: cls(store.count_jobs(), store.last_job_number(), store.load_values(""))
+        counts, last_n, values = await access.run_read(
+            lambda store: (store.count_jobs(), store.last_job_number(), store.load_values(""))
         )
+        damaged_count = counts.pop(("", DAMAGED), 0)
+        return cls(counts, last_n, values, damaged_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,8 @@ class JobComponents:
     queue_manager: QueueManager
     #: The only component that changes the state of a job; holds the registry.
     lifecycle: JobLifecycle
+    #: The jobs whose rows can't be read.
+    damaged_jobs: DamagedJobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +247,6 @@ def build_jobs(
     )
     values = StoredValues(journal, persisted.values)
     job_reader = JobReader(context.access, journal)
-    files = FileStore(context.data_dir / "files")
     job_registry = JobRegistry(
         persisted.last_n, persisted.counts, NameLimits(limits.queues, limits.tenants, limits.models)
     )
@@ -266,6 +273,8 @@ def build_jobs(
         queued_max=limits.queued,
     )
     queue_manager.connect(lifecycle)
+    damaged_jobs = DamagedJobs(lifecycle, queue_manager, persisted.damaged_count)
+    job_reader.connect(damaged_jobs)
     return JobComponents(
         scheduler_state,
         durable_events,
@@ -276,9 +285,10 @@ def build_jobs(
         journal,
         values,
         job_reader,
-        files,
+        FileStore(context.data_dir / "files"),
         queue_manager,
         lifecycle,
+        damaged_jobs,
     )
 
 
@@ -440,18 +450,7 @@ def build_front(context: StartContext, jobs: JobComponents, devices: DeviceCompo
         gate=gate,
     )
     metrics = Metrics(jobs.lifecycle, devices.worker_pool, context.front_pool)
-    readiness = ReadinessCheck(
-        settings=context.settings,
-        version=context.version,
-        journal=jobs.journal,
-        access=context.access,
-        scheduler_state=jobs.scheduler_state,
-        worker_pool=devices.worker_pool,
-        front_pool=context.front_pool,
-        statistics=jobs.statistics,
-        device_registry=devices.device_registry,
-        handler_registry=handler_registry,
-    )
+    readiness = _build_readiness(context, jobs, devices, handler_registry)
     queues = QueueDocuments(
         lifecycle=jobs.lifecycle,
         queue_manager=jobs.queue_manager,
@@ -486,6 +485,24 @@ def build_front(context: StartContext, jobs: JobComponents, devices: DeviceCompo
         metrics,
         readiness,
         FrontRequests(request_handlers),
+    )
+
+
+def _build_readiness(
+    context: StartContext, jobs: JobComponents, devices: DeviceComponents, handler_registry: HandlerRegistry
+) -> ReadinessCheck:
+    return ReadinessCheck(
+        settings=context.settings,
+        version=context.version,
+        journal=jobs.journal,
+        access=context.access,
+        scheduler_state=jobs.scheduler_state,
+        worker_pool=devices.worker_pool,
+        front_pool=context.front_pool,
+        statistics=jobs.statistics,
+        device_registry=devices.device_registry,
+        handler_registry=handler_registry,
+        damaged_jobs=jobs.damaged_jobs,
     )
 
 
@@ -533,6 +550,7 @@ def _job_request_handlers(
         files=jobs.files,
         replies=replies,
         gate=gate,
+        damaged_jobs=jobs.damaged_jobs,
     )
     return {
         front_protocol.SubmitJobs: submit.submit,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 
 #: 12 bits `rand_a` and 62 bits `rand_b`: the bits beside time, version and variant.
 _RANDOM_BITS = 74
+_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOW_62 = (1 << 62) - 1
 #: Ids per system call for randomness: one call per id would cost more than the rest of making it.
 _IDS_PER_REFILL = 512
@@ -73,6 +75,11 @@ os.register_at_fork(after_in_child=_source.reset_after_fork)
 def new_id() -> str:
     """Return a UUIDv7 of the current time, greater than all earlier ones of this process."""
     return _source.new(time.time_ns() // 1_000_000)
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text has the form of an id."""
+    return _FORM.fullmatch(text) is not None
 
 
 def _text(now_ms: int, random: int) -> str:

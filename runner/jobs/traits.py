@@ -26,6 +26,8 @@ PATH = re.compile(r"[^.\x00-\x1f\ud800-\udfff]+(\.[^.\x00-\x1f\ud800-\udfff]+)*"
 #: A character that neither a name nor a tag contains: JSON has no lone surrogates.
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MISSING = object()
+#: Bound on the step of a limit: beyond it the seconds are no finite float.
+_STEP_MAX = 2_000
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -78,6 +80,19 @@ def decode_traits(text: str) -> JobTraits:
     step, *names = _decode(text)
     tenant, model, size, group = (*names, "", "", "", "")[:4]
     return JobTraits(tenant, model, size, group, math.inf if step is None else _limit_s(step))
+
+
+def is_traits_text(text: str) -> bool:
+    """Return whether `decode_traits` can read a text, which may come from a damaged row."""
+    try:
+        fields = _decode(text)
+    except (msgspec.DecodeError, ValueError):
+        return False
+    if not isinstance(fields, list) or not 1 <= len(fields) <= len(JobTraits._fields):
+        return False
+    step, *names = fields
+    is_step = step is None or (type(step) is int and abs(step) <= _STEP_MAX)
+    return is_step and all(isinstance(name, str) for name in names)
 
 
 class TraitReader:

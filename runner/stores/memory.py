@@ -15,6 +15,7 @@ from runner.errors import Fenced, RunnerError
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
+from runner.stores.damaged_row import DAMAGED, DamagedRow
 from runner.stores.event_page import take_events
 from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_millis
 from runner.stores.store import SearchPage, WriteBatch
@@ -46,6 +47,8 @@ class MemoryStore:
         #: Job number -> first_seq of a chunk -> (its last_seq, its events).
         self._events: dict[int, dict[int, tuple[int, list[Event]]]] = {}
         self._values: dict[str, bytes] = {}
+        #: Rows that are set aside, by number.
+        self._damaged: dict[int, DamagedRow] = {}
 
     def take_epoch(self) -> int:
         """See `Store.take_epoch`."""
@@ -83,6 +86,8 @@ class MemoryStore:
                 self._values.pop(name, None)
             else:
                 self._values[name] = value
+        for number, _, why in batch.damaged:
+            self._set_aside(number, why)
 
     def find_jobs(self, query: JobQuery) -> list[Job]:
         """See `Store.find_jobs`."""
@@ -92,7 +97,8 @@ class MemoryStore:
         """See `Store.search_jobs`."""
         deadline_mono = time.monotonic() + limit_s
         if query.ids is not None:
-            numbers = sorted({self._numbers_by_id[id] for id in query.ids if id in self._numbers_by_id})
+            known = {self._numbers_by_id[id] for id in query.ids if id in self._numbers_by_id}
+            numbers = sorted(known - self._damaged.keys())
         else:
             numbers = sorted(self._jobs)
         if query.order == "desc":
@@ -170,7 +176,20 @@ class MemoryStore:
 
     def count_jobs(self) -> dict[tuple[str, str], int]:
         """See `Store.count_jobs`."""
-        return dict(Counter((job.queue, job.state) for job in self._jobs.values()))
+        counts: dict[tuple[str, str], int] = Counter((job.queue, job.state) for job in self._jobs.values())
+        return counts | {("", DAMAGED): len(self._damaged)} if self._damaged else dict(counts)
+
+    def take_damaged(self) -> list[DamagedRow]:
+        """See `Store.take_damaged`: nothing in memory is damaged."""
+        return []
+
+    def find_damaged(self, job_id: str) -> DamagedRow | None:
+        """See `Store.find_damaged`."""
+        return next((row for row in self._damaged.values() if row.id == job_id), None)
+
+    def list_set_aside(self, above: int, below: int, limit: int) -> list[DamagedRow]:
+        """See `Store.list_set_aside`."""
+        return [row for number, row in sorted(self._damaged.items()) if above < number < below][:limit]
 
     def last_job_number(self) -> int:
         """See `Store.last_job_number`."""
@@ -207,7 +226,15 @@ class MemoryStore:
         self.stale_updates += len(stale)
         return stale
 
+    def _set_aside(self, number: int, why: str) -> None:
+        job = self._jobs.pop(number, None)
+        if job is not None:
+            self._damaged[number] = DamagedRow(number, job.id, why, "", DAMAGED)
+
     def _delete(self, number: int) -> None:
+        row = self._damaged.pop(number, None)
+        if row is not None:
+            del self._numbers_by_id[row.id]
         job = self._jobs.pop(number, None)
         if job is not None:
             del self._numbers_by_id[job.id]

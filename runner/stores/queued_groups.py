@@ -81,6 +81,11 @@ class StoredGroup:
         if start_by_ms:
             self.start_deadlines.add(start_by_ms, number)
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the group has no job."""
+        return not self.ready and not self.delayed
+
     def add_ready_time(self, at: float) -> None:
         """Record that a job of the group has been ready since `at`, in UTC epoch seconds."""
         self.oldest_ready_at = at if self.oldest_ready_at is None else min(self.oldest_ready_at, at)

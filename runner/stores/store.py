@@ -13,6 +13,7 @@ import msgspec
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
+from runner.stores.damaged_row import DamagedRow
 from runner.stores.queued_groups import StoredGroup
 
 
@@ -43,6 +44,8 @@ class WriteBatch(msgspec.Struct, array_like=True):
     deletes: list[int] = msgspec.field(default_factory=list)
     #: Named values (paused queues, described handlers, learned figures); None removes one.
     values: list[tuple[str, bytes | None]] = msgspec.field(default_factory=list)
+    #: (job number, id, reason): set these rows aside, which can't be read.
+    damaged: list[tuple[int, str, str]] = msgspec.field(default_factory=list)
 
 
 class SearchPage(msgspec.Struct):
@@ -58,9 +61,13 @@ class Store(Protocol):
 
     The event loop of a coordinator calls them for `memory:` only, where they cost microseconds.
 
+    Reads leave out a job with a damaged row, input, output or event, and `take_damaged` names it.
+    `WriteBatch.damaged` then sets its row aside.
+
     Raises:
         StoreUnavailable: disk full, locked for longer than 5 s, read-only.
         StoreCorrupt: the file is damaged; nothing was changed.
+        JobDamaged: the payload or events that were asked for can't be read.
         Fenced: another coordinator has taken a later epoch.
     """
 
@@ -106,7 +113,16 @@ class Store(Protocol):
         """Return the named values whose names begin with `prefix`."""
 
     def count_jobs(self) -> dict[tuple[str, str], int]:
-        """Return the number of jobs by (queue, state)."""
+        """Return the number of jobs by (queue, state); those set aside count as ("", DAMAGED)."""
+
+    def take_damaged(self) -> list[DamagedRow]:
+        """Return the jobs that reads since the last call found damaged."""
+
+    def find_damaged(self, job_id: str) -> DamagedRow | None:
+        """Return the row with this id if it is set aside or can't be read."""
+
+    def list_set_aside(self, above: int, below: int, limit: int) -> list[DamagedRow]:
+        """Return the rows set aside with numbers between the two bounds, in order of their numbers."""
 
     def last_job_number(self) -> int:
         """Return the highest job number ever assigned, 0 in an empty store."""

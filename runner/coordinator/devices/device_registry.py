@@ -17,6 +17,7 @@ from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
+from runner.coordinator.runtime.stored_value import parse_value
 from runner.coordinator.runtime.value_store import ValueStore
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import format_rfc3339
@@ -276,10 +277,10 @@ class DeviceRegistry:
         """Restore the settings that the operator made before a restart."""
         if self._values.get(value_names.DEVICE_DRAINED + device.uuid) is not None:
             self.drained_ids.add(device.id)
-        count = self._values.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
-        if count is not None:
-            self._executor_limits[device.id] = int(count)
-            self._scheduler_state.residency.set_max_executors(device.id, int(count))
+        name = value_names.DEVICE_MAX_EXECUTORS + device.uuid
+        if (count := parse_value(name, self._values.get(name), int)) is not None:
+            self._executor_limits[device.id] = count
+            self._scheduler_state.residency.set_max_executors(device.id, count)
 
     def _update_availability(self, device: Device) -> None:
         """Update in the planner's state whether the device takes work, and how many executors at once."""

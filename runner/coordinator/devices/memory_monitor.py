@@ -15,9 +15,11 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.stored_value import parse_value
 from runner.coordinator.runtime.value_store import ValueStore
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
+_contexts_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
 #: Readings for one measurement of an idle executor: the first may have begun while an attempt still ran.
 READINGS_TO_MEASURE = 2
 
@@ -57,10 +59,9 @@ class MemoryMonitor:
         self._backend = backend
         #: Holds the measured context overhead, as JSON.
         self._values = values
-        contexts = values.get(value_names.CONTEXT_OVERHEAD)
-        self._contexts = (
-            ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead()
-        )
+        name = value_names.CONTEXT_OVERHEAD
+        contexts = parse_value(name, values.get(name), _contexts_decoder.decode)
+        self._contexts = ContextOverhead() if contexts is None else ContextOverhead.loads(contexts)
         self._clock = clock
         self._owners = ProcessOwners()
         #: Device id -> its processes in the last reading, and their bytes.

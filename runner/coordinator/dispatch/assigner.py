@@ -15,6 +15,7 @@ from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import read_with_retry
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
+from runner.jobs.job import JobError
 from runner.protocol.worker import RunAttempts, encode
 
 
@@ -78,9 +79,8 @@ class Assigner:
         missing = [live.job.number for live in live_jobs if live.input is None]
         inputs = await read_with_retry(self._job_reader.load_inputs, missing, "inputs")
         for live in live_jobs:
-            if live.input is None:
-                # A job that the store lacks fails over its input, instead of holding its executor for ever.
-                self._queue_manager.spill_pool.keep_input(live, inputs.get(live.job.number, b"null"))
+            if live.input is None and live.job.number in inputs:
+                self._queue_manager.spill_pool.keep_input(live, inputs[live.job.number])
         self._send_when_durable(executor, live_jobs)
         self._worker_pool.flush()
 
@@ -116,6 +116,8 @@ class Assigner:
                 unstarted.append(live)
             elif live.job.cancel_reason is not None:
                 self._end_cancelled(executor, live)
+            elif live.input is None:
+                self._fail_without_input(executor, live)
             elif executor.is_retired:
                 self._release_attempt(executor, live, done=False)
                 unstarted.append(live)
@@ -158,6 +160,14 @@ class Assigner:
         """End a job that was cancelled before its attempt was sent to the worker."""
         self._release_attempt(executor, live)
         self._lifecycle.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
+        self._plan_trigger.wake()
+
+    def _fail_without_input(self, executor: ExecutorHandle, live: LiveJob) -> None:
+        """Fail a job whose input can't be read, instead of holding its executor for ever."""
+        self._release_attempt(executor, live)
+        message = "the stored input is damaged and can't be read; submit the job again"
+        self._lifecycle.clear_attempt(live)
+        self._lifecycle.finish(live, "failed", JobError("invalid_input", message))
         self._plan_trigger.wake()
 
     def _release_attempt(self, executor: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:

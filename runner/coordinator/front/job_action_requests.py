@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.front.event_reader import load_live_job
 from runner.coordinator.front.replies import JobReplies
+from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
 from runner.coordinator.lifecycle.deletion import JobDeletion
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
@@ -15,7 +16,7 @@ from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.coordinator.storage.files import FileStore
-from runner.errors import AlreadyFinished, JobNotFinished, NotFound
+from runner.errors import AlreadyFinished, JobDamaged, JobNotFinished, NotFound
 from runner.jobs.job import ENDED, Job
 from runner.protocol import front as front_protocol
 
@@ -35,6 +36,7 @@ class JobActionRequests:
         files: FileStore,
         replies: JobReplies,
         gate: SubmissionGate,
+        damaged_jobs: DamagedJobs,
     ) -> None:
         self._lifecycle = lifecycle
         self._queue_manager = queue_manager
@@ -42,7 +44,7 @@ class JobActionRequests:
         self._job_reader = job_reader
         self._replies = replies
         self._gate = gate
-        self._deletion = JobDeletion(lifecycle, files)
+        self._deletion = JobDeletion(lifecycle, files, damaged_jobs)
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -53,6 +55,7 @@ class JobActionRequests:
             NotFound: there is no such job.
             AlreadyFinished: a job to be cancelled has ended.
             JobNotFinished: a job to be retried or deleted has not ended.
+            JobDamaged: a job to be cancelled or retried can't be read.
             ShuttingDown: retries are no longer accepted.
             StoreUnavailable: the store can't be read or written.
         """
@@ -106,9 +109,19 @@ class JobActionRequests:
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatcher.cancel_job(live, "deleted", force=False)
             await self._lifecycle.journal.flush()
-        job = await self._require_ended(request.job_id, "deleted")
-        await self._deletion.delete(job)
+        try:
+            job = await self._require_ended(request.job_id, "deleted")
+        except JobDamaged:
+            await self._delete_damaged(request.job_id)
+        else:
+            await self._deletion.delete(job)
         front.send(_encode(front_protocol.Reply(request.request_id, 204)))
+
+    async def _delete_damaged(self, job_id: str) -> None:
+        """Delete a job whose row can't be read, whatever its state was: it never runs again."""
+        row = await self._job_reader.find_damaged(job_id)
+        if row is not None:
+            await self._deletion.delete_damaged(row)
 
     async def _require_ended(self, job_id: str, participle: str) -> Job:
         """Return the row of a job whose end is durable; `participle` names the action in the error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -57,9 +58,13 @@ def job_document(
     return _encode(_document(job, reason, input_, output, full))
 
 
-def list_document(jobs: list[bytes], next_cursor: str | None) -> bytes:
-    """Build `{"data": [...], "next_cursor": ...}` from encoded documents; the last page has no cursor."""
-    return b'{"data":[%s],"next_cursor":%s}' % (b",".join(jobs), _encode(next_cursor))
+def list_document(jobs: list[bytes], next_cursor: str | None, damaged_ids: Sequence[str] = ()) -> bytes:
+    """Build `{"data": [...], "next_cursor": ...}` from encoded documents; the last page has no cursor.
+
+    `damaged` names the jobs between these that can't be read; without one it is left out.
+    """
+    damaged = b',"damaged":%s' % _encode(damaged_ids) if damaged_ids else b""
+    return b'{"data":[%s],"next_cursor":%s%s}' % (b",".join(jobs), _encode(next_cursor), damaged)
 
 
 def attempts_document(job: Job) -> bytes:

@@ -256,6 +256,12 @@ class JobRegistry:
         self.by_id.pop(live.job.id, None)
         self.by_number.pop(live.job.number, None)
 
+    def uncount_stored(self, queue: str, state: str) -> None:
+        """Uncount a job of which only these columns are known, if it was counted."""
+        if self.counts[queue, state] > 0:
+            self.counts[queue, state] -= 1
+            self.queued_count -= state == "queued"
+
     def uncount(self, job: Job) -> None:
         """Uncount a stored job that was deleted, or is about to be added as a live one again."""
         self.counts[job.queue, job.state] -= 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from runner.coordinator.runtime import value_names
+from runner.coordinator.runtime.stored_value import parse_value
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -41,13 +42,16 @@ class UsageTotals:
         self.handlers: dict[str, UsageSum] = {}
         self.devices: dict[str, UsageSum] = {}
         self._sums_by_kind = {"tenant": self.tenants, "handler": self.handlers, "device": self.devices}
-        since = stored_values.get(value_names.USAGE_SINCE)
-        self.since = now if since is None else float(since)
+        name = value_names.USAGE_SINCE
+        since = parse_value(name, stored_values.get(name), float)
+        self.since = now if since is None else since
         self._is_new = since is None
         for name, value in stored_values.items():
             kind, _, owner = name.removeprefix(value_names.USAGE).partition("/")
             if name.startswith(value_names.USAGE) and kind in self._sums_by_kind:
-                self._sums_by_kind[kind][owner] = _sum_decoder.decode(value)
+                total = parse_value(name, value, _sum_decoder.decode)
+                if total is not None:
+                    self._sums_by_kind[kind][owner] = total
 
     def add_attempt(
         self, job: Job, record: AttemptRecord, usage: AttemptUsage

@@ -194,13 +194,13 @@ class JobLifecycle:
 
     def return_unstarted(self, live: LiveJob) -> None:
         """Return a job whose attempt in flight will not start to the front of its queue."""
-        self._clear_attempt(live)
+        self.clear_attempt(live)
         if live.job.state == "running":
             self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
             return
         self._queue_manager.enqueue(live, at_front=True)
 
-    def _clear_attempt(self, live: LiveJob) -> None:
+    def clear_attempt(self, live: LiveJob) -> None:
         """Clear the attempt in flight, which has not started. If its start was counted before it was sent,
         its number is kept for the next one; otherwise waiting would use up the bounded starts."""
         job = live.job
@@ -258,7 +258,7 @@ class JobLifecycle:
 
     def cancel_unstarted(self, live: LiveJob, reason: str) -> None:
         """End a job that no executor holds, or whose attempt has not started there."""
-        self._clear_attempt(live)
+        self.clear_attempt(live)
         live.job.cancel_reason = reason
         self.finish(live, "cancelled", retry_decision.cancelled_error(reason))
 

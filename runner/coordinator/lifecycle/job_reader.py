@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
+from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.storage.journal import Journal
-from runner.errors import NotFound
+from runner.errors import JobDamaged, NotFound
 from runner.jobs import cursor as cursors
 from runner.jobs.event import Event
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
+from runner.stores.damaged_row import DamagedRow
 from runner.stores.sqlite.access import StoreAccess
 from runner.stores.store import SearchPage, Store
 
@@ -28,6 +31,10 @@ from runner.stores.store import SearchPage, Store
 FILTER_PAGES_MAX = 20
 #: Inputs and outputs up to this size are read for a whole page in one statement.
 BULK_READ_MAX_BYTES = 4096
+#: Damaged jobs that a page of a list names.
+DAMAGED_IDS_MAX = 500
+#: The largest job number that SQLite holds.
+NUMBER_MAX = 2**63 - 1
 
 
 class JobReader:
@@ -39,20 +46,46 @@ class JobReader:
     def __init__(self, access: StoreAccess, journal: Journal) -> None:
         self._access = access
         self._journal = journal
+        #: Set by `connect`, before the first job is read.
+        self._damaged_jobs: DamagedJobs | None = None
 
     async def require_job(self, job_id: str) -> Job:
         """Return the row of this id.
 
         Raises:
             NotFound: there is none.
+            JobDamaged: the row can't be read.
         """
-        job = await self.find_job(job_id)
+        job, damaged = await self._access.run_read(partial(_find_row, job_id=job_id))
+        damaged = damaged or self._find_set_aside(job_id)
+        if damaged is not None:
+            raise JobDamaged(f"job {job_id} is damaged: {damaged.reason}; DELETE removes it")
         if job is None:
             raise NotFound(f"there is no job {job_id}")
         return job
 
+    async def find_damaged(self, job_id: str) -> DamagedRow | None:
+        """Return the row of this id if it is set aside or can't be read."""
+        return self._find_set_aside(job_id) or await self._access.run_read(
+            lambda store: store.find_damaged(job_id)
+        )
+
+    def _find_set_aside(self, job_id: str) -> DamagedRow | None:
+        return None if self._damaged_jobs is None else self._damaged_jobs.by_id.get(job_id)
+
+    def report_damaged(self, job: Job) -> None:
+        """See `RowReader.report_damaged`."""
+        why = "its columns and its body contradict each other"
+        assert self._damaged_jobs is not None
+        self._damaged_jobs.set_aside([DamagedRow(job.number, job.id, why, job.queue, job.state)])
+
+    def connect(self, damaged_jobs: DamagedJobs) -> None:
+        """Set what gets the damaged jobs that reads find, those before too."""
+        self._damaged_jobs = damaged_jobs
+        self._access.connect(damaged_jobs.set_aside)
+
     async def find_job(self, job_id: str) -> Job | None:
-        """Return the row of this id, if there is one."""
+        """Return the row of this id, if there is one that can be read."""
         found = await self._access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id], limit=1)))
         return found[0] if found else None
 
@@ -72,10 +105,8 @@ class JobReader:
         return await self._access.run_read(lambda store: store.load_payload(number, "input")) or b"null"
 
     async def load_inputs(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
-        """Read the inputs of several jobs at once."""
-        return await self._access.run_urgent_read(
-            lambda store: {number: store.load_payload(number, "input") or b"null" for number in numbers}
-        )
+        """Read the inputs of several jobs at once; damaged ones are left out."""
+        return await self._access.run_urgent_read(partial(_read_inputs, numbers=numbers))
 
     async def load_output(self, job: Job) -> bytes:
         """Read an ended job's output as JSON text.
@@ -147,8 +178,9 @@ class JobReader:
                 break
         # One access to the reader for the whole page: an access for each row took 0.2 ms a row.
         encoded = await self._access.run_read(lambda store: _read_documents(store, shown))
+        damaged_ids = await self._damaged_ids(query, cursor if has_more else None)
         return job_json.list_document(
-            encoded, cursors.encode(cursor) if has_more and cursor is not None else None
+            encoded, cursors.encode(cursor) if has_more and cursor is not None else None, damaged_ids
         )
 
     async def _find_page(self, query: JobQuery, cursor: int | None) -> SearchPage:
@@ -181,13 +213,38 @@ class JobReader:
         stored = await self._access.run_read(lambda store: store.load_jobs(old))
         return dict.fromkeys(old) | {job.number: job for job in stored}
 
+    async def _damaged_ids(self, query: JobQuery, cursor: int | None) -> list[str]:
+        """The ids of the damaged jobs between the two ends of a page; whether they match is not known."""
+        if self._damaged_jobs is None or not self._damaged_jobs.count:
+            return []
+        start, end = query.cursor, cursor
+        above, below = (start, end) if query.order == "asc" else (end, start)
+        # The page's last row itself is shown, so that both bounds are open.
+        bounds = (-1 if above is None else above, NUMBER_MAX if below is None else below)
+        rows = await self._access.run_read(lambda store: store.list_set_aside(*bounds, DAMAGED_IDS_MAX))
+        return [row.id for row in rows]
+
     async def existing_ids(self, ids: list[str]) -> set[str]:
         """Return those of the ids that are in the store."""
         return await self._access.run_read(partial(_existing_ids, ids=ids))
 
 
 def _existing_ids(store: Store, ids: list[str]) -> set[str]:
-    return {job.id for job in store.find_jobs(JobQuery(ids=ids, limit=len(ids)))}
+    found = {job.id for job in store.find_jobs(JobQuery(ids=ids, limit=len(ids)))}
+    return found | {job_id for job_id in set(ids) - found if store.find_damaged(job_id) is not None}
+
+
+def _find_row(store: Store, job_id: str) -> tuple[Job | None, DamagedRow | None]:
+    found = store.find_jobs(JobQuery(ids=[job_id], limit=1))
+    return (found[0], None) if found else (None, store.find_damaged(job_id))
+
+
+def _read_inputs(store: Store, numbers: Sequence[int]) -> dict[int, bytes]:
+    inputs: dict[int, bytes] = {}
+    for number in numbers:
+        with suppress(JobDamaged):
+            inputs[number] = store.load_payload(number, "input") or b"null"
+    return inputs
 
 
 def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:
@@ -222,10 +279,14 @@ def _read_documents(store: Store, rows: Sequence[tuple[Job, str | None]]) -> lis
     )
     encoded: list[bytes] = []
     for job, reason in rows:
-        if _has_payload(job, "input", INLINE_MAX_BYTES) and job.number not in inputs:
-            inputs[job.number] = store.load_payload(job.number, "input") or b"null"
-        if _has_payload(job, "output", INLINE_MAX_BYTES) and job.number not in outputs:
-            outputs[job.number] = store.load_payload(job.number, "output") or b"null"
+        try:
+            if _has_payload(job, "input", INLINE_MAX_BYTES) and job.number not in inputs:
+                inputs[job.number] = store.load_payload(job.number, "input") or b"null"
+            if _has_payload(job, "output", INLINE_MAX_BYTES) and job.number not in outputs:
+                outputs[job.number] = store.load_payload(job.number, "output") or b"null"
+        except JobDamaged:
+            # Reported by the read; one damaged job must not fail its whole page.
+            continue
         encoded.append(
             job_json.job_document(job, reason, inputs.get(job.number), outputs.get(job.number), full=False)
         )

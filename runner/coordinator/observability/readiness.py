@@ -9,6 +9,7 @@ from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.jobs.statistics import Statistics
+from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
 from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.storage.journal import Journal
@@ -39,6 +40,7 @@ class ReadinessCheck:
         statistics: Statistics,
         device_registry: DeviceRegistry,
         handler_registry: HandlerRegistry,
+        damaged_jobs: DamagedJobs,
     ) -> None:
         self._settings = settings
         self._version = version
@@ -94,6 +96,11 @@ class ReadinessCheck:
         parts = {"coordinator": coordinator, "store": store, "fronts": self._check_fronts()}
         for device in self._device_registry.devices.values():
             parts[f"device {device.id}"] = self._check_device(device)
+        damaged = self._damaged_jobs.count
+        if damaged:
+            # They stop nothing else, so that the server is not degraded.
+            message = f"{damaged} set aside, as their rows can't be read; `runner store check` lists them"
+            parts["damaged jobs"] = {"state": "ok", "count": damaged, "message": message}
         broken = self._broken_handlers()
         if broken:
             parts["handlers"] = {"state": "degraded", "message": "broken: " + ", ".join(broken)}

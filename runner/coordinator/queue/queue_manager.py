@@ -184,6 +184,10 @@ class QueueManager:
             self._deadlines.remove(job.number, job.start_by)
         self._index.remove(job)
 
+    def discard_stored(self, number: int) -> None:
+        """Remove a queued job of which only the number is known: its row can't be read."""
+        self._index.discard_number(number)
+
     # Reports on queued jobs.
 
     def stored_phase(self, job: Job) -> Literal["behind", "delayed"] | None:

@@ -110,11 +110,16 @@ class QueuedIndex:
         self._remove_if_empty(group)
         return found
 
-    def discard_number(self, number: int) -> None:
-        """Remove a number of which nothing else is known."""
+    def discard_number(self, number: int) -> bool:
+        """Remove a job of which only the number is known; False if no group holds it."""
         for group in list(self._groups.values()):
-            if group.ready.discard(0, number):
+            found = group.ready.discard(0, number) or any(
+                pairs.discard_number(number) for pairs in group.delayed.values()
+            )
+            if found:
                 self._remove_if_empty(group)
+                return True
+        return False
 
     def take_due(self, group: QueuedGroup, until_ms: int, count: int) -> list[int]:
         """Remove and return the delayed jobs that are due, at most `count` of each reason."""

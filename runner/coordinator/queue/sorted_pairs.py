@@ -96,6 +96,13 @@ class SortedPairs:
             self._last_pairs[part] = (moments[-1], numbers[-1])
         return True
 
+    def discard_number(self, number: int) -> bool:
+        """Remove the pair of a number whose time is not known, by a search through all; False without one."""
+        for moments, numbers in self._parts:
+            if number in numbers:
+                return self.discard(moments[numbers.index(number)], number)
+        return False
+
     def first_pairs(self, count: int) -> list[Pair]:
         """The first `count` pairs."""
         found: list[Pair] = []

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import QueuedIndex
 from runner.coordinator.storage.journal import Journal
-from runner.errors import RunnerError, StoreUnavailable
+from runner.errors import JobDamaged, RunnerError, StoreUnavailable
 from runner.jobs.job import Job
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ class RowReader(Protocol):
 
     async def find_job(self, job_id: str) -> Job | None:
         """Read a row by its id; None if there is none."""
+
+    def report_damaged(self, job: Job) -> None:
+        """Report a job whose columns and body contradict each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +118,28 @@ class SpillPool:
             rows = await read_with_retry(self._row_reader.load_rows, numbers, "queued jobs")
             for job, input_ in rows:
                 self._restore(job, input_, count_before)
-            found = {job.number for job, _ in rows}
+            found = {job.number: job for job, _ in rows}
             for number in numbers:
                 if (
-                    number not in found
-                    and number not in self._registry.by_number
-                    and self._spilled_during_reads.get(number, 0) <= count_before
+                    number in self._registry.by_number
+                    or self._spilled_during_reads.get(number, 0) > count_before
+                    # A job that has left the queue during the read is not in the index either.
+                    or not self._index.discard_number(number)
                 ):
+                    continue
+                # Left in the index, it would stop its class: it is the first one, and can't be loaded.
+                if number in found:
+                    self._row_reader.report_damaged(found[number])
+                else:
                     log.error("job number %d is queued, but the store does not hold it", number)
-                    self._index.discard_number(number)
 
     async def load_job(self, job_id: str) -> LiveJob | None:
         """Return the job as a live one; None if it has ended or does not exist.
 
         Raises:
             StoreUnavailable: its row can't be read.
-            RunnerError: the row contradicts the queue, after `LOAD_TRIES` reads.
+            JobDamaged: the queue holds the job elsewhere than its row says, after `LOAD_TRIES` reads.
+            RunnerError: the queue does not hold it at all.
         """
         for _ in range(LOAD_TRIES):
             live = self._registry.by_id.get(job_id)
@@ -142,6 +151,9 @@ class SpillPool:
                     self._restore(job, None, count_before)
             if job is None or job.state not in ("queued", "running"):
                 return self._registry.by_id.get(job_id)
+        if job is not None and self._index.discard_number(job.number):
+            self._row_reader.report_damaged(job)
+            raise JobDamaged(f"job {job_id} is not in the queue that its row names; DELETE removes it")
         raise RunnerError(f"job {job_id} is neither in memory nor in the queue that the store names")
 
     def keep_input(self, live: LiveJob, text: bytes) -> None:

@@ -110,9 +110,14 @@ class Journal:
         self._pending.trim(job, first_seq)
         self._schedule_commit()
 
-    def delete(self, job: Job) -> None:
-        """Remove an ended job with all its data."""
-        self._pending.delete(job)
+    def delete(self, number: int) -> None:
+        """Remove an ended or damaged job with all its data."""
+        self._pending.delete(number)
+        self._schedule_commit()
+
+    def set_aside(self, number: int, job_id: str, reason: str) -> None:
+        """Set the row of a job aside that can't be read."""
+        self._pending.set_aside(number, job_id, reason)
         self._schedule_commit()
 
     def set_value(self, name: str, value: bytes | None) -> None:

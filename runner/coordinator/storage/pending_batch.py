@@ -36,6 +36,8 @@ class PendingBatch:
         self._trims: list[tuple[int, int]] = []
         self._deletes: list[int] = []
         self._values: dict[str, bytes | None] = {}
+        #: Number -> id and reason of rows to set aside.
+        self._damaged: dict[int, tuple[str, str]] = {}
 
     def insert(self, job: Job, input_: bytes) -> None:
         """Add a new job."""
@@ -66,17 +68,22 @@ class PendingBatch:
         self._trims.append((job.number, first_seq))
         self.update(job)
 
-    def delete(self, job: Job) -> None:
+    def delete(self, number: int) -> None:
         """Remove a job with its input, output and events."""
-        self._updates.pop(job.number, None)
-        self._deletes.append(job.number)
+        self._damaged.pop(number, None)
+        self._updates.pop(number, None)
+        self._deletes.append(number)
+
+    def set_aside(self, number: int, job_id: str, reason: str) -> None:
+        """Set a row aside that can't be read."""
+        self._damaged[number] = (job_id, reason)
 
     def withdraw(self, job: Job) -> None:
         """Withdraw the insert of a job that the store refused."""
         self._inserts.pop(job.number, None)
         self._events.pop(job.number, None)
         # A late commit may still write the job, and the outcome of a writer that died is unknown.
-        self.delete(job)
+        self.delete(job.number)
 
     def set_value(self, name: str, value: bytes | None) -> None:
         """Store a named value; None removes it."""
@@ -94,7 +101,13 @@ class PendingBatch:
     def has_rows(self) -> bool:
         """Return whether there is any change to commit."""
         return bool(
-            self._inserts or self._updates or self._events or self._trims or self._deletes or self._values
+            self._inserts
+            or self._updates
+            or self._events
+            or self._trims
+            or self._deletes
+            or self._values
+            or self._damaged
         )
 
     def take_batch(self) -> tuple[WriteBatch, EventsByJob]:
@@ -115,9 +128,10 @@ class PendingBatch:
             trims=self._trims,
             deletes=self._deletes,
             values=list(self._values.items()),
+            damaged=[(number, *row) for number, row in self._damaged.items()],
         )
         self._inserts, self._updates, self._outputs, self._events = {}, {}, [], {}
-        self._trims, self._deletes, self._values = [], [], {}
+        self._trims, self._deletes, self._values, self._damaged = [], [], {}, {}
         return batch, events
 
     def restore_batch(self, batch: WriteBatch, events: EventsByJob) -> None:
@@ -133,6 +147,7 @@ class PendingBatch:
         self._trims = batch.trims + self._trims
         self._deletes = batch.deletes + self._deletes
         self._values = dict(batch.values) | self._values
+        self._damaged = {number: (job_id, why) for number, job_id, why in batch.damaged} | self._damaged
 
 
 def _split_into_rows(entries: EventsByJob) -> Iterator[tuple[Job, list[Event]]]:

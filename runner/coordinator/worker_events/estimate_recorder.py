@@ -21,10 +21,13 @@ from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
+from runner.coordinator.runtime.stored_value import parse_value
 from runner.coordinator.runtime.value_store import ValueStore
 from runner.protocol.worker import ExecutorLoaded
 
 log = logging.getLogger(__name__)
+
+_peaks_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
 
 #: Attempts shorter than this are not all recorded: thousands end each second, and they are much alike.
 #: After SHORT_ATTEMPTS of a handler, one run in SHORT_EVERY is recorded.
@@ -168,7 +171,7 @@ class EstimateRecorder:
         for name, value in self._values.find_by_prefix(value_names.LEARNED_MODELS).items():
             try:
                 self._scheduler_state.estimator.load(msgspec.msgpack.decode(value))
-            except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 log.warning("stored estimates %s can't be read and are dropped: %s", name, error)
                 self._obsolete_names.append(name)
         old_peaks = self._values.get(value_names.LEARNED_PEAKS)
@@ -177,7 +180,8 @@ class EstimateRecorder:
 
     def _load_old_peaks(self, value: bytes) -> None:
         """Load the single peak of each handler that an older version stored."""
-        for handler, models in msgspec.json.decode(value, type=dict[str, dict[str, int]]).items():
+        peaks = parse_value(value_names.LEARNED_PEAKS, value, _peaks_decoder.decode) or {}
+        for handler, models in peaks.items():
             for model, peak_bytes in models.items():
                 self._scheduler_state.record_run(
                     JobClass("", handler, "", model, 0, None, 1), peak_bytes, None

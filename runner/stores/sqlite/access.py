@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from runner.jobs.job_query import JobQuery
 from runner.processes import child as child_processes
 from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.framing import FrameBuffer
+from runner.stores.damaged_row import DamagedRow
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite.sqlite_connection import sqlite_version
 from runner.stores.sqlite.sqlite_store import SqliteStore
@@ -170,6 +171,9 @@ class SqliteAccess:
         self._send_lock = asyncio.Lock()
         self._backoff = RestartBackoff(first_pause_s=_RESTART_PAUSES_S[0], max_pause_s=_RESTART_PAUSES_S[1])
         self._is_open = False
+        #: Damaged jobs that reads have found before `connect`.
+        self._damaged: list[DamagedRow] = []
+        self._on_damaged: Callable[[Sequence[DamagedRow]], None] | None = None
 
     async def start(self) -> None:
         """Start the writer process; it opens the file at `take_epoch`."""
@@ -235,12 +239,12 @@ class SqliteAccess:
     async def run_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.run_read`."""
         with self._hide_folder():
-            return await self._read_connection.run(read)
+            return await self._run_read(self._read_connection, read)
 
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.run_urgent_read`."""
         with self._hide_folder():
-            return await self._urgent_read_connection.run(read)
+            return await self._run_read(self._urgent_read_connection, read)
 
     @contextmanager
     def _hide_folder(self) -> Iterator[None]:
@@ -262,8 +266,9 @@ class SqliteAccess:
         self._searches_count += 1
         try:
             with self._hide_folder():
-                return await self._search_connection.run(
-                    lambda store: store.search_jobs(query, rows_max=SEARCH_ROWS_MAX, limit_s=SEARCH_S)
+                return await self._run_read(
+                    self._search_connection,
+                    lambda store: store.search_jobs(query, rows_max=SEARCH_ROWS_MAX, limit_s=SEARCH_S),
                 )
         finally:
             self._searches_count -= 1
@@ -316,9 +321,17 @@ class _ReadConnection:
     def __init__(self, path: Path, name: str) -> None:
         self._store = SqliteStore(str(path), read_only=True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        #: Damaged jobs that reads have found; the event loop takes them away.
+        self.damaged: list[DamagedRow] = []
 
     async def run(self, read: Callable[[Store], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, read, self._store)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, read)
+
+    def _read(self, read: Callable[[Store], T]) -> T:
+        try:
+            return read(self._store)
+        finally:
+            self.damaged += self._store.take_damaged()
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)

@@ -44,6 +44,8 @@ def write_batch(connection: SqliteConnection, batch: WriteBatch) -> int:
             db.execute("DELETE FROM vals WHERE name = ?", (name,))
         else:
             db.execute("INSERT OR REPLACE INTO vals (name, body) VALUES (?, ?)", (name, value))
+    if batch.damaged:
+        db.executemany(statements.SET_ROW_ASIDE, ((job_id, why, n) for n, job_id, why in batch.damaged))
     return len(stale)
 
 

@@ -8,6 +8,7 @@ from itertools import product
 import msgspec
 
 from runner.jobs.job_query import JobQuery
+from runner.stores.damaged_row import DAMAGED
 
 #: A value that SQLite stores.
 SqlValue = str | int | float | bytes | None
@@ -19,14 +20,19 @@ _AMBIGUOUS_PARTS_MAX = 3
 _INDEX_DIGITS_MAX = 9
 
 
-def select_numbers(query: JobQuery) -> tuple[str, list[SqlValue]]:
+def select_numbers(query: JobQuery, excluded: Sequence[int] = ()) -> tuple[str, list[SqlValue]]:
     """Return SQL and its values that select the `n` of matching jobs: the first `query.limit` in its order.
+
+    Left out are rows that are set aside, and the numbers in `excluded`, which can't be read.
 
     There is one SELECT per state, joined by UNION ALL. Each walks the index (state, n) in order and stops at
     the limit, whereas `state IN (...)` would collect all jobs of these states before it sorts them.
     """
     order = "DESC" if query.order == "desc" else "ASC"
     where, values = _conditions(query)
+    if excluded:
+        where.append("n NOT IN (SELECT value FROM json_each(?))")
+        values.append(f"[{','.join(map(str, excluded))}]")
     table = "jobs"
     if query.finished_after is not None or query.finished_before is not None:
         # SQLite's planner would walk all jobs by n, as it can't know that few ended within the bounds.
@@ -34,10 +40,8 @@ def select_numbers(query: JobQuery) -> tuple[str, list[SqlValue]]:
     selects: list[str] = []
     bound: list[SqlValue] = []
     for state in _state_alternatives(query.states):
-        conditions = where if state is None else ["state = ?", *where]
-        selects.append(
-            f"SELECT n FROM {table}" + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
-        )
+        conditions = [f"state != '{DAMAGED}'" if state is None else "state = ?", *where]
+        selects.append(f"SELECT n FROM {table} WHERE {' AND '.join(conditions)}")
         bound += values if state is None else [state, *values]
     if not selects:
         return "SELECT n FROM jobs WHERE 0", []
@@ -112,7 +116,9 @@ def _input_condition(path: str, wanted: object) -> tuple[str, list[SqlValue]]:
         values += [json_path] * (test.count("?") - 1)
         values += extra
     tests = " OR ".join(f"({test})" for _ in paths)
-    return f"EXISTS (SELECT 1 FROM inputs WHERE inputs.n = jobs.n AND ({tests}))", values
+    # CASE, as JSON functions fail the whole statement at an input that is no JSON.
+    condition = f"CASE WHEN json_valid(body) THEN ({tests}) ELSE 0 END"
+    return f"EXISTS (SELECT 1 FROM inputs WHERE inputs.n = jobs.n AND {condition})", values
 
 
 def _json_paths(dotted: str) -> list[str]:

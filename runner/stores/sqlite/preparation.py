@@ -35,6 +35,7 @@ def prepare(connection: SqliteConnection, *, check_limit_s: float = CHECK_LIMIT_
     _check_tables(connection, check_limit_s)
     with connection.transaction():
         _migrate(connection)
+        _check_counters(connection)
     _lengthen_wal(connection)
 
 
@@ -91,6 +92,13 @@ def _migrate(connection: SqliteConnection) -> None:
     db.pragma("application_id", migrations.APPLICATION_ID)
 
 
+def _check_counters(connection: SqliteConnection) -> None:
+    """Refuse damaged counters: begun from 0 again, they would fence nobody and give a number twice."""
+    for name, value in connection.db.execute("SELECT name, value FROM meta"):
+        if not isinstance(value, int):
+            raise corrupt_file_error(connection.path, f"the table meta holds no number under {name!r}")
+
+
 def _lengthen_wal(connection: SqliteConnection) -> None:
     """Write a large transaction with a tiny cache, so that its pages spill, and roll it back."""
     db = connection.db
@@ -99,4 +107,6 @@ def _lengthen_wal(connection: SqliteConnection) -> None:
         try:
             db.execute("INSERT INTO vals (name, body) VALUES ('', zeroblob(?))", (_WAL_FILL_BYTES,))
         finally:
-            db.execute("ROLLBACK")
+            # A full disk makes SQLite roll back by itself.
+            if db.in_transaction:
+                db.execute("ROLLBACK")

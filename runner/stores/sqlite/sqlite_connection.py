@@ -5,6 +5,8 @@ This is the only module that uses apsw. It raises errors of SQLite as `RunnerErr
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any
 
 import apsw
 
-from runner.errors import RunnerError, StoreUnavailable
+from runner.errors import RunnerError, StoreFull, StoreGone, StoreUnavailable
 from runner.stores.sqlite.corruption import corrupt_file_error
 from runner.stores.sqlite.job_query_sql import SqlValue
 
@@ -29,6 +31,8 @@ CHECKPOINT_PAGES = 1_000
 #: A WAL that a long read let grow beyond this is truncated when it is reset.
 _WAL_KEEP_BYTES = 64 * 1024 * 1024
 _CACHE_KIB = 16_000
+#: Smallest length of the index of the WAL.
+_SHM_BYTES = 32 * 1024
 
 
 class SqliteConnection:
@@ -58,6 +62,8 @@ class SqliteConnection:
         self._busy_until = 0.0
         self._connection: apsw.Connection | None = None
         self._wal_pages = 0
+        #: Device and inode of the open file.
+        self._identity: tuple[int, int] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -78,10 +84,38 @@ class SqliteConnection:
             with self.translate_errors("closing it"):
                 connection.close()
 
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the file if the block raises: what a full disk left half open does not stay so."""
+        try:
+            yield
+        except BaseException:
+            if self._connection is not None:
+                connection, self._connection = self._connection, None
+                # The error of the block says what is wrong; without an open transaction nothing is lost.
+                connection.close(True)
+            raise
+
     def fetch_row(self, sql: str, values: Sequence[SqlValue]) -> tuple[Any, ...]:
         """Return the first row of a statement, which must have one."""
         row: tuple[Any, ...] = self.db.execute(sql, values).fetchall()[0]
         return row
+
+    def check_name(self) -> None:
+        """Check that the path still names the open file.
+
+        Raises:
+            StoreGone: the file was removed, or another one has taken its place.
+        """
+        # By stat alone: opening and closing the file would drop all locks that this process has on it.
+        try:
+            figures = os.stat(self.path)
+            found = (figures.st_dev, figures.st_ino)
+        except FileNotFoundError:
+            found = None
+        if self._identity is not None and found != self._identity:  # guard: store-file-is-named
+            what = "was removed" if found is None else "was replaced by another file"
+            raise StoreGone(f"{self.path} {what} while the server used it")
 
     def fetch_meta(self, name: str) -> int:
         """Return a number of the table `meta`, 0 if it is missing."""
@@ -137,7 +171,8 @@ class SqliteConnection:
         """Raise errors of SQLite in the block as `RunnerError`; `doing` is part of their messages.
 
         Raises:
-            StoreUnavailable: disk full, locked for too long, read-only.
+            StoreFull: the disk is full.
+            StoreUnavailable: locked for too long, read-only.
             StoreCorrupt: the file is damaged.
         """
         try:
@@ -145,7 +180,9 @@ class SqliteConnection:
         except apsw.Error as error:
             raise _translate_error(error, doing, self.path) from error
         except OSError as error:
-            raise StoreUnavailable(f"{self.path}: {doing} failed: {error}") from error
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            kind = StoreFull if is_full else StoreUnavailable
+            raise kind(f"{self.path}: {doing} failed: {error}") from error
 
     def _open(self) -> apsw.Connection:
         if self._read_only:
@@ -162,6 +199,8 @@ class SqliteConnection:
             db.pragma("synchronous", "FULL")  # guard: synced-commits
             db.pragma("journal_size_limit", _WAL_KEEP_BYTES)
             db.pragma("cache_size", -_CACHE_KIB)
+        figures = os.stat(self.path)
+        self._identity = (figures.st_dev, figures.st_ino)
         if self._pause is None:
             db.set_busy_timeout(round(self._busy_timeout_s * 1000))
         else:
@@ -187,6 +226,20 @@ def sqlite_version() -> str:
     return apsw.sqlite_lib_version()
 
 
+def _full_error(error: apsw.Error, doing: str, path: str) -> StoreFull:
+    why = "the disk is full (or a limit on the file's size is reached)"
+    return StoreFull(f"{path}: {doing} failed: {why} ({error})")
+
+
+def _has_no_room(path: str) -> bool:
+    """Return whether the file system of the file has less room than the index of a log takes at least."""
+    try:
+        figures = os.statvfs(Path(path).parent)
+    except OSError:
+        return False
+    return figures.f_bavail * figures.f_frsize < _SHM_BYTES or (figures.f_files > 0 and figures.f_favail == 0)
+
+
 def _translate_error(error: apsw.Error, doing: str, path: str) -> RunnerError:
     match error:
         case apsw.CorruptError() | apsw.NotADBError():
@@ -194,7 +247,10 @@ def _translate_error(error: apsw.Error, doing: str, path: str) -> RunnerError:
         case apsw.BusyError() | apsw.LockedError():
             why = "another process holds it locked"
         case apsw.FullError():
-            why = "the disk is full (or a limit on the file's size is reached)"
+            return _full_error(error, doing, path)
+        case apsw.IOError() | apsw.CantOpenError() if _has_no_room(path):
+            # SQLite reports a full disk so where it creates or lengthens the index of its log.
+            return _full_error(error, doing, path)
         case apsw.ReadOnlyError() | apsw.PermissionsError():
             why = "the file or its folder is read-only"
         case apsw.CantOpenError():

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from runner.jobs.job import Job
+from runner.stores.damaged_row import DAMAGED, STATES
 from runner.stores.queued_groups import MILLIS_MAX, GroupKey, StoredGroup, traits_text
 from runner.stores.sqlite.job_query_sql import SqlValue
+from runner.stores.sqlite.row_check import UNREADABLE, group_damage, number_sql, read_text, text_sql
 from runner.stores.store import EventChunk
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -43,46 +45,94 @@ LAST_N = "SELECT max(value, coalesce((SELECT max(n) FROM jobs), 0)) FROM meta WH
 INSERT_INPUT = "INSERT OR REPLACE INTO inputs (n, body) VALUES (?, CAST(? AS TEXT))"
 INSERT_OUTPUT = "INSERT OR REPLACE INTO outputs (n, body) VALUES (?, CAST(? AS TEXT))"
 INSERT_EVENTS = "INSERT OR REPLACE INTO events (n, first_seq, last_seq, body) VALUES (?, ?, ?, ?)"
-#: The input or output of one job.
+#: The input or output of one job, and whether it is JSON if it is longer than the second value: SQLite checks
+#: long ones, as it does not hold the interpreter's lock meanwhile.
 PAYLOAD = {
-    "input": "SELECT CAST(body AS BLOB) FROM inputs WHERE n = ?",
-    "output": "SELECT CAST(body AS BLOB) FROM outputs WHERE n = ?",
+    which: f"""
+SELECT CAST(body AS BLOB), iif(octet_length(body) > ?2, json_valid(body), 1) FROM {which}s WHERE n = ?1"""
+    for which in ("input", "output")
 }
+
+
+def _from_body(read: Callable[[Job], SqlValue]) -> Callable[[Any], SqlValue]:
+    """Return an SQL function of a body; NULL for one that can't be read, as a start must not fail over it."""
+
+    def value(body: Any) -> SqlValue:
+        try:
+            return read(_job_decoder.decode(body))
+        except UNREADABLE:
+            return None
+
+    return value
+
 
 #: SQL functions by which migrations fill new columns from the body of a job.
-BODY_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "job_vram_bytes": lambda body: _job_decoder.decode(body).terms.vram_bytes,
-    "job_traits": lambda body: traits_text(_job_decoder.decode(body)),
-    "job_start_by": lambda body: _job_decoder.decode(body).start_by,
+BODY_FUNCTIONS: dict[str, Callable[[Any], SqlValue]] = {
+    "job_vram_bytes": _from_body(lambda job: job.terms.vram_bytes),
+    "job_traits": _from_body(traits_text),
+    "job_start_by": _from_body(lambda job: job.start_by),
 }
 
+#: The named values whose names begin with a text, given with its length.
+VALUES = f"""
+SELECT {text_sql("name")}, iif(typeof(body) = 'blob', body, NULL) FROM vals
+WHERE substr(name, 1, ?) = ? ORDER BY name"""
 #: The number of jobs by queue and state.
-COUNTS = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
+COUNTS = f"SELECT {text_sql('queue')}, {text_sql('state')}, count(*) FROM jobs GROUP BY queue, state"
 #: Each step of a statement takes the interpreter's lock again, which costs up to 5 ms beside a busy loop. So
 #: reads return one row: the number of bodies, and all bodies in one hexadecimal text (see `join_bodies`).
-RUNNING = """
-SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs INDEXED BY jobs_running
-WHERE state = 'running'"""
-#: Jobs by number; the numbers come as text from `numbers_json`.
+#: The third value holds what `job_marks` returns of the bodies, unless a row is damaged.
 JOBS = """
-SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs
+SELECT count(*), group_concat(hex(body), '' ORDER BY n {order}),
+    group_concat(id || ' ' || state || ' ' || attempt, ',' ORDER BY n {order})
+FROM jobs WHERE n IN ({numbers})"""
+RUNNING_NUMBERS = "SELECT n FROM jobs INDEXED BY jobs_running WHERE state = 'running'"
+#: Job numbers from a text of `numbers_json`.
+GIVEN_NUMBERS = "SELECT value FROM json_each(?)"
+#: Jobs that are counted under no state: their queue or state is damaged.
+UNCOUNTED_NUMBERS = f"""
+SELECT n FROM jobs WHERE typeof(queue) != 'text' AND state IS NOT '{DAMAGED}'
+    OR state NOT IN ({", ".join(f"'{state}'" for state in sorted({*STATES, DAMAGED}))})"""
+#: Number, id, queue and state of the jobs whose numbers a text of `numbers_json` lists.
+DAMAGED_COLUMNS = f"""
+SELECT n, {text_sql("id")}, {text_sql("queue")}, {text_sql("state")} FROM jobs
 WHERE n IN (SELECT value FROM json_each(?))"""
+#: Rows that are set aside: number, id and reason.
+SET_ASIDE = f"SELECT n, id, reason FROM jobs WHERE state = '{DAMAGED}' AND n > ? AND n < ? ORDER BY n LIMIT ?"
+SET_ROW_ASIDE = f"UPDATE jobs SET state = '{DAMAGED}', id = ?, reason = ? WHERE n = ?"
+# A job that waits for a time has a reason for it. One without is ready, even if its `ready_at` is to come: it
+# was accepted while the clock was ahead.
+_IS_READY = "(ready_at <= ?1 OR (reason IS NULL AND typeof(ready_at) = 'real'))"
+_GROUP_COLUMNS = ", ".join(
+    (
+        text_sql("queue"),
+        text_sql("handler"),
+        number_sql("priority"),
+        number_sql("vram_bytes"),
+        text_sql("traits"),
+    )
+)
 #: One row for each group, with the numbers of the jobs that are ready and have no latest start: usually all.
-QUEUED = """
-SELECT queue, handler, priority, vram_bytes, traits, min(ready_at), group_concat(n)
+QUEUED = f"""
+SELECT {_GROUP_COLUMNS}, min(min(ready_at), ?1), group_concat(n)
 FROM jobs INDEXED BY jobs_queued
-WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
+WHERE state = 'queued' AND {_IS_READY} AND start_by IS NULL
 GROUP BY handler, queue, priority, vram_bytes, traits"""
-# Clamped first: beyond 64 bits the product is a float, and its text no integer.
+# Clamped first: beyond 64 bits the product is a float, and its text no integer. -1: no number at all.
 _CLAMPED_MS = f"min(max({{0}} * 1000, 0), {MILLIS_MAX})"
-_MILLIS = f"CAST({_CLAMPED_MS} AS INTEGER) + ({_CLAMPED_MS} > CAST({_CLAMPED_MS} AS INTEGER))"
+_MILLIS = (
+    "iif(typeof({0}) != 'real', -1, "
+    f"CAST({_CLAMPED_MS} AS INTEGER) + ({_CLAMPED_MS} > CAST({_CLAMPED_MS} AS INTEGER)))"
+)
 #: One row for each group, with number, two times (see `to_millis`) and reason of each of the other jobs.
 QUEUED_WITH_TIMES = f"""
-SELECT queue, handler, priority, vram_bytes, traits, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
-    n || ' ' || iif(ready_at > ?1, {_MILLIS.format("ready_at")}, 0)
-    || ' ' || coalesce({_MILLIS.format("start_by")}, 0) || ' ' || coalesce(reason, ''))
+SELECT {_GROUP_COLUMNS},
+    min(iif({_IS_READY}, min(ready_at, ?1), NULL)), group_concat(
+    n || ' ' || iif({_IS_READY} IS TRUE, 0, {_MILLIS.format("ready_at")})
+    || ' ' || iif(start_by IS NULL, 0, {_MILLIS.format("start_by")})
+    || ' ' || iif(reason IS NULL, '', iif(reason IN ('scheduled', 'retry_backoff'), reason, '?')))
 FROM jobs INDEXED BY jobs_queued
-WHERE state = 'queued' AND (ready_at > ?1 OR start_by IS NOT NULL)
+WHERE state = 'queued' AND ({_IS_READY} AND start_by IS NULL) IS NOT TRUE
 GROUP BY handler, queue, priority, vram_bytes, traits"""
 #: The inputs or outputs of several jobs, as one text of numbers and hexadecimal bodies.
 PAYLOADS = {
@@ -160,22 +210,62 @@ def numbers_json(job_numbers: Sequence[int]) -> str:
     return f"[{','.join(map(str, job_numbers))}]"
 
 
+def job_marks(jobs: Iterable[Job]) -> str:
+    """Return the text that the columns of these jobs have as third value of JOBS."""
+    return ",".join(f"{job.id} {job.state} {job.attempt}" for job in jobs)
+
+
+#: Job number -> why its columns can't be used.
+Damage = dict[int, str]
+
+
 def stored_groups(
     ready_rows: Iterable[tuple[Any, ...]], timed_rows: Iterable[tuple[Any, ...]]
-) -> list[StoredGroup]:
-    """Return the groups in rows of QUEUED and QUEUED_WITH_TIMES."""
+) -> tuple[list[StoredGroup], Damage]:
+    """Return the groups in rows of QUEUED and QUEUED_WITH_TIMES, without the damaged jobs, and those."""
     groups: dict[GroupKey, StoredGroup] = {}
-    for *key, oldest, text in ready_rows:
-        group = _get_or_add_group(groups, key, oldest)
+    damage: Damage = {}
+    for *columns, oldest, text in ready_rows:
+        key = _group_columns(*columns)
+        why = group_damage(*key)
+        group = _get_or_add_group(groups, key, oldest) if why is None else None
         for part in _split_list(text):
-            group.ready.extend(map(int, part.split(",")))
-    for *key, oldest, text in timed_rows:
-        group = _get_or_add_group(groups, key, oldest)
+            numbers = map(int, part.split(","))
+            if group is not None:
+                group.ready.extend(numbers)
+            else:
+                damage |= dict.fromkeys(numbers, str(why))
+    for *columns, oldest, text in timed_rows:
+        key = _group_columns(*columns)
+        why = group_damage(*key)
+        group = _get_or_add_group(groups, key, oldest) if why is None else None
         for part in _split_list(text):
             for entry in part.split(","):
                 number, ready, start_by, reason = entry.split(" ")
-                group.add(int(number), int(ready), int(start_by), reason)
-    return list(groups.values())
+                bad_column = _damaged_column(ready, start_by, reason)
+                if group is None or bad_column is not None:
+                    damage[int(number)] = why or f"column {bad_column} holds no value of its kind"
+                else:
+                    group.add(int(number), int(ready), int(start_by), reason)
+    return [group for group in groups.values() if not group.is_empty], damage
+
+
+def _group_columns(queue: str, handler: str, priority: Any, vram_bytes: Any, traits: str) -> tuple[Any, ...]:
+    """Return the values of _GROUP_COLUMNS, in the order of a `GroupKey`."""
+    return read_text(queue), read_text(handler), priority, vram_bytes, read_text(traits)
+
+
+def _damaged_column(ready: str, start_by: str, reason: str) -> str | None:
+    """Return the damaged one of the columns in an entry of QUEUED_WITH_TIMES."""
+    return (
+        "ready_at"
+        if ready == "-1"
+        else "start_by"
+        if start_by == "-1"
+        else "reason"
+        if reason == "?"
+        else None
+    )
 
 
 def _get_or_add_group(

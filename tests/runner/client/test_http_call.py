@@ -23,6 +23,8 @@ class Prompt(BaseModel):
         ("queue_full", 429, errors.QueueFull),
         ("unsatisfiable", 422, errors.Unsatisfiable),
         ("fenced", 503, errors.Fenced),
+        ("damaged", 410, errors.JobDamaged),
+        ("store_unavailable", 503, errors.StoreUnavailable),
         ("invented_later", 409, errors.Conflict),
         ("invented_later", 418, errors.RunnerError),
     ],

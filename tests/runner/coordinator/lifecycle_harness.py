@@ -20,6 +20,7 @@ from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
+from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
@@ -132,6 +133,8 @@ class LifecycleHarness:
             queued_max=queued_max,
         )
         self.queue_manager.connect(self.lifecycle)
+        self.damaged_jobs = DamagedJobs(self.lifecycle, self.queue_manager, 0)
+        self.job_reader.connect(self.damaged_jobs)
         self.queue_manager.set_handlers({"h": spec()})
         self.estimate_recorder = EstimateRecorder(
             scheduler_state=self.scheduler_state,

@@ -19,6 +19,7 @@ def test_a_page_joins_what_is_encoded_and_names_the_next_one() -> None:
         "next_cursor": "c",
     }
     assert json.loads(job_json.list_document([], None)) == {"data": [], "next_cursor": None}
+    assert json.loads(job_json.list_document([], None, ["job-1"]))["damaged"] == ["job-1"]
 
 
 def test_an_attempt_shows_its_times_and_how_it_failed() -> None:

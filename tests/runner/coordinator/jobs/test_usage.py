@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from runner.coordinator.jobs.usage import UsageSum, UsageTotals
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobTerms
@@ -92,3 +94,13 @@ def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
         assert live.job.spent == AttemptUsage(3.0, 3.0 * GIB)
 
     run(body)
+
+
+def test_damaged_totals_count_as_none() -> None:
+    kept = {
+        "spent/since": b"yesterday",
+        "spent/tenant/a": b"\xc1",
+        "spent/tenant/b": msgspec.msgpack.encode([1.0, 2.0, 3]),
+    }
+    totals = UsageTotals(kept, 5.0)
+    assert totals.since == 5.0 and list(totals.tenants) == ["b"]

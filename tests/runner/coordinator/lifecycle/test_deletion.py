@@ -35,7 +35,7 @@ class FullDisk(MemoryAccess):
 class Scene:
     def __init__(self, harness: LifecycleHarness, access: FullDisk, files_dir: Path) -> None:
         self.harness, self.access, self.files = harness, access, FileStore(files_dir)
-        self.deletion = JobDeletion(harness.lifecycle, self.files)
+        self.deletion = JobDeletion(harness.lifecycle, self.files, harness.damaged_jobs, durable_wait_s=0.05)
 
     async def ended_jobs(self, count: int) -> list[Job]:
         """Cancelled jobs, each with a file."""

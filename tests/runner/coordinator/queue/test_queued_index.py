@@ -123,3 +123,14 @@ def test_jobs_are_counted_by_tenant() -> None:
         lots.add_ready(job(n, terms=JobTerms(tenant=tenant)))
     lots.add_delayed(job(9, terms=JobTerms(tenant="b"), ready_at=50.0))
     assert lots.count_by_tenant() == {"a": 2, "": 1, "b": 2}
+
+
+def test_a_job_of_which_only_the_number_is_known_is_removed_wherever_it_waits() -> None:
+    lots = QueuedIndex(Known().class_of)
+    lots.add_ready(job(1))
+    lots.add_ready(job(2))
+    lots.add_delayed(job(3, ready_at=9.0, reason="retry_backoff", priority=60))
+    assert not lots.discard_number(4)
+    assert lots.discard_number(3) and [lot.key.priority for lot in lots] == [50]
+    assert lots.discard_number(1) and not lots.discard_number(1)
+    assert lots.discard_number(2) and list(lots) == []

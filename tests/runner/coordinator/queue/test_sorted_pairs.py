@@ -33,6 +33,13 @@ class Model(RuleBasedStateMachine):
         assert self.column.discard(*pair) is (pair in self.model)
         self.model = [one for one in self.model if one != pair]
 
+    @rule(number=st.integers(1, 40))
+    def discard_number(self, number: int) -> None:
+        """Of several pairs with this number the first one goes."""
+        with_it = [pair for pair in self.model if pair[1] == number]
+        assert self.column.discard_number(number) is bool(with_it)
+        self.model = [one for one in self.model if one not in with_it[:1]]
+
     @rule(until=st.integers(-1, 3), count=st.integers(0, 12))
     def take_until(self, until: int, count: int) -> None:
         due = [pair for pair in self.model if pair[0] <= until][:count]

@@ -33,7 +33,7 @@ def test_a_refused_batch_comes_before_what_was_gathered_meanwhile() -> None:
     pending.insert(first, b"{}")
     pending.add_output(second, b"1")
     pending.trim(second, 1)
-    pending.delete(make_job(3))
+    pending.delete(3)
     for job in (first, second):
         add_event(pending, job)
     pending.set_value("kept", b"old")
@@ -42,7 +42,7 @@ def test_a_refused_batch_comes_before_what_was_gathered_meanwhile() -> None:
     add_event(pending, first)
     pending.add_output(second, b"2")
     pending.trim(second, 2)
-    pending.delete(make_job(4))
+    pending.delete(4)
     pending.set_value("kept", None)
     pending.restore_batch(*refused)
     batch, events = pending.take_batch()
@@ -71,3 +71,16 @@ def test_a_withdrawn_job_is_deleted_without_a_trace() -> None:
     pending.withdraw(job)
     batch, events = pending.take_batch()
     assert (batch.inserts, batch.updates, events, batch.deletes) == ([], [], [], [1])
+
+
+def test_a_row_set_aside_survives_a_refusal_and_gives_way_to_its_deletion() -> None:
+    pending = PendingBatch()
+    pending.set_aside(1, "job-1", "why")
+    pending.set_aside(2, "job-2", "why")
+    assert pending.has_rows()
+    refused = pending.take_batch()
+    assert refused[0].damaged == [(1, "job-1", "why"), (2, "job-2", "why")] and not pending.has_rows()
+    pending.restore_batch(*refused)
+    pending.delete(1)
+    batch, _ = pending.take_batch()
+    assert (batch.damaged, batch.deletes) == ([(2, "job-2", "why")], [1])

@@ -32,6 +32,9 @@ class Sides:
         self.load_values = self._reading.load_values
         self.count_jobs = self._reading.count_jobs
         self.last_job_number = self._reading.last_job_number
+        self.take_damaged = self._reading.take_damaged
+        self.find_damaged = self._reading.find_damaged
+        self.list_set_aside = self._reading.list_set_aside
 
     @property
     def stale_updates(self) -> int:

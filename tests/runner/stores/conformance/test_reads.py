@@ -202,7 +202,7 @@ def told(store: Kept, now: float) -> dict[GroupKey, tuple[Any, ...]]:
 def test_queued_takes_any_moment_that_is_stored(store: Kept, commit: Writes) -> None:
     limited = JobTerms(queue_timeout_s=1e300)
     moments = [2.6e11, 9.2e15, 1e18, 1e300, math.inf]
-    commit(inserts(*(job(n, ready_at=at) for n, at in enumerate(moments, start=1))))
+    commit(inserts(*(job(n, ready_at=at, reason="scheduled") for n, at in enumerate(moments, start=1))))
     commit(inserts(job(6, ready_at=-1e300), job(7, ready_at=5.0, terms=limited)))
     late = [(to_millis(at), n) for n, at in enumerate(moments, start=1)]
     assert [at for at, _ in late] == [260_000_000_000_000, *[2**53] * 4]
@@ -225,7 +225,7 @@ def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
             job(9, handler="paint"),
             job(10, state="running", attempt=1),
             job(11, state="failed"),
-            job(12, ready_at=at + 1, terms=JobTerms(queue_timeout_s=1.0)),
+            job(12, ready_at=at + 1, reason="scheduled", terms=JobTerms(queue_timeout_s=1.0)),
         )
     )
     delayed = {
@@ -285,7 +285,7 @@ def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> No
 
 
 def test_queued_gives_as_many_as_there_are(store: Kept, commit: Writes) -> None:
-    commit(inserts(*(job(n, ready_at=float(n % 2)) for n in range(1, 40_001))))
+    commit(inserts(*(job(n, ready_at=float(n % 2), reason="scheduled") for n in range(1, 40_001))))
     ((ready, delayed, _, oldest),) = told(store, 0.5).values()
     assert (ready, oldest) == (list(range(2, 40_001, 2)), 0.0)
     assert delayed == {"scheduled": [(to_millis(1.0), n) for n in range(1, 40_001, 2)]}

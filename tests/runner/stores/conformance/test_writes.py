@@ -6,6 +6,7 @@ from runner.errors import Fenced, RunnerError
 from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
+from runner.stores.damaged_row import DAMAGED, DamagedRow
 from runner.stores.store import WriteBatch
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.store_data import chunk, events, inserts, job
@@ -142,7 +143,7 @@ def test_an_output_is_replaced_by_a_later_one(store: Kept, commit: Writes) -> No
 
 def test_a_payload_that_is_no_text_fails_no_batch(store: Kept, commit: Writes) -> None:
     commit(WriteBatch(inserts=[(job(1), b"\xff\xfe"), (job(2), b"2")]))
-    assert store.load_payload(1, "input") == b"\xff\xfe" and store.load_payload(2, "input") == b"2"
+    assert found(store) == [1, 2] and store.load_payload(2, "input") == b"2"
 
 
 def test_there_is_no_payload_of_an_unknown_job(store: Kept, commit: Writes) -> None:
@@ -177,3 +178,18 @@ def test_values_are_set_replaced_and_removed(store: Kept, commit: Writes) -> Non
 def test_an_empty_batch_changes_nothing(store: Kept, commit: Writes) -> None:
     commit(WriteBatch())
     assert found(store) == [] and store.count_jobs() == {}
+
+
+def test_a_row_set_aside_is_found_by_its_id_alone(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1), job(2), job(3, state="running", attempt=1)))
+    commit(WriteBatch(damaged=[(1, job(1).id, "why"), (3, job(3).id, "because")]))
+    rows = [DamagedRow(1, job(1).id, "why", "", DAMAGED), DamagedRow(3, job(3).id, "because", "", DAMAGED)]
+    assert found(store) == [2] and store.load_running_jobs() == []
+    assert store.find_jobs(JobQuery(ids=[job(1).id])) == []
+    assert [list(group.ready) for group in store.load_queued_groups(10.0)] == [[2]]
+    assert store.count_jobs() == {("default", "queued"): 1, ("", DAMAGED): 2}
+    assert store.find_damaged(job(1).id) == rows[0] and store.find_damaged(job(2).id) is None
+    assert store.list_set_aside(0, 4, 10) == rows
+    assert store.list_set_aside(1, 4, 10) == rows[1:] and store.list_set_aside(0, 4, 1) == rows[:1]
+    commit(WriteBatch(deletes=[1]))
+    assert store.find_damaged(job(1).id) is None and store.last_job_number() == 3
