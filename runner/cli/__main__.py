@@ -12,7 +12,7 @@ from collections.abc import Callable
 import typer
 from typer.main import get_command
 
-from runner.cli import config, doctor, executors, handlers, init, jobs, serve, server_status, submit
+from runner.cli import config, doctor, executors, handlers, init, jobs, serve, server_status, store, submit
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
 #: Exit codes without an error class.
@@ -59,6 +59,7 @@ def build_app() -> typer.Typer:
     app.add_typer(jobs.job, name="job")
     app.add_typer(handlers.handlers, name="handlers")
     app.add_typer(config.config, name="config")
+    app.add_typer(store.store, name="store")
     return app
 
 
