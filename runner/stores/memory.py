@@ -138,14 +138,15 @@ class MemoryStore:
             key = group_key(job)
             group = groups.setdefault(key, StoredGroup(key))
             start_by = job.start_by
+            is_delayed = job.ready_at > now and job.reason is not None
             group.add(
                 job.number,
-                to_millis(job.ready_at) if job.ready_at > now else 0,
+                to_millis(job.ready_at) if is_delayed else 0,
                 0 if start_by is None else to_millis(start_by),
                 job.reason or "",
             )
-            if job.ready_at <= now:
-                group.add_ready_time(job.ready_at)
+            if not is_delayed:
+                group.add_ready_time(min(job.ready_at, now))
         return list(groups.values())
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:

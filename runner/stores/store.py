@@ -94,7 +94,10 @@ class Store(Protocol):
         """Return all running jobs, in order of their numbers."""
 
     def load_queued_groups(self, now: float) -> list[StoredGroup]:
-        """Return all queued jobs in groups; a job with a `ready_at` after `now` is delayed."""
+        """Return all queued jobs in groups; a job with a reason and a `ready_at` after `now` is delayed.
+
+        One without a reason is ready: it was accepted while the clock was ahead.
+        """
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
         """Return the jobs with these numbers, in order of the numbers; missing ones are left out."""

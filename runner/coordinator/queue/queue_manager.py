@@ -64,6 +64,7 @@ class QueueManager:
             index=index,
             journal=journal,
             row_reader=row_reader,
+            clock=clock,
             bounds=bounds,
         )
         self.windows = PlanWindows(
@@ -147,6 +148,9 @@ class QueueManager:
         durable.
         """
         job = live.job
+        if job.reason is None:
+            # It waits for no time: the clock was ahead when it became ready.
+            job.ready_at = min(job.ready_at, self._clock.now())
         if job.start_by is not None:
             self._deadlines.add(job.number, job.start_by)
         if job.ready_at > self._clock.now():

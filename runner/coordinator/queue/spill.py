@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import QueuedIndex
+from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.journal import Journal
 from runner.errors import JobDamaged, RunnerError, StoreUnavailable
 from runner.jobs.job import Job
@@ -87,12 +88,14 @@ class SpillPool:
         index: QueuedIndex,
         journal: Journal,
         row_reader: RowReader,
+        clock: Clock,
         bounds: QueueBounds,
     ) -> None:
         self._registry = registry
         self._index = index
         self._journal = journal
         self._row_reader = row_reader
+        self._clock = clock
         self._bounds = bounds
         #: Bytes of the inputs in memory.
         self.input_bytes = 0
@@ -211,6 +214,8 @@ class SpillPool:
             return
         if phase == "behind":
             job.reason = None
+            # Later only if the clock was ahead when it became ready.
+            job.ready_at = min(job.ready_at, self._clock.now())
         live = LiveJob(job, None, phase)
         if input_ is not None and self.input_bytes < INPUTS_MAX_BYTES:
             self.keep_input(live, input_)

@@ -60,8 +60,8 @@ class WaitReasons:
         """The reason of a job that is not in memory."""
         if job.state != "queued":
             return job.reason
-        if job.ready_at > self._clock.now():
-            return job.reason or "scheduled"
+        if job.reason is not None and job.ready_at > self._clock.now():
+            return job.reason
         job_class = self._handlers.class_of(group_key(job))
         return "waiting_for_handler" if job_class is None else self.for_class(job_class, job.queue)
 

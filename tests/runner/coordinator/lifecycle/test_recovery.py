@@ -160,3 +160,36 @@ def test_a_cancel_that_was_under_way_is_kept() -> None:
         assert live.job.state == "cancelled"
 
     run(body)
+
+
+DAY_S = 86_400.0
+
+
+def test_a_job_accepted_while_the_clock_was_ahead_is_ready() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        ahead = harness.clock.now() + DAY_S
+        take_over(harness, stored(created_at=ahead, ready_at=ahead))
+        assert [reason for _, reason, *_ in harness.queue_manager.counts_by_reason()] == ["ready"]
+
+    run(body)
+
+
+def test_an_attempt_started_while_the_clock_was_ahead_goes_again_at_once() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        ahead = harness.clock.now() + 20 * 365 * DAY_S
+        live = recover(
+            harness, stored(created_at=ahead, ready_at=ahead, started_at=ahead, state="running", attempt=1)
+        )
+        assert (live.phase, live.job.state, live.job.ready_at) == ("waiting", "queued", harness.clock.now())
+        assert harness.queue_manager.reasons.for_live_job(live) == "ready"
+
+    run(body)
+
+
+def test_a_start_time_that_was_asked_for_stays() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        later = harness.clock.now() + DAY_S
+        take_over(harness, stored(ready_at=later, reason="scheduled"))
+        assert [reason for _, reason, *_ in harness.queue_manager.counts_by_reason()] == ["scheduled"]
+
+    run(body)

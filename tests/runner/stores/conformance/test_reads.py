@@ -291,6 +291,18 @@ def test_queued_gives_as_many_as_there_are(store: Kept, commit: Writes) -> None:
     assert delayed == {"scheduled": [(to_millis(1.0), n) for n in range(1, 40_001, 2)]}
 
 
+def test_queued_waits_for_no_time_without_a_reason(store: Kept, commit: Writes) -> None:
+    """Jobs that were accepted while the clock was a day ahead are ready, and have been since now."""
+    day = 86_400.0
+    limited = JobTerms(queue_timeout_s=5.0)
+    commit(inserts(job(1, ready_at=day), job(2, ready_at=day, terms=limited), job(3, ready_at=1.0)))
+    commit(inserts(job(4, ready_at=day, reason="scheduled")))
+    limit = [(to_millis(day + 5.0), 2)]
+    assert told(store, 10.0) == {
+        group_key(job(1)): ([1, 2, 3], {"scheduled": [(to_millis(day), 4)]}, limit, 1.0)
+    }
+
+
 def test_counts_are_by_queue_and_state(store: Kept, commit: Writes) -> None:
     commit(inserts(*JOBS, job(7)))
     commit(WriteBatch(updates=[job(7, state="running", attempt=1)], deletes=[6]))
