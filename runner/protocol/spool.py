@@ -22,6 +22,10 @@ from runner.protocol.worker import Hello
 log = logging.getLogger(__name__)
 
 SUFFIX = ".spool"
+#: A spool while it is written, and before that the room that a worker keeps for it.
+DRAFT_SUFFIX = ".draft"
+#: Room on the disk that a worker keeps: some thousand results without large outputs.
+RESERVE_BYTES = 1024 * 1024
 #: Appended to the name of an unreadable file, which is kept for inspection.
 BAD_SUFFIX = ".bad"
 
@@ -35,18 +39,53 @@ class Spool(NamedTuple):
     messages: list[bytes]
 
 
+def reserve_spool(folder: Path, name: str) -> None:
+    """Keep `RESERVE_BYTES` of the disk for the spool of a worker, which may be written on a full disk.
+
+    Raises:
+        OSError: there is no room now.
+    """
+    descriptor = os.open(folder / f"{name}{DRAFT_SUFFIX}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def release_spool(folder: Path, name: str) -> None:
+    """Give up what `reserve_spool` has kept."""
+    (folder / f"{name}{DRAFT_SUFFIX}").unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove the drafts of workers that were killed; called while no worker runs."""
+    for path in folder.glob(f"*{DRAFT_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def fit_reserve(hello: Hello, messages: list[bytes]) -> list[bytes]:
+    """Return the first messages, as many as fit into a spool of `RESERVE_BYTES`."""
+    # Of each message: its length; of the frames around them: a few bytes in a mebibyte.
+    size = len(worker_protocol.encode(hello)) + RESERVE_BYTES // 64
+    for count, message in enumerate(messages):
+        size += len(message) + 8
+        if size > RESERVE_BYTES:
+            return messages[:count]
+    return messages
+
+
 def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
     """Write `<hello.name>.spool` atomically, and return its path.
 
     After a power cut the file is either complete or absent. The token is omitted, because the file outlives
-    it.
+    it. The bytes go into the reserved room first, which takes them on a full disk too.
 
     Raises:
         OSError: the disk is full or failed.
     """
     path = folder / f"{hello.name}{SUFFIX}"
-    draft = path.with_suffix(".draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    draft = folder / f"{hello.name}{DRAFT_SUFFIX}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(
             framing.with_length(
@@ -57,6 +96,7 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
             file.write(framing.with_length(framing.pack(frame)))
         file.write(framing.with_length(framing.pack([])))
         file.flush()
+        file.truncate()
         os.fsync(descriptor)
     draft.rename(path)
     sync_folder(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 from runner.processes.child import WorkerConfig
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
-from runner.protocol.spool import write_spool
+from runner.protocol.spool import fit_reserve, release_spool, reserve_spool, write_spool
 from runner.protocol.worker import Hello
 from runner.protocol.zmq_dealer import ZmqDealer
 from runner.worker.outbox import Outbox
@@ -41,6 +41,7 @@ class CoordinatorLink:
         messages are unacknowledged, and with False when that is over.
         """
         self._config = config
+        self._spool_dir = Path(config.spool_dir)
         self._on_connect, self._on_pause = on_connect, on_pause
         self._dealer = ZmqDealer(config.endpoint, on_frame=on_messages, on_link=self._on_link)
         self._outbox = Outbox()
@@ -52,6 +53,10 @@ class CoordinatorLink:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Connect, and reconnect whenever the connection is lost."""
         self._loop = loop
+        try:
+            reserve_spool(self._spool_dir, self._config.name)
+        except OSError as error:
+            log.warning("no room is kept for results on a full disk: %s", error)
         self._dealer.open()
 
     def close(self) -> None:
@@ -88,17 +93,33 @@ class CoordinatorLink:
     def spool_unacknowledged(self) -> None:
         """Write unacknowledged messages to disk, where the next coordinator finds them.
 
-        A failure is logged.
+        On a full disk those are written that fit into the room kept for them, the oldest first. The log says
+        what is lost.
         """
         unacknowledged = self._outbox.unacknowledged_messages()  # guard: spool-unacknowledged
-        if unacknowledged:
-            try:
-                path = write_spool(Path(self._config.spool_dir), self._hello(""), unacknowledged)
-                log.info("%d unacknowledged messages were written to %s", len(unacknowledged), path)
-            except OSError as error:
-                log.error(
-                    "lost %d unacknowledged messages: cannot write the spool: %s", len(unacknowledged), error
-                )
+        if not unacknowledged:
+            release_spool(self._spool_dir, self._config.name)
+            return
+        hello = self._hello("")
+        try:
+            path = write_spool(self._spool_dir, hello, unacknowledged)
+            log.info("%d unacknowledged messages were written to %s", len(unacknowledged), path)
+        except OSError as error:
+            self._spool_fitting(hello, unacknowledged, error)
+
+    def _spool_fitting(self, hello: Hello, unacknowledged: list[bytes], why: OSError) -> None:
+        fitting = fit_reserve(hello, unacknowledged)
+        try:
+            write_spool(self._spool_dir, hello, fitting)
+        except OSError as error:
+            fitting, why = [], error
+        log.error(
+            "lost %d of %d unacknowledged messages: cannot write the spool: %s; the jobs whose results were "
+            "among them run again",
+            len(unacknowledged) - len(fitting),
+            len(unacknowledged),
+            why,
+        )
 
     def _on_link(self) -> None:
         hello = self._hello(self._config.token)

@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gpu.devices.device_id import is_cpu_id
@@ -26,9 +27,10 @@ from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
-from runner.protocol.spool import Spool
+from runner.protocol.spool import Spool, read_spools, remove_drafts, remove_spool
 from runner.protocol.worker import UNDECODABLE, AttemptEnded, AttemptEvents, FromWorker, from_worker_decoder
 from runner.stores.queued_groups import StoredGroup
+from runner.stores.sqlite.access import StoreAccess
 from runner.stores.store import Store
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,29 @@ class RecoveredState:
             ids = list(job_ids[at : at + IDS_PER_READ])
             jobs |= {job.number: job for job in store.find_jobs(JobQuery(ids=ids, limit=len(ids)))}
         return cls(store.load_queued_groups(now), [job for job in jobs.values() if job.state not in ENDED])
+
+
+async def recover_stored(
+    access: StoreAccess, lifecycle: JobLifecycle, queue_manager: QueueManager, spool_dir: Path
+) -> None:
+    """Recover the jobs in the store and the messages in spools; return when all of it is stored.
+
+    Raises:
+        StoreUnavailable: see `make_durable`.
+    """
+    spools = read_spools(spool_dir)
+    load = partial(RecoveredState.load, job_ids=job_ids_in(spools), now=lifecycle.clock.now())
+    counts = recover(lifecycle, queue_manager, await access.run_read(load), spools)
+    await make_durable(lifecycle.journal)
+    for spool in spools:
+        remove_spool(spool)
+    remove_drafts(spool_dir)
+    if any(counts.values()):
+        log.info(
+            "recovered from the last start: %(live)d jobs that had not ended, "
+            "%(applied)d spooled messages of workers, %(interrupted)d interrupted attempts",
+            counts,
+        )
 
 
 def job_ids_in(spools: Iterable[Spool]) -> list[str]:
