@@ -28,7 +28,8 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="runner",
         epilog="Exit codes: 0 ok, 1 job failed, 2 usage or refused start, 3 not found, or another server "
-        "took over, 4 no server, 5 refused by the server, 6 timeout, 7 cancelled, 130 interrupted. "
+        "took over, 4 no server, 5 refused by the server, 6 timeout, 7 cancelled, 75 no room on the disk, "
+        "130 interrupted. "
         "The server is --url, else RUNNER_URL, else http://127.0.0.1:8484; its token is RUNNER_TOKEN.",
         no_args_is_help=True,
         add_completion=False,

@@ -156,7 +156,9 @@ def _message(document: Mapping[str, Any], kind: type[RunnerError]) -> str:
 
 def _by_code() -> dict[str, type[RunnerError]]:
     ended = set(_error_classes(errors.JobEnded))
-    return {kind.code: kind for kind in _error_classes(RunnerError) if kind not in ended}
+    classes = [kind for kind in _error_classes(RunnerError) if kind not in ended]
+    # Reversed: a class that shares the code of its base stands for it on the server alone.
+    return {kind.code: kind for kind in reversed(classes)}
 
 
 def _error_classes(kind: type[RunnerError]) -> Iterator[type[RunnerError]]:

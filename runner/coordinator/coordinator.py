@@ -19,6 +19,7 @@ import hashlib
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from runner.coordinator.components import (
@@ -37,11 +38,11 @@ from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import SystemClock
 from runner.coordinator.storage.open_store import open_store
+from runner.coordinator.storage.room_wait import wait_for_room
 from runner.coordinator.storage.ticket_secret import load_or_create_secret
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.processes.orphans import kill_marked
 from runner.protocol import front as front_protocol
-from runner.protocol.spool import read_spools, remove_spool
 from runner.protocol.worker import Hello
 from runner.settings.settings import Settings
 from runner.stores.sqlite.access import StoreAccess
@@ -63,8 +64,18 @@ HURRIED_STOP_S = 0.3
 class Coordinator:
     """One `runner serve`: `start`, then `stop` on request, or `abandon` if it is fenced or refused."""
 
-    def __init__(self, settings: Settings, *, listening: socket.socket, runtime: Path, version: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        listening: socket.socket,
+        runtime: Path,
+        version: str,
+        stop_requested: asyncio.Event | None = None,
+    ) -> None:
+        """Make it; nothing is opened. `stop_requested` ends a start that waits for room on its disk."""
         self._settings = settings
+        self._stop_requested = stop_requested or asyncio.Event()
         self._listening = listening
         self._runtime = runtime
         self._version = version
@@ -108,13 +119,15 @@ class Coordinator:
         Raises:
             RunnerError: the server can't or must not start (RefusedStart, Fenced); call `abandon` then.
         """
-        for name in ("locks", "spool", "files", "tmp"):
-            (self._data_dir / name).mkdir(mode=0o700, exist_ok=True)
-        self._child_configs.secret = load_or_create_secret(self._data_dir)
+        self._child_configs.secret = await wait_for_room(
+            partial(_prepare_folder, self._data_dir), give_up=self._stop_requested
+        )
         # Fronts take longest to import their libraries: they start first and their requests are kept.
         await self._front_pool.open()
         self._access = access = await open_store(self._settings.store, self._data_dir)
-        self.epoch = self._child_configs.epoch = await access.take_epoch()
+        self.epoch = self._child_configs.epoch = await wait_for_room(
+            access.take_epoch, give_up=self._stop_requested
+        )
         # After taking the epoch: if the lock file was deleted, that makes the previous server release these.
         await recovery.wait_for_device_locks(self._data_dir / "locks")
         digest = hashlib.sha256(str(self._data_dir.resolve()).encode()).hexdigest()[:8]
@@ -143,7 +156,9 @@ class Coordinator:
         )
         components.devices.worker_pool.open()
         components.devices.worker_pool.start_probe()
-        await self._recover(components, access)
+        await recovery.recover_stored(
+            access, components.jobs.lifecycle, components.jobs.queue_manager, self._data_dir / "spool"
+        )
         await components.devices.device_registry.wait_until_known()
         components.jobs.queue_manager.handlers.has_gpu = components.devices.device_registry.has_gpu
         components.devices.device_registry.start_workers(components.devices.worker_pool)
@@ -157,48 +172,21 @@ class Coordinator:
                 f"no front has answered within {FRONT_START_TIMEOUT_S:g} s; see its messages above"
             ) from timeout
 
-    async def _recover(self, components: Components, access: StoreAccess) -> None:
-        spools = read_spools(self._data_dir / "spool")
-        spooled_job_ids = recovery.job_ids_in(spools)
-        recovered = await access.run_read(
-            lambda store: recovery.RecoveredState.load(
-                store, spooled_job_ids, components.jobs.lifecycle.clock.now()
-            )
-        )
-        counts = recovery.recover(components.jobs.lifecycle, components.jobs.queue_manager, recovered, spools)
-        await recovery.make_durable(components.jobs.journal)
-        for spool in spools:
-            remove_spool(spool)
-        if any(counts.values()):
-            log.info(
-                "recovered from the last start: %(live)d jobs that had not ended, "
-                "%(applied)d spooled messages of workers, %(interrupted)d interrupted attempts",
-                counts,
-            )
-
     def _open_for_jobs(self, components: Components) -> None:
         """Accept and start jobs from now on."""
         self._tasks.start(self._describe_handlers(components))
         self._tasks.start(self._check_each_second(components))
         self._tasks.start(components.front.metrics.measure_lag())
-        self._tasks.start(self._check_files(components.jobs))
+        self._tasks.start(_check_files(components.jobs))
         if self._settings.reload:
-            self._tasks.start(
-                FileWatcher(self._fingerprint_handlers, components.front.reloader.request_reload).run()
-            )
+            fingerprint = partial(_fingerprint_handlers, components, self._settings)
+            self._tasks.start(FileWatcher(fingerprint, components.front.reloader.request_reload).run())
         components.devices.dispatcher.is_paused = False
         components.front.readiness.mark_ready()
         self._front_events.open()
         for message in components.initial_front_messages():
             self._front_pool.send_all(message)
         components.jobs.plan_trigger.wake()
-
-    async def _check_files(self, jobs: JobComponents) -> None:
-        try:
-            await jobs.files.build_index()
-        except OSError as error:
-            log.error("failed to index all files, so finding a file takes longer: %s", error)
-        await jobs.files.remove_orphans(jobs.lifecycle.registry.by_id, jobs.job_reader.existing_ids)
 
     async def _describe_handlers(self, components: Components) -> None:
         try:
@@ -305,11 +293,27 @@ class Coordinator:
         if worker.device is not None:
             self.components.worker_messages.on_worker_lost(worker, why)
 
-    async def _fingerprint_handlers(self) -> FileStamps:
-        """Read the stamps of all handler files and of the config, in a thread."""
-        return await asyncio.to_thread(
-            read_file_stamps, self.components.front.handler_registry.watched_folders(), self._settings.config
-        )
+
+async def _check_files(jobs: JobComponents) -> None:
+    """Complete the index of files, and remove the files of deleted jobs."""
+    try:
+        await jobs.files.build_index()
+    except OSError as error:
+        log.error("failed to index all files, so finding a file takes longer: %s", error)
+    await jobs.files.remove_orphans(jobs.lifecycle.registry.by_id, jobs.job_reader.existing_ids)
+
+
+async def _fingerprint_handlers(components: Components, settings: Settings) -> FileStamps:
+    """Read the stamps of all handler files and of the config, in a thread."""
+    folders = components.front.handler_registry.watched_folders()
+    return await asyncio.to_thread(read_file_stamps, folders, settings.config)
+
+
+async def _prepare_folder(data_dir: Path) -> bytes:
+    """Create the folders in the data folder; return the secret of tickets."""
+    for name in ("locks", "spool", "files", "tmp"):
+        (data_dir / name).mkdir(mode=0o700, exist_ok=True)
+    return load_or_create_secret(data_dir)
 
 
 async def _wait_until(is_done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event) -> None:

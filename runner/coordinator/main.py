@@ -26,7 +26,8 @@ import uvloop
 
 from runner.coordinator.coordinator import Coordinator
 from runner.coordinator.storage.data_lock import DataLock, LockHolder
-from runner.errors import Fenced, RefusedStart, RunnerError
+from runner.coordinator.storage.room_wait import is_full
+from runner.errors import Fenced, RefusedStart, RunnerError, StartDiskFull
 from runner.processes import logs
 from runner.settings.settings import Settings, misspelt_variables
 
@@ -57,8 +58,9 @@ class StartListener(Protocol):
 def serve(settings: Settings, listener: StartListener | None = None) -> int:
     """Run a server until it is stopped; return the exit code.
 
-    0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over. Errors of the
-    start are printed to stderr. Must be called in the main thread, for the signals.
+    0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over, 75 for a disk
+    without room for the start. Errors of the start are printed to stderr. Must be called in the main thread,
+    for the signals.
     """
     logs.configure(settings.log_format, settings.log_level, "coordinator")
     for variable, meant in misspelt_variables():
@@ -75,7 +77,11 @@ def serve(settings: Settings, listener: StartListener | None = None) -> int:
         return refused.exit_code
     if previous is not None:
         _remove_runtime(previous.runtime)
-    runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=_runtime_parent()))
+    try:
+        runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=_runtime_parent()))
+    except OSError as error:
+        print(f"runner: no folder for sockets can be created: {error}", file=sys.stderr)
+        return StartDiskFull.exit_code if is_full(error) else RefusedStart.exit_code
     lock.write_holder(LockHolder(os.getpid(), runtime=str(runtime)))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
@@ -106,21 +112,13 @@ async def _main(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    coordinator = Coordinator(settings, listening=listening, runtime=runtime, version=_version())
-    try:
-        await coordinator.start()
-    except Fenced as fenced:
-        print(f"runner: {fenced.message}", file=sys.stderr)
+    coordinator = Coordinator(
+        settings, listening=listening, runtime=runtime, version=_version(), stop_requested=stop_requested
+    )
+    refused_code = await _start(coordinator, stop_requested)
+    if refused_code is not None:
         await coordinator.abandon()
-        return fenced.exit_code
-    except RefusedStart as refused:
-        print(f"runner: {refused.message}", file=sys.stderr)
-        await coordinator.abandon()
-        return refused.exit_code
-    except RunnerError as failed:
-        print(f"runner: {failed.code}: {failed.message}", file=sys.stderr)
-        await coordinator.abandon()
-        return RefusedStart.exit_code
+        return refused_code
     lock.write_holder(LockHolder(os.getpid(), coordinator.url, str(runtime), coordinator.epoch))
     if ready_fd is not None:
         os.write(ready_fd, json.dumps({"url": coordinator.url, "pid": os.getpid()}).encode() + b"\n")
@@ -163,6 +161,25 @@ async def _show_start(
         await wait_until_described(None)
         if not front.handler_registry.describing:
             listener.on_described(front.readiness.build_banner(coordinator.url))
+
+
+async def _start(coordinator: Coordinator, stop_requested: asyncio.Event) -> int | None:
+    """Start the coordinator; print why if it can't, and return the exit code."""
+    try:
+        await coordinator.start()
+    except (Fenced, RefusedStart) as refused:
+        print(f"runner: {refused.message}", file=sys.stderr)
+        is_stopped = isinstance(refused, StartDiskFull) and stop_requested.is_set()
+        return 0 if is_stopped else refused.exit_code
+    except RunnerError as failed:
+        print(f"runner: {failed.code}: {failed.message}", file=sys.stderr)
+        return StartDiskFull.exit_code if is_full(failed) else RefusedStart.exit_code
+    except OSError as failed:
+        if not is_full(failed):
+            raise
+        print(f"runner: the disk is full: {failed}", file=sys.stderr)
+        return StartDiskFull.exit_code
+    return None
 
 
 async def _wait_for_first(*coroutines: Coroutine[Any, Any, object], timeout_s: float | None = None) -> None:
@@ -215,7 +232,8 @@ def _make_data_dir(data_dir: Path) -> None:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise RefusedStart(f"the data folder {data_dir} cannot be created: {error.strerror}") from error
+        kind = StartDiskFull if is_full(error) else RefusedStart
+        raise kind(f"the data folder {data_dir} cannot be created: {error.strerror}") from error
     if not os.access(data_dir, os.W_OK | os.X_OK):
         raise RefusedStart(f"the data folder {data_dir} can't be written to; choose another --data-dir")
 

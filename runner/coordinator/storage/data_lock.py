@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 import msgspec
 
 from runner.errors import RefusedStart
+
+log = logging.getLogger(__name__)
 
 
 class LockHolder(msgspec.Struct):
@@ -58,10 +61,13 @@ class DataLock:
         return previous
 
     def write_holder(self, holder: LockHolder) -> None:
-        """Write the holder into the lock file."""
+        """Write the holder into the lock file, for messages; on a full disk the file names nobody."""
         document = msgspec.json.encode(holder)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, document, 0)
+        try:
+            os.pwrite(self._fd, document, 0)
+        except OSError as error:
+            log.warning("failed to write who holds %s: %s", self._path, error)
 
     def release(self) -> None:
         """Release the lock; the file stays: a process that has opened it must not lock a removed file."""

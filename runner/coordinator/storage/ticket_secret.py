@@ -7,6 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
+from runner.coordinator.storage.room_wait import is_full
 from runner.errors import RefusedStart
 
 SECRET_BYTES = 32
@@ -19,6 +20,7 @@ def load_or_create_secret(data_dir: Path) -> bytes:
 
     Raises:
         RefusedStart: the secret can't be read or stored.
+        OSError: the disk is full.
     """
     path = data_dir / "secret"
     try:
@@ -26,6 +28,8 @@ def load_or_create_secret(data_dir: Path) -> bytes:
         # A file of another length is a part of a secret, left by a full disk or a power cut.
         return stored if len(stored) == SECRET_BYTES else _create_secret(path)
     except OSError as error:
+        if is_full(error):
+            raise
         raise RefusedStart(f"{path} can't be read or written: {error.strerror}") from error
 
 

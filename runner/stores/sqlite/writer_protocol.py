@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
+from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreFull, StoreUnavailable
 from runner.protocol.framing import LENGTH
 from runner.stores.store import WriteBatch
 
@@ -26,17 +26,19 @@ class Commit(msgspec.Struct, array_like=True, tag=2):
 
 
 class WriterReply(msgspec.Struct, array_like=True):
-    """The reply to a request: a value, or the error that `code` and `message` describe."""
+    """The reply to a request: a value, or the error with this class and message."""
 
-    code: str = ""
+    error: str = ""
     message: str = ""
     value: int = 0
 
 
 Request = TakeEpoch | Commit
 
+#: By the names of their classes: some share a code.
 _ERRORS: dict[str, type[RunnerError]] = {
-    error.code: error for error in (StoreUnavailable, StoreCorrupt, Fenced, RefusedStart, RunnerError)
+    error.__name__: error
+    for error in (StoreUnavailable, StoreFull, StoreCorrupt, Fenced, RefusedStart, RunnerError)
 }
 _encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -55,13 +57,13 @@ def reply_value(reply: WriterReply) -> int:
     """Return the reply's value.
 
     Raises:
-        StoreUnavailable, StoreCorrupt, Fenced, RefusedStart: the writer replied with this error.
+        StoreUnavailable, StoreFull, StoreCorrupt, Fenced, RefusedStart: the writer replied with this error.
     """
-    if reply.code:
-        raise _ERRORS.get(reply.code, RunnerError)(reply.message)
+    if reply.error:
+        raise _ERRORS.get(reply.error, RunnerError)(reply.message)
     return reply.value
 
 
 def error_reply(error: RunnerError) -> WriterReply:
     """Return the reply from which `reply_value` raises the same error."""
-    return WriterReply(code=error.code, message=error.message)
+    return WriterReply(error=type(error).__name__, message=error.message)
