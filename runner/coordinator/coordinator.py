@@ -37,10 +37,10 @@ from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import SystemClock
-from runner.coordinator.storage.open_store import open_store
+from runner.coordinator.storage.open_store import open_store, save_nameless
 from runner.coordinator.storage.room_wait import wait_for_room
 from runner.coordinator.storage.ticket_secret import load_or_create_secret
-from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
+from runner.errors import Fenced, RefusedStart, RunnerError, StoreGone, StoreUnavailable
 from runner.processes.orphans import kill_marked
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import Hello
@@ -205,11 +205,22 @@ class Coordinator:
             components.devices.health_monitor.evaluate()
             try:
                 in_force = await self._access.run_read(lambda store: store.current_epoch())
+            except StoreGone as gone:
+                self._on_store_gone(components, gone)
+                return
             except RunnerError as error:
                 log.error("failed to read the current epoch: %s", error.message)
                 continue
             if in_force != self.epoch:  # guard: epoch-each-second
                 self.on_fenced(Fenced(f"the store has epoch {in_force}, this server has {self.epoch}"))
+
+    def _on_store_gone(self, components: Components, gone: StoreGone) -> None:
+        """Accept nothing more and stop: a start would not find what is stored from now on."""
+        log.error("%s; the server stops", gone.message)
+        components.front.gate.close(gone)
+        components.front.readiness.mark_store_gone(gone.message)
+        self.refused = gone
+        self.must_stop.set()
 
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Accept no more work, let attempts finish for `grace_s` (or until `hurry`), requeue the others."""
@@ -235,6 +246,8 @@ class Coordinator:
             await components.jobs.journal.close()
         except StoreUnavailable as refused:
             log.error("stopped; the last messages of workers are spooled, not stored: %s", refused.message)
+        if isinstance(self.refused, StoreGone) and self._access is not None:
+            self.refused = await save_nameless(self._access, self.refused, self.epoch)
         await self._front_pool.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
         await self._close()
 

@@ -78,7 +78,11 @@ class Store(Protocol):
         """Apply the whole batch in one durable transaction, or nothing of it."""
 
     def current_epoch(self) -> int:
-        """Return the current epoch."""
+        """Return the current epoch.
+
+        Raises:
+            StoreGone: the file of the store was removed or replaced.
+        """
 
     def find_jobs(self, query: JobQuery) -> list[Job]:
         """Return the jobs that match, in the query's order and up to its limit."""

@@ -52,11 +52,17 @@ class ReadinessCheck:
         self._statistics = statistics
         self._device_registry = device_registry
         self._handler_registry = handler_registry
+        self._damaged_jobs = damaged_jobs
+        self._store_gone: str | None = None
         self._phase: Literal["starting", "ready", "shutting down"] = "starting"
 
     def mark_ready(self) -> None:
         """Record that recovery is done and jobs are accepted."""
         self._phase = "ready"
+
+    def mark_store_gone(self, message: str) -> None:
+        """Record that the store's file has lost its name; the server is unavailable from now on."""
+        self._store_gone = message
 
     def mark_shutting_down(self) -> None:
         """Record that the shutdown has begun; the server reports itself unavailable from now on."""
@@ -90,6 +96,8 @@ class ReadinessCheck:
         store: dict[str, Any] = {"state": "ok", "kind": self._access.describe()}
         if failure is not None:
             store = {"state": "unavailable", "message": failure.message}
+        if self._store_gone is not None:
+            store = {"state": "unavailable", "message": self._store_gone}
         coordinator: dict[str, Any] = {"state": "ok"}
         if self._phase != "ready":
             coordinator = {"state": "unavailable", "message": self._phase}

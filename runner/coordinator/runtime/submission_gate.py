@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.errors import ShuttingDown
+from runner.errors import RunnerError, ShuttingDown
 
 
 class SubmissionGate:
@@ -10,13 +10,17 @@ class SubmissionGate:
 
     def __init__(self) -> None:
         self.is_closed = False
+        self._error: RunnerError | None = None
 
-    def close(self) -> None:
-        """Accept no more work."""
+    def close(self, error: RunnerError | None = None) -> None:
+        """Accept no more work; `error` says why if it is not the shutdown. The first reason stays."""
+        self._error = self._error or error
         self.is_closed = True
 
     def check_open(self) -> None:
-        """Raise ShuttingDown if the gate is closed."""
+        """Raise ShuttingDown, or the error that the gate was closed with, if the gate is closed."""
+        if self._error is not None:
+            raise self._error
         if self.is_closed:
             raise shutting_down_error()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runner.errors import RunnerError, StoreGone
 from runner.stores.sqlite.access import MemoryAccess, SqliteAccess, StoreAccess
 from runner.stores.url import sqlite_path
 
@@ -22,3 +23,18 @@ async def open_store(url: str | None, data_dir: Path) -> StoreAccess:
     access = SqliteAccess(Path(path).absolute())
     await access.start()
     return access
+
+
+async def save_nameless(access: StoreAccess, gone: StoreGone, epoch: int) -> StoreGone:
+    """Save the contents of a file that was removed or replaced; return the error with their new place.
+
+    The open file still holds everything, and vanishes with the last process that has it open.
+    """
+    try:
+        path = await access.save_copy(f"saved-{epoch}")
+    except RunnerError as error:
+        return StoreGone(f"{gone.message}, and what it held is lost: {error.message}")
+    return StoreGone(
+        f"{gone.message}. What it held is saved in {path}: take the suffix from its name, remove what files "
+        "of that name with -wal and -shm there are, and start again"
+    )

@@ -25,6 +25,7 @@ from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.sqlite.writer_protocol import (
     Commit,
     Request,
+    SaveCopy,
     TakeEpoch,
     WriterReply,
     encode_frame,
@@ -91,6 +92,16 @@ class StoreAccess(Protocol):
             Unavailable: too many searches wait.
         """
 
+    def connect(self, on_damaged: Callable[[Sequence[DamagedRow]], None]) -> None:
+        """Call `on_damaged` with the damaged jobs that reads found, now and before each read returns."""
+
+    async def save_copy(self, suffix: str) -> str:
+        """Write all that was committed to a new file beside the store's; return its path.
+
+        Raises:
+            StoreUnavailable: it can't be written; or the store has no file.
+        """
+
     def describe(self) -> str:
         """Return the kind of the store, for clients: without its place."""
 
@@ -136,6 +147,13 @@ class MemoryAccess:
     async def search_jobs(self, query: JobQuery) -> SearchPage:
         """See `StoreAccess.search_jobs`; the event loop stands still meanwhile, so the search is short."""
         return self._store.search_jobs(query, rows_max=self.search_rows_max, limit_s=_MEMORY_SEARCH_S)
+
+    def connect(self, on_damaged: Callable[[Sequence[DamagedRow]], None]) -> None:
+        """Do nothing: nothing in memory is damaged."""
+
+    async def save_copy(self, suffix: str) -> str:
+        """See `StoreAccess.save_copy`."""
+        raise StoreUnavailable("a store in memory has no file")
 
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
@@ -272,6 +290,31 @@ class SqliteAccess:
                 )
         finally:
             self._searches_count -= 1
+
+    def connect(self, on_damaged: Callable[[Sequence[DamagedRow]], None]) -> None:
+        """See `StoreAccess.connect`."""
+        self._on_damaged = on_damaged
+        self._report_damaged()
+
+    async def _run_read(self, connection: _ReadConnection, read: Callable[[Store], T]) -> T:
+        try:
+            return await connection.run(read)
+        finally:
+            if connection.damaged:
+                self._damaged += connection.damaged
+                connection.damaged = []
+                self._report_damaged()
+
+    def _report_damaged(self) -> None:
+        if self._damaged and self._on_damaged is not None:
+            damaged, self._damaged = self._damaged, []
+            self._on_damaged(damaged)
+
+    async def save_copy(self, suffix: str) -> str:
+        """See `StoreAccess.save_copy`."""
+        path = f"{self.path}.{suffix}"
+        await self._send_request(SaveCopy(path))
+        return path
 
     def describe(self) -> str:
         """See `StoreAccess.describe`."""

@@ -18,6 +18,7 @@ from runner.protocol.framing import LENGTH
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.sqlite.writer_protocol import (
     Request,
+    SaveCopy,
     TakeEpoch,
     WriterReply,
     encode_frame,
@@ -64,6 +65,9 @@ class StoreWriter:
         try:
             if isinstance(request, TakeEpoch):
                 return WriterReply(value=self._store.take_epoch())
+            if isinstance(request, SaveCopy):
+                self._store.save_copy(request.path)
+                return WriterReply()
             self._store.commit(request.epoch, request.batch)
         except RunnerError as error:
             return error_reply(error)

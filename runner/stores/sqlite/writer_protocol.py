@@ -25,6 +25,12 @@ class Commit(msgspec.Struct, array_like=True, tag=2):
     batch: WriteBatch
 
 
+class SaveCopy(msgspec.Struct, array_like=True, tag=3):
+    """Request to write all that was committed to a new file at `path`."""
+
+    path: str
+
+
 class WriterReply(msgspec.Struct, array_like=True):
     """The reply to a request: a value, or the error with this class and message."""
 
@@ -33,7 +39,7 @@ class WriterReply(msgspec.Struct, array_like=True):
     value: int = 0
 
 
-Request = TakeEpoch | Commit
+Request = TakeEpoch | Commit | SaveCopy
 
 #: By the names of their classes: some share a code.
 _ERRORS: dict[str, type[RunnerError]] = {

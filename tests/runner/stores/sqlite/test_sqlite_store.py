@@ -9,7 +9,7 @@ import apsw
 import msgspec
 import pytest
 
-from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
+from runner.errors import RefusedStart, StoreCorrupt, StoreGone, StoreUnavailable
 from runner.jobs.job import Job, JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.stores.queued_groups import GroupKey, group_key
@@ -306,6 +306,45 @@ def test_a_read_goes_by_its_index(other: apsw.Connection, sql: str, values: list
     plan = [row[3] for row in other.execute("EXPLAIN QUERY PLAN " + sql, values)]
     assert any(index in step for step in plan), plan
     assert not any(step == "SCAN jobs" for step in plan), plan
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_lost_its_name_is_noticed_and_can_be_saved(path: Path, is_replaced: bool) -> None:
+    filled(path, 1)
+    store = opened(path)
+    epoch = store.take_epoch()
+    assert store.current_epoch() == epoch
+    path.unlink()
+    if is_replaced:
+        path.touch()
+    with pytest.raises(StoreGone, match="replaced" if is_replaced else "removed"):
+        store.current_epoch()
+    store.commit(epoch, inserts(job(2)))
+    copy = path.with_name("copy")
+    store.save_copy(str(copy))
+    store.close()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    again = opened(copy)
+    assert again.take_epoch() == epoch + 1
+    assert [one.number for one in again.find_jobs(JobQuery())] == [2, 1]
+    again.close()
+
+
+def test_a_start_without_room_for_its_log_can_be_repeated(path: Path) -> None:
+    filled(path, 1)
+    store = opened(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * 1024, limits[1]))
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="preparing it failed"):
+                store.take_epoch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    epoch = store.take_epoch()
+    store.commit(epoch, inserts(job(2)))
+    assert [one.number for one in store.find_jobs(JobQuery())] == [2, 1]
+    store.close()
 
 
 def test_a_large_log_is_copied_only_when_due(path: Path) -> None:
