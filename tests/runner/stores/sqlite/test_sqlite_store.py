@@ -146,7 +146,7 @@ def test_only_its_owner_can_read_the_file(path: Path) -> None:
     store = opened(path)
     store.take_epoch()
     modes = {one.name: oct(one.stat().st_mode & 0o777) for one in path.parent.iterdir()}
-    assert modes == dict.fromkeys(("runner.db", "runner.db-wal", "runner.db-shm"), "0o600")
+    assert modes == dict.fromkeys((f"runner.db{end}" for end in ("", "-wal", "-shm", "-reserve")), "0o600")
     store.close()
 
 
