@@ -24,7 +24,7 @@ NAMED = {
         "recalls",
     },
     "runner": {"retry"},
-    "runner/processes": {"restart_backoff"},
+    "runner/processes": {"pulse", "restart_backoff"},
 }
 
 

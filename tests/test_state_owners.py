@@ -40,6 +40,7 @@ STATE_FIELDS = {
         "output",
         "phase",
         "previous_started_at",
+        "running_since_mono",
     },
 }
 

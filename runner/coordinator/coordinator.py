@@ -33,17 +33,16 @@ from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import ChildConfigs
 from runner.coordinator.processes.front_pool import FrontPool
-from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import SystemClock
 from runner.coordinator.storage.open_store import open_store, save_nameless
 from runner.coordinator.storage.room_wait import wait_for_room
 from runner.coordinator.storage.ticket_secret import load_or_create_secret
+from runner.coordinator.worker_events.worker_events import WorkerEvents
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreGone, StoreUnavailable
 from runner.processes.orphans import kill_marked
 from runner.protocol import front as front_protocol
-from runner.protocol.worker import Hello
 from runner.settings.settings import Settings
 from runner.stores.sqlite.access import StoreAccess
 
@@ -83,6 +82,7 @@ class Coordinator:
         port = listening.getsockname()[1]
         self._child_configs = ChildConfigs(settings, data_dir=self._data_dir, port=port, version=version)
         self._front_events = FrontEvents()
+        self._worker_events = WorkerEvents()
         self._front_pool = FrontPool(
             count=settings.fronts,
             listening=listening,
@@ -147,8 +147,9 @@ class Coordinator:
         )
         persisted = await PersistedState.load(access)
         self._components = components = build_components(
-            context, persisted, on_fenced=self.on_fenced, worker_listener=self
+            context, persisted, on_fenced=self.on_fenced, worker_listener=self._worker_events
         )
+        self._worker_events.connect(components.devices.device_registry, components.worker_messages)
         self._front_events.connect(
             requests=components.front.requests,
             subscriptions=components.jobs.subscriptions,
@@ -156,6 +157,7 @@ class Coordinator:
         )
         components.devices.worker_pool.open()
         components.devices.worker_pool.start_probe()
+        components.devices.worker_pool.start_pings()
         await recovery.recover_stored(
             access, components.jobs.lifecycle, components.jobs.queue_manager, self._data_dir / "spool"
         )
@@ -200,7 +202,6 @@ class Coordinator:
         assert self._access is not None
         while self.fenced is None:
             await asyncio.sleep(EPOCH_CHECK_INTERVAL_S)
-            components.devices.worker_pool.replace_silent(asyncio.get_running_loop().time())
             components.devices.device_registry.check_reading_ages()
             components.devices.health_monitor.evaluate()
             try:
@@ -285,26 +286,6 @@ class Coordinator:
             log.error("fenced: %s", fenced.message)
             self.fenced = fenced
             self.must_stop.set()
-
-    def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """Mark the device of a connected worker as ready."""
-        self.components.devices.device_registry.on_worker_ready(worker)
-
-    def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
-        """Dispatch nothing to a reconnected worker until its backlog is applied."""
-        if worker.device is not None:  # guard: relinked-is-asked
-            self.components.devices.device_registry.on_worker_reconnecting(worker)
-            self.components.worker_messages.on_worker_reconnected(worker, hello)
-
-    def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
-        """Handle a frame of a worker or of the probe: its encoded messages, in order."""
-        self.components.worker_messages.handle_frame(worker, messages)
-
-    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """Handle the death of a worker or of the probe."""
-        self.components.devices.device_registry.on_worker_lost(worker, why)
-        if worker.device is not None:
-            self.components.worker_messages.on_worker_lost(worker, why)
 
 
 async def _check_files(jobs: JobComponents) -> None:

@@ -2,7 +2,8 @@
 
 Every child gets a *lifeline*: one end of a socket pair. The parent writes a length-prefixed msgpack document
 into it, the config struct of the child's role, and nothing after that. End of file on the lifeline means
-that the parent is gone: the child exits. No secret is ever passed on a command line.
+that the parent is gone: the child exits. In the other direction the writer sends its beats. No secret is
+ever passed on a command line.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import Literal, TypeVar
 
 import msgspec
 
+from runner.processes.pulse import PING_INTERVAL_S, Activity
 from runner.protocol.framing import LENGTH
 
 Role = Literal["front", "worker", "probe", "writer", "survey", "validator"]
@@ -145,6 +148,26 @@ class Child:
         except ProcessLookupError:
             return
 
+    def read_activity(self) -> Activity | None:
+        """Read what the kernel shows of the process; None if it has ended or descriptors have run out."""
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as file:
+                stat = file.read()
+        except OSError:
+            return None
+        # The name in brackets may contain any character; utime and stime are fields 12 and 13 behind it.
+        fields = stat.rpartition(")")[2].split()
+        cpu_ticks = int(fields[11]) + int(fields[12])
+        return Activity(cpu_ticks / os.sysconf("SC_CLK_TCK"), fields[0])
+
+    def has_beaten(self) -> bool:
+        """Return whether the process has sent beats on its lifeline since the last call, see `send_beats`."""
+        try:
+            return bool(self.lifeline.recv(4096, socket.MSG_DONTWAIT))
+        except OSError:
+            # Nothing came, or the process has ended.
+            return False
+
     def reap(self) -> int | None:
         """Return the exit status of an ended process (negative: the number of a signal), else None."""
         return self.process.poll()
@@ -212,6 +235,22 @@ def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
     os.set_inheritable(fd, False)
     (length,) = LENGTH.unpack(_read_exactly(lifeline, LENGTH.size))
     return msgspec.msgpack.decode(_read_exactly(lifeline, length), type=kind), lifeline
+
+
+def send_beats(lifeline: socket.socket) -> None:
+    """Send a byte to the parent each `PING_INTERVAL_S` until the lifeline ends: this process is not stopped.
+
+    For a process whose main thread may wait for a disk for minutes; called in a thread of its own.
+    """
+    while True:
+        try:
+            lifeline.send(b".", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            # The parent does not read: it is held up itself.
+            pass
+        except OSError:
+            return
+        time.sleep(PING_INTERVAL_S)
 
 
 def ignore_terminal_signals() -> None:

@@ -130,6 +130,10 @@ class SetGrant(msgspec.Struct, array_like=True, tag=11):
     cap_bytes: int | None = None
 
 
+class WorkerPing(msgspec.Struct, array_like=True, tag=12):
+    """Answered at once by `WorkerPong`; a worker that leaves too many unanswered is replaced."""
+
+
 # Worker to coordinator.
 
 
@@ -317,6 +321,10 @@ class NumberedFrame(msgspec.Struct, array_like=True, tag=31):
     first: int
 
 
+class WorkerPong(msgspec.Struct, array_like=True, tag=34):
+    """The answer to `WorkerPing`: the worker's loop runs."""
+
+
 # Worker to executor. `RunAttempts`, `RecallAttempts`, `UnloadExecutor` and `AttemptReply` are forwarded.
 
 
@@ -427,6 +435,7 @@ ToWorker = (
     | Ack
     | AttemptReply
     | Stop
+    | WorkerPing
 )
 JobMessages = (
     Hello
@@ -439,7 +448,9 @@ JobMessages = (
     | AttemptRequest
     | NumberedFrame
 )
-FromWorker = JobMessages | ExecutorUsage | OverGrant | DeviceReadings | ExecutorProcesses | DevicesFound
+FromWorker = (
+    JobMessages | ExecutorUsage | OverGrant | DeviceReadings | ExecutorProcesses | DevicesFound | WorkerPong
+)
 ToExecutor = (
     ConfigureExecutor
     | RunAttempts

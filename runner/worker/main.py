@@ -36,6 +36,8 @@ from runner.protocol.worker import (
     SetGrant,
     Stop,
     UnloadExecutor,
+    WorkerPing,
+    WorkerPong,
 )
 from runner.worker.coordinator_link import CoordinatorLink
 from runner.worker.processes import cleanup, process_tree
@@ -46,6 +48,8 @@ from runner.worker.supervision.memory_watchdog import SWEEP_S, MemoryWatchdog
 from runner.worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
+
+_PONG = worker_protocol.encode(WorkerPong())
 
 #: Starts an executor; `-P` keeps the current folder out of `sys.path`.
 EXECUTOR_COMMAND = (sys.executable, "-P", "-m", "runner.executor")
@@ -183,6 +187,8 @@ class WorkerProcess:
                     self._supervisors[command.executor].forward(message)
             case Stop():
                 self._stop()
+            case WorkerPing():
+                self._link.send_unnumbered(_PONG)
             case RecallAttempts() | UnloadExecutor() | KillExecutor() | SetGrant():
                 self._handle_for_executor(command)
 
@@ -259,11 +265,8 @@ class WorkerProcess:
             self._link.send_unnumbered(message)
 
     def _encode_process_lists(self, *, include_unchanged: bool = False) -> list[bytes]:
-        process_lists = self._watchdog.process_lists(include_unchanged=include_unchanged)
-        return [
-            worker_protocol.encode(worker_protocol.ExecutorProcesses(number, pids))
-            for number, pids in process_lists
-        ]
+        lists = self._watchdog.process_lists(include_unchanged=include_unchanged)
+        return [worker_protocol.encode(worker_protocol.ExecutorProcesses(*each)) for each in lists]
 
     def _stop(self) -> None:
         self._is_stopping = True

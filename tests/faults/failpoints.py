@@ -306,6 +306,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Ack": usual,
         "AttemptReply": ask,
         "Stop": stop,
+        "WorkerPing": in_time,
     },
     "coordinator>probe": {"Stop": stop},
     "worker>coordinator": {
@@ -320,6 +321,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "OverGrant": need,
         "ExecutorProcesses": use_gpu,
         "AttemptRequest": ask,
+        "WorkerPong": in_time,
     },
     "probe>coordinator": {"Hello": restart, "DevicesFound": restart, "DeviceReadings": in_time},
     "worker>executor": {

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.jobs.job import CONTEXT_LOST, FileRecord
 from runner.protocol.worker import AttemptEnded
 
@@ -95,6 +96,22 @@ def build_attempt_end(
         message.is_blame_unknown,
         lost_device,
     )
+
+
+def unreported_end(live: LiveJob, why: str, *, now_mono: float, grace_s: float) -> AttemptEnd:
+    """Build the end of an attempt in flight whose worker has ended without a report of it.
+
+    The attempt has timed out if its worker should have ended it: its timeout and `grace_s` were over at
+    `now_mono`, on the clock of `Clock.now_mono`. Otherwise it was interrupted.
+    """
+    job, timeout_s = live.job, live.job.terms.timeout_s
+    if (
+        timeout_s is not None
+        and live.phase == "running"
+        and now_mono > live.running_since_mono + timeout_s + grace_s  # guard: timeout-of-hung-worker
+    ):
+        return AttemptEnd(job.id, job.applied_seq, "timeout", f"timed out after {timeout_s:g} s; {why}")
+    return interrupted_end(job.id, job.applied_seq, why)
 
 
 def interrupted_end(job_id: str, seq: int, why: str) -> AttemptEnd:

@@ -47,6 +47,7 @@ class LiveJob:
         "output",
         "phase",
         "previous_started_at",
+        "running_since_mono",
     )
 
     def __init__(self, job: Job, input_: bytes | None, phase: FirstPhase) -> None:
@@ -66,6 +67,8 @@ class LiveJob:
         self.has_unused_attempt = False
         #: `job.started_at` before that attempt was counted, in case the attempt never started.
         self.previous_started_at: float | None = None
+        #: When user code of the attempt in flight was reported to run; on the monotonic clock of timeouts.
+        self.running_since_mono = 0.0
         #: While an attempt occupies devices: the meter of its executor, and the meter's reading at the start.
         self.meter_start: tuple[UsageMeter, float] | None = None
         #: Called once, after the commit that holds the job's end.
@@ -120,7 +123,7 @@ class LiveJob:
         self.previous_started_at = self.job.started_at
         self.has_unused_attempt = False
 
-    def mark_running(self) -> None:
+    def mark_running(self, now_mono: float) -> None:
         """Note that user code runs. An attempt that was not `starting` starts now, as in `mark_starting`."""
         if self.phase not in _BEFORE_RUNNING:
             raise IllegalTransition(self.job.id, self.phase, "running")
@@ -128,6 +131,7 @@ class LiveJob:
             self.previous_started_at = self.job.started_at
             self.has_unused_attempt = False
         self.phase = "running"
+        self.running_since_mono = now_mono
 
     def mark_ended(self, output: bytes | None = None) -> None:
         """End the job; `output` is the JSON text of a job that has succeeded."""

@@ -139,7 +139,7 @@ class JobLifecycle:
         if is_loading:
             live.mark_starting()
         else:
-            live.mark_running()
+            live.mark_running(self.clock.now_mono())
         job.attempt = live.attempt_in_flight
         if had_unused_attempt:
             del job.attempts[-1]
@@ -159,7 +159,7 @@ class JobLifecycle:
     def mark_running(self, live: LiveJob, at: float) -> None:
         """Mark a job as running: loading is over, user code runs."""
         if live.phase == "starting":
-            live.mark_running()
+            live.mark_running(self.clock.now_mono())
             self._event_log.append(live.job, "status", at, status_fields(live.job, "running"))
 
     def record_events(self, live: LiveJob, message: AttemptEvents) -> None:

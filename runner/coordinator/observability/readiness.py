@@ -96,6 +96,11 @@ class ReadinessCheck:
         store: dict[str, Any] = {"state": "ok", "kind": self._access.describe()}
         if failure is not None:
             store = {"state": "unavailable", "message": failure.message}
+        elif not self._access.is_writer_answering:
+            store = {
+                "state": "degraded",
+                "message": "its writer process does not answer or is being replaced",
+            }
         if self._store_gone is not None:
             store = {"state": "unavailable", "message": self._store_gone}
         coordinator: dict[str, Any] = {"state": "ok"}
@@ -133,6 +138,8 @@ class ReadinessCheck:
         worker = self._worker_pool.worker_of(device.id)
         if device.kind != "cpu" and (worker is None or not worker.is_connected):
             return {"state": "degraded", "message": "its worker is starting"}
+        if worker is not None and worker.is_connected and not worker.is_answering:
+            return {"state": "degraded", "message": "its worker does not answer"}
         return {"state": "ok", "level": self._scheduler_state.ledger.usage.level(device.id)}
 
     def _broken_handlers(self) -> list[str]:

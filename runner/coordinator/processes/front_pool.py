@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, cast
 
 from runner.coordinator.processes.child_pool import ChildPool
 from runner.coordinator.processes.local_process import LocalProcess
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.processes.child import FrontConfig, Role
+from runner.processes.pulse import PING_INTERVAL_S, Pulse
 from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.framing import FRAME_BYTES, FrameBuffer, pack, unpack, with_length
 from runner.protocol.front import (
@@ -41,18 +40,6 @@ FAILED_START_PAUSES_S = (0.4, 5.0)
 RETRY_S = 1.0
 #: Time for killed fronts to exit.
 KILL_TIMEOUT_S = 1.0
-#: Interval of pings to every front.
-PING_INTERVAL_S = 1.0  # guard: pulse
-#: Unanswered pings after which a front is killed and replaced: a hung one keeps its clients waiting. The
-#: limit is a number of pings, not a time: a suspended machine or a blocked coordinator sends none.
-SILENT_PINGS_MAX = 8  # guard: silent-pulses
-#: The same limit for a front that is busy (with a large bulk on a machine that is short of cores), or that
-#: has not said hello yet.
-BUSY_PINGS_MAX = 30  # guard: busy-pulses
-#: A front that uses less than this fraction of a core is not busy.
-BUSY_CPU_SHARE = 0.05
-#: A front with more unanswered pings than this is reported as not answering.
-LATE_PINGS_MAX = 2
 #: A front with more unread bytes than this gets no events, which it requests later, from its cursor. All
 #: other messages wait here until it has read most of them.
 UNREAD_MAX_BYTES = 4 * 1024 * 1024
@@ -81,10 +68,8 @@ class FrontHandle(asyncio.Protocol):
     def __init__(self, process: LocalProcess, listener: FrontListener) -> None:
         self.process = process
         self.is_ready = False
-        #: Number of pings since the last message of the front.
-        self.unanswered_pings = 0
-        #: Processor time, in seconds, that the front had used at its last message.
-        self._cpu_s_when_heard = 0.0
+        #: A hung front keeps its clients waiting.
+        self.pulse = Pulse()
         self._listener = listener
         self._buffer = FrameBuffer()
         self._transport: asyncio.Transport | None = None
@@ -112,7 +97,7 @@ class FrontHandle(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle the requests in `data`; kill a front that sends undecodable messages."""
-        self.unanswered_pings = 0
+        self.pulse.record_sign_of_life()
         try:
             for frame in self._buffer.feed(data):
                 for raw in unpack(frame):
@@ -131,33 +116,25 @@ class FrontHandle(asyncio.Protocol):
     @property
     def is_answering(self) -> bool:
         """Whether the front takes requests, as far as its answers to pings show."""
-        return self.is_ready and self.unanswered_pings <= LATE_PINGS_MAX
+        return self.is_ready and not self.pulse.is_late
 
     def ping(self) -> None:
-        """Send a ping, or kill the front if too many are unanswered. Called every `PING_INTERVAL_S`."""
-        if self.unanswered_pings == 0:
-            self._cpu_s_when_heard = _cpu_time_s(self.process.pid)
-        if self.unanswered_pings >= BUSY_PINGS_MAX or (
-            self.unanswered_pings >= SILENT_PINGS_MAX and self.is_ready and not self._is_busy()
-        ):
+        """Send a ping, or kill the front if it hangs. Called every `PING_INTERVAL_S`."""
+        now_mono = asyncio.get_running_loop().time()
+        if self.pulse.record_ping(now_mono, self.process.read_activity(), is_ready=self.is_ready):
             log.error(
-                "front %d has been silent for %d s: it is replaced", self.process.pid, self.unanswered_pings
+                "front %d has been silent for %d s: it is replaced",
+                self.process.pid,
+                self.pulse.unanswered_pings,
             )
             self.process.kill()
-        self.unanswered_pings += 1
-        if self.is_ready:
+        elif self.is_ready:
             self.send(_PING)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the transport and what was not sent; an exit of the process shows on the pidfd."""
         self._transport = None
         self._out.clear()
-
-    def _is_busy(self) -> bool:
-        return (
-            _cpu_time_s(self.process.pid) - self._cpu_s_when_heard
-            >= self.unanswered_pings * PING_INTERVAL_S * BUSY_CPU_SHARE
-        )
 
     def send(self, message: bytes) -> None:
         """Send an encoded message at the end of this iteration; drop it if the stream is closed by then."""
@@ -211,17 +188,6 @@ class FrontHandle(asyncio.Protocol):
         """Close the stream."""
         if self._transport is not None:
             self._transport.close()
-
-
-def _cpu_time_s(pid: int) -> float:
-    """Return the processor time in seconds that a process has used; 0 if it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0.0
-    # The name in brackets may contain any character; utime and stime are fields 12 and 13 behind it.
-    fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _FrontSlot:

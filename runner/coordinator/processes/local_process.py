@@ -9,6 +9,7 @@ import signal
 import msgspec
 
 from runner.processes.child import Child, Role, start_child
+from runner.processes.pulse import Activity
 
 
 class LocalProcess:
@@ -44,6 +45,10 @@ class LocalProcess:
     def label(self) -> str:
         """The role and name of the process, for the log: "front 4711", "worker NAME"."""
         return f"{self.child.role} {self._name}"
+
+    def read_activity(self) -> Activity | None:
+        """See `Child.read_activity`."""
+        return self.child.read_activity()
 
     def kill(self) -> None:
         """Send SIGKILL if the process is still alive; its pool detects the exit."""

@@ -15,23 +15,26 @@ from runner.coordinator.processes.local_process import LocalProcess, describe_ex
 from runner.coordinator.processes.worker_connection import WorkerConnection
 from runner.processes.child import ProbeConfig, WorkerConfig
 from runner.processes.orphans import kill_marked
+from runner.processes.pulse import PING_INTERVAL_S, Pulse, PulseLimits
 from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol import framing
-from runner.protocol.worker import Hello, Stop, encode
+from runner.protocol.worker import Hello, Stop, WorkerPing, WorkerPong, encode
 from runner.protocol.zmq_router import ZmqRouter
 
 log = logging.getLogger(__name__)
 
 WorkerRole = Literal["worker", "probe"]
 
+_PING = encode(WorkerPing())
+_ONLY_PONG = [encode(WorkerPong())]
+
 #: Shortest and longest pause before a worker is restarted; each is twice as long as the one before.
 RESTART_PAUSES_S = (0.2, 10.0)
 #: A worker that ran for longer than this is restarted after the shortest pause again.
 STABLE_S = 30.0
-#: A probe that sends nothing for this long hangs: it is killed and replaced.
-PROBE_SILENT_S = 5.0
-#: A worker whose link breaks reconnects by itself; one that takes longer than this is replaced.
-RECONNECT_TIMEOUT_S = 5.0
+#: The probe is not asked: it sends readings at least every 2 s. Without them GPUs take no work, so it has
+#: less time than a worker, also if it is busy.
+PROBE_PULSE = PulseLimits(silent_max=5, busy_max=5)
 #: Time for a worker whose lifeline is cut to write its unacknowledged messages to the spool.
 SPOOL_WRITE_S = 0.4
 #: Time for killed workers to exit; one in an uninterruptible system call does not.
@@ -55,6 +58,13 @@ class WorkerListener(Protocol):
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
         """Called with the encoded messages of one frame, in order."""
 
+    def on_worker_hung(self, worker: WorkerHandle) -> None:
+        """Called when a worker is about to be killed because it hangs."""
+
+    def on_worker_stuck(self, worker: WorkerHandle) -> None:
+        """Called when a hung worker has survived SIGKILL, as in a driver that hangs: its executors were
+        killed. `on_worker_lost` follows if it exits after all."""
+
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """Called when the process of a worker has exited; `why` is the exit status in words."""
 
@@ -74,8 +84,9 @@ class WorkerHandle:
         self.device = device
         self.connection = connection
         self.process = process
-        #: Whether it was killed because it had been silent, which only the probe is.
-        self.is_killed_as_hung = False
+        self.pulse = Pulse(PROBE_PULSE if role == "probe" else None)
+        #: Whether its executors were given up because it survived SIGKILL.
+        self.is_stuck = False
 
     @property
     def name(self) -> str:
@@ -89,8 +100,14 @@ class WorkerHandle:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the worker has ever connected; True also while its link is broken."""
+        """Whether the worker has ever connected; True also while its link is broken. A worker that does not
+        reconnect leaves its pings unanswered."""
         return self.connection.is_connected
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the worker takes commands, as far as its answers to pings show."""
+        return self.is_connected and not self.pulse.is_late
 
     def kill(self) -> None:
         """Kill the worker: its executors end with it, and the pool replaces it."""
@@ -173,6 +190,7 @@ class WorkerPool:
         #: Number of frames that were dropped.
         self.bad_frames = 0
         self._next_bad_log_at = 0.0
+        self._ping_timer: asyncio.TimerHandle | None = None
         self.router = ZmqRouter(
             self._endpoint,
             self.token,
@@ -239,33 +257,45 @@ class WorkerPool:
                 continue
             if self.router.is_disconnected(worker.name):
                 # After a reconnect the hello shows which messages the worker missed.
-                if worker.connection.disconnected_mono is None:
+                if not worker.connection.is_link_lost:
                     log.warning("%s is disconnected", worker.name)
-                    worker.connection.disconnected_mono = asyncio.get_running_loop().time()
+                    worker.connection.is_link_lost = True
             else:
                 # An exit would show on the pidfd, so the process lives and does not read: it is stuck.
                 log.warning("worker %s takes no messages: it is replaced", worker.name)
                 worker.kill()
 
-    def replace_silent(self, now_mono: float) -> None:
-        """Kill each worker that did not reconnect in time, and the probe if it has been silent for too long.
+    def start_pings(self) -> None:
+        """WorkerPing every worker each `PING_INTERVAL_S` from now on, and replace those that hang."""
+        loop = asyncio.get_running_loop()
+        self._ping_timer = loop.call_later(PING_INTERVAL_S, self.start_pings)
+        self.ping_all(loop.time())
 
-        A probe falls silent because NVML hangs when a GPU is faulty.
-        """
+    def ping_all(self, now_mono: float) -> None:
+        """WorkerPing every worker and kill each that hangs; the probe hangs when NVML does."""
         for worker in list(self.workers.values()):
-            disconnected_mono = worker.connection.disconnected_mono
-            if disconnected_mono is not None and now_mono - disconnected_mono > RECONNECT_TIMEOUT_S:
-                log.error(
-                    "%s did not reconnect within %g s: it is replaced", worker.name, RECONNECT_TIMEOUT_S
-                )
-                worker.kill()
-            if worker.role == "probe" and worker.is_connected:
-                silent_s = now_mono - worker.connection.last_message_mono
-                if silent_s > PROBE_SILENT_S and not worker.is_killed_as_hung:
-                    # Once: a probe that hangs in the driver may survive SIGKILL, and is not replaced then.
-                    worker.is_killed_as_hung = True
-                    log.error("the probe has been silent for %.1f s: it is replaced", silent_s)
-                    worker.kill()
+            if worker.pulse.record_ping(
+                now_mono, worker.process.read_activity(), is_ready=worker.is_connected
+            ):
+                self._replace_hung(worker)  # guard: hung-worker-replaced
+            elif worker.pulse.survives_kill and not worker.is_stuck:
+                self._give_up(worker)
+            elif worker.role == "worker" and worker.is_connected and not worker.pulse.is_hung:
+                self.post(worker, _PING)
+        self.flush()
+
+    def _replace_hung(self, worker: WorkerHandle) -> None:
+        silent_s = worker.pulse.unanswered_pings * PING_INTERVAL_S
+        log.error("%s %s has been silent for %g s: it is replaced", worker.role, worker.name, silent_s)
+        self._listener.on_worker_hung(worker)
+        worker.kill()
+
+    def _give_up(self, worker: WorkerHandle) -> None:
+        """End the executors of a worker that SIGKILL does not end: it no longer supervises them."""
+        worker.is_stuck = True
+        log.error("%s %s survived SIGKILL; it is replaced once it has ended", worker.role, worker.name)
+        kill_marked(f"{worker.name}/")
+        self._listener.on_worker_stuck(worker)
 
     def kill_all(self) -> None:
         """Kill all workers and the probe; the executors end with their workers."""
@@ -274,6 +304,8 @@ class WorkerPool:
     async def close(self, timeout_s: float) -> None:
         """Request every process to stop; kill those that still run after `timeout_s`; wait for all exits."""
         self._children.stop_restarts()
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
         for worker in list(self.workers.values()):
             self.post(worker, encode(Stop()))
         self.flush()
@@ -294,7 +326,7 @@ class WorkerPool:
             else self._probe_config(name, self._endpoint, self.token)
         )
         process = LocalProcess.spawn(slot.role, config, name=name)
-        connection = WorkerConnection(name, config.node, process.started_mono)
+        connection = WorkerConnection(name, config.node)
         worker = WorkerHandle(slot.role, device, connection, process)
         self.workers[name] = worker
         return worker
@@ -317,7 +349,8 @@ class WorkerPool:
         if worker is None or worker.pid != hello.pid:
             self._on_bad_frame(f"a hello of an unknown worker, {name!r}")
             return
-        if worker.connection.record_hello(asyncio.get_running_loop().time()):
+        worker.pulse.record_sign_of_life()
+        if worker.connection.record_hello():
             self._listener.on_worker_connected(worker, hello)
         else:
             self._listener.on_worker_reconnected(worker, hello)
@@ -327,8 +360,9 @@ class WorkerPool:
         if worker is None:
             self._on_bad_frame(f"a frame of an unknown worker, {name!r}")
             return
-        worker.connection.last_message_mono = asyncio.get_running_loop().time()
-        self._listener.on_messages(worker, messages)
+        worker.pulse.record_sign_of_life()
+        if messages != _ONLY_PONG:
+            self._listener.on_messages(worker, messages)
 
     def _on_bad_frame(self, why: str) -> None:
         self.bad_frames += 1

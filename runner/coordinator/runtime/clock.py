@@ -15,6 +15,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """UTC epoch seconds."""
 
+    def now_mono(self) -> float:
+        """Seconds on a monotonic clock that stands still while the machine is suspended."""
+
     def from_wall_time(self, wall: float) -> float:
         """Convert a time that another process has read from the wall clock."""
 
@@ -29,6 +32,10 @@ class SystemClock:
     def now(self) -> float:
         """UTC epoch seconds."""
         return self._offset + time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def now_mono(self) -> float:
+        """See `Clock.now_mono`."""
+        return time.monotonic()
 
     def from_wall_time(self, wall: float) -> float:
         """Convert a time that another process has just read from the wall clock, which may have been set

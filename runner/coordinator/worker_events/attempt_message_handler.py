@@ -17,7 +17,7 @@ from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
-from runner.coordinator.jobs.attempt_end import AttemptEnd, build_attempt_end, interrupted_end
+from runner.coordinator.jobs.attempt_end import AttemptEnd, build_attempt_end, interrupted_end, unreported_end
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -142,15 +142,25 @@ class AttemptMessageHandler:
     def interrupt_attempts(self, executor: ExecutorHandle, why: str) -> None:
         """End the attempts that ran or may have started on an executor that is gone without a report.
 
-        They end as `interrupted`, which uses up no retry. `why` becomes the message of their error.
+        They end as `interrupted`, which uses up no retry, or as `timeout` if their time was over. In a batch
+        of several the one to blame is unknown, so that none of them times out. `why` becomes the message of
+        their error.
         """
+        is_shared = executor.is_batched and len(executor.attempts) > 1
         for live in list(executor.attempts.values()):
             if live.phase == "staged":
                 # It may have started unreported: its number must not be given to user code again.
                 self._start_attempt(executor, live, self._clock.now())
             if live.phase in ("starting", "running"):
+                end = (
+                    interrupted_end(live.job.id, live.job.applied_seq, why)
+                    if is_shared
+                    else unreported_end(
+                        live, why, now_mono=self._clock.now_mono(), grace_s=executor.spec.options.grace_s
+                    )
+                )
                 self._release_attempt(executor, live)
-                self._lifecycle.end_attempt(live, interrupted_end(live.job.id, live.job.applied_seq, why))
+                self._lifecycle.end_attempt(live, end)
 
     def _build_end(self, executor: ExecutorHandle, message: AttemptEnded) -> AttemptEnd:
         """Build the end of an attempt from its message, its devices and its memory; called once for each.

@@ -30,6 +30,7 @@ from runner.protocol.worker import (
     FromWorker,
     Hello,
     NumberedFrame,
+    WorkerPong,
     from_worker_decoder,
 )
 
@@ -72,6 +73,7 @@ class WorkerMessageHandler:
             ExecutorGone: executors.on_executor_gone,
             ExecutorUsage: executors.on_executor_usage,
             Hello: lambda _, message: None,
+            WorkerPong: lambda _, message: None,
             **other_handlers,
         }
 

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, TypeVar, cast
 from runner.errors import RunnerError, StoreUnavailable, Unavailable
 from runner.jobs.job_query import JobQuery
 from runner.processes import child as child_processes
+from runner.processes.pulse import PING_INTERVAL_S, Pulse
 from runner.processes.restart_backoff import RestartBackoff
 from runner.protocol.framing import FrameBuffer
 from runner.stores.damaged_row import DamagedRow
@@ -82,6 +83,10 @@ class StoreAccess(Protocol):
         `read` runs in another thread. It must not keep the store, nor return an iterator that still reads.
         """
 
+    @property
+    def is_writer_answering(self) -> bool:
+        """Whether the writer process runs and shows signs of life; a writer that waits for its disk does."""
+
     async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
         """Run a read that jobs need to start, without waiting for a `run_read`, which may take long."""
 
@@ -128,6 +133,11 @@ class MemoryAccess:
         """See `StoreAccess.stale_updates`."""
         return self._store.stale_updates
 
+    @property
+    def is_writer_answering(self) -> bool:
+        """See `StoreAccess.is_writer_answering`."""
+        return True
+
     async def take_epoch(self) -> int:
         """See `StoreAccess.take_epoch`."""
         return self._store.take_epoch()
@@ -170,7 +180,9 @@ class MemoryAccess:
 class SqliteAccess:
     """A `StoreAccess` to a SQLite file: a writer process, and three reading connections, each in a thread.
 
-    A writer that dies is replaced at the next request, after a pause if it had answered nothing.
+    A writer that hangs is killed, see `Pulse`, but not one whose commit takes long, as with a slow disk. A
+    writer that dies is replaced at the next request or within a second, after a pause if it had answered
+    nothing.
     """
 
     kind: Literal["sqlite", "memory"] = "sqlite"
@@ -192,13 +204,58 @@ class SqliteAccess:
         #: Damaged jobs that reads have found before `connect`.
         self._damaged: list[DamagedRow] = []
         self._on_damaged: Callable[[Sequence[DamagedRow]], None] | None = None
+        self._pulse = Pulse()
+        #: Whether the writer has shown a sign of life since its start.
+        self._has_beaten = False
+        self._check_timer: asyncio.TimerHandle | None = None
+        #: Replaces a writer for which no request waits.
+        self._replacing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the writer process; it opens the file at `take_epoch`."""
         await self._start_writer()
         self._is_open = True
+        self._check_each_second()
+
+    @property
+    def is_writer_answering(self) -> bool:
+        """See `StoreAccess.is_writer_answering`."""
+        return not self.writer_died.is_set() and not self._pulse.is_late
+
+    def _check_each_second(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._check_timer = loop.call_later(PING_INTERVAL_S, self._check_each_second)
+        self.check_writer()
+
+    def check_writer(self) -> None:
+        """Kill a writer that hangs; replace one that has died. Called every `PING_INTERVAL_S`."""
+        loop = asyncio.get_running_loop()
+        if self.writer_died.is_set():
+            if self._replacing is None or self._replacing.done():
+                self._replacing = loop.create_task(self._replace_dead_writer())
+            return
+        if self._child is None:
+            return
+        if self._child.has_beaten():
+            self._has_beaten = True
+            self._pulse.record_sign_of_life()
+        activity = self._child.read_activity()
+        if self._pulse.record_ping(loop.time(), activity, is_ready=self._has_beaten):
+            silent_s = self._pulse.unanswered_pings * PING_INTERVAL_S
+            log.error("the store's writer process has been silent for %g s: it is replaced", silent_s)
+            self._child.signal(signal.SIGKILL)
+
+    async def _replace_dead_writer(self) -> None:
+        async with self._send_lock:
+            if self._is_open and self.writer_died.is_set():
+                try:
+                    await self._replace_writer()
+                except StoreUnavailable as refused:
+                    # Tried again in a second.
+                    log.debug("%s", refused.message)
 
     async def _start_writer(self) -> None:
+        self._pulse, self._has_beaten = Pulse(), False
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -331,6 +388,8 @@ class SqliteAccess:
             if not self._is_open:
                 return
             self._is_open = False
+            if self._check_timer is not None:
+                self._check_timer.cancel()
             # The reading connections first: the last connection to close copies the log into the file, which
             # must be the writer's.
             await self._read_connection.close()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import select
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 from runner.errors import RefusedStart, RunnerError
-from runner.processes.child import WriterConfig, ignore_terminal_signals, read_config
+from runner.processes.child import WriterConfig, ignore_terminal_signals, read_config, send_beats
 from runner.protocol.framing import LENGTH
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.sqlite.writer_protocol import (
@@ -111,6 +112,7 @@ def main() -> None:
     path = sqlite_path(config.url)
     if path is None:
         raise RefusedStart("a memory store has no writer process")
+    threading.Thread(target=send_beats, args=(lifeline,), name="beats", daemon=True).start()
     stream = socket.socket(fileno=config.fd)
     store = SqliteStore(path, pause=_make_pause(stream, lifeline))
     try:

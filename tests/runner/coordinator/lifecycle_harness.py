@@ -56,6 +56,9 @@ class ManualClock:
     def now(self) -> float:
         return self.at
 
+    def now_mono(self) -> float:
+        return self.at
+
     def from_wall_time(self, wall: float) -> float:
         return wall
 

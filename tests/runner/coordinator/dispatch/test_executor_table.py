@@ -16,7 +16,7 @@ worker = test_error_boundaries.worker
 
 def table(worker: WorkerHandle) -> tuple[ExecutorTable, WorkerHandle]:
     """1 and 2 run `h`, 2 on both devices; 3 runs `other` under another worker."""
-    second = WorkerHandle("worker", CPU, WorkerConnection("w2", "n", 0.0), worker.process)
+    second = WorkerHandle("worker", CPU, WorkerConnection("w2", "n"), worker.process)
     other = replace(spec(), name="other")
     executors = ExecutorTable()
     executors[1] = ExecutorHandle(1, worker, spec(), "", ["gpu0"], 0)

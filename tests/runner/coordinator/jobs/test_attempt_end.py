@@ -12,8 +12,10 @@ from runner.coordinator.jobs.attempt_end import (
     AttemptEnd,
     build_attempt_end,
     interrupted_end,
+    unreported_end,
 )
-from runner.jobs.job import CONTEXT_LOST, FileRecord
+from runner.coordinator.jobs.job_registry import LiveJob
+from runner.jobs.job import CONTEXT_LOST, FileRecord, Job, JobTerms
 from runner.protocol.worker import AttemptEnded
 
 SUCCESS = AttemptEnded(
@@ -116,3 +118,29 @@ def test_a_lost_context_may_be_the_devices_fault(
 
 def test_an_end_that_nobody_reported_is_an_interruption() -> None:
     assert interrupted_end("job-1", 4, "cut") == AttemptEnd("job-1", 4, "interrupted", "cut")
+
+
+def running(timeout_s: float | None, *, since_mono: float = 100.0) -> LiveJob:
+    """A job whose user code was reported to run."""
+    job = Job(1, "job-1", "h", "q", 50, 0.0, JobTerms(timeout_s=timeout_s), 2, applied_seq=4)
+    live = LiveJob(job, None, "assigned")
+    live.mark_running(since_mono)
+    return live
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "now_mono", "code"),
+    [(2.0, 102.6, "timeout"), (2.0, 102.4, "interrupted"), (None, 9_999.0, "interrupted")],
+)
+def test_an_attempt_whose_time_was_over_when_its_worker_ended_has_timed_out(
+    timeout_s: float | None, now_mono: float, code: str
+) -> None:
+    end = unreported_end(running(timeout_s), "worker w hung", now_mono=now_mono, grace_s=0.5)
+    assert (end.code, end.seq, end.retryable, end.executor_died) == (code, 4, True, False)
+    assert end.message.endswith("worker w hung")
+
+
+def test_an_attempt_that_still_loads_has_no_timeout_yet() -> None:
+    live = LiveJob(Job(1, "job-1", "h", "q", 50, 0.0, JobTerms(timeout_s=0.1), 2), None, "assigned")
+    live.mark_starting()
+    assert unreported_end(live, "why", now_mono=9_999.0, grace_s=0.0).code == "interrupted"

@@ -25,7 +25,7 @@ MARKS: dict[JobPhase, Callable[[LiveJob], None]] = {
     "assigned": lambda live: live.mark_assigned(7),
     "staged": LiveJob.mark_staged,
     "starting": LiveJob.mark_starting,
-    "running": LiveJob.mark_running,
+    "running": lambda live: live.mark_running(3.0),
     "ended": LiveJob.mark_ended,
 }
 #: A way from the phase of a new job, `waiting`, to each phase.
@@ -101,7 +101,7 @@ def test_an_assigned_job_has_its_executor_and_its_next_attempt() -> None:
     assert (live.executor, live.attempt_in_flight, live.has_unused_attempt) == (None, 0, False)
 
 
-@pytest.mark.parametrize("start", [LiveJob.mark_starting, LiveJob.mark_running])
+@pytest.mark.parametrize("start", [LiveJob.mark_starting, lambda live: live.mark_running(3.0)])
 def test_an_attempt_that_was_counted_and_not_started_keeps_its_number(
     start: Callable[[LiveJob], None],
 ) -> None:
@@ -121,8 +121,8 @@ def test_an_attempt_that_was_counted_and_not_started_keeps_its_number(
 def test_the_end_of_a_load_is_no_second_start() -> None:
     live = in_phase("starting")
     live.job.started_at = 9.0
-    live.mark_running()
-    assert live.previous_started_at is None
+    live.mark_running(12.0)
+    assert (live.previous_started_at, live.running_since_mono) == (None, 12.0)
 
 
 @pytest.mark.parametrize("output", [None, b"1"])

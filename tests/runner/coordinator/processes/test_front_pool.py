@@ -14,15 +14,10 @@ from typing import cast
 import pytest
 
 from api.coordinator.client import CoordinatorClient, CoordinatorReply
-from runner.coordinator.processes.front_pool import (
-    BUSY_PINGS_MAX,
-    LATE_PINGS_MAX,
-    SILENT_PINGS_MAX,
-    UNREAD_MAX_BYTES,
-    FrontHandle,
-)
+from runner.coordinator.processes.front_pool import UNREAD_MAX_BYTES, FrontHandle
 from runner.coordinator.processes.local_process import LocalProcess
 from runner.processes.child import Child
+from runner.processes.pulse import BUSY_PINGS_MAX, LATE_PINGS_MAX, SILENT_PINGS_MAX
 from runner.protocol.framing import FRAME_BYTES, LENGTH, pack, unpack, with_length
 from runner.protocol.front import GetJob, Pong, Reply, ToCoordinator, encode, to_front_decoder
 from tests.api.coordinator.test_client import Listener

@@ -12,10 +12,11 @@ import pytest
 
 from runner.coordinator.processes.local_process import LocalProcess
 from runner.coordinator.processes.worker_connection import WorkerConnection
-from runner.coordinator.processes.worker_pool import PROBE_SILENT_S, WorkerHandle, WorkerPool
+from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool, WorkerRole
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
+from runner.processes.pulse import SILENT_PINGS_MAX
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Ack, Hello, RecallAttempts
+from runner.protocol.worker import Ack, Hello, RecallAttempts, WorkerPing, WorkerPong
 from runner.protocol.zmq_dealer import ZmqDealer
 from tests.runner.coordinator.lifecycle_harness import CPU
 
@@ -25,6 +26,7 @@ class Known:
 
     def __init__(self) -> None:
         self.connected = asyncio.Event()
+        self.told: list[str] = []
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
         self.connected.set()
@@ -33,12 +35,25 @@ class Known:
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None: ...
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None: ...
 
+    def on_worker_hung(self, worker: WorkerHandle) -> None:
+        self.told.append("hung")
+
+    def on_worker_stuck(self, worker: WorkerHandle) -> None:
+        self.told.append("stuck")
+
+
+class WatchedPool(WorkerPool):
+    """A fleet with what its listener was told, and the link of the worker that the test plays."""
+
+    dealer: ZmqDealer
+    listener_told: list[str]
+
 
 Frames = asyncio.Queue[list[bytes]]
-Check = Callable[[WorkerPool, WorkerHandle, Frames], Awaitable[None]]
+Check = Callable[[WatchedPool, WorkerHandle, Frames], Awaitable[None]]
 
 
-def linked(folder: Path, check: Check) -> None:
+def linked(folder: Path, check: Check, role: WorkerRole = "worker") -> None:
     """Run `check` with a fleet to which one worker, played by the test, is linked."""
 
     def worker_config(name: str, device: object, endpoint: str, token: str) -> WorkerConfig:
@@ -49,7 +64,7 @@ def linked(folder: Path, check: Check) -> None:
 
     async def body() -> None:
         known, frames = Known(), Frames()
-        fleet = WorkerPool(
+        fleet = WatchedPool(
             runtime=folder,
             epoch=1,
             marker="r",
@@ -61,9 +76,9 @@ def linked(folder: Path, check: Check) -> None:
         ours, theirs = socket.socketpair()
         theirs.close()
         worker = WorkerHandle(
-            "worker",
+            role,
             CPU,
-            WorkerConnection("w", "n", 0.0),
+            WorkerConnection("w", "n"),
             LocalProcess(Child("worker", process, ours), started_mono=0.0),
         )
         fleet.workers["w"] = worker
@@ -74,6 +89,7 @@ def linked(folder: Path, check: Check) -> None:
             on_link=lambda: _say(dealer, _hello(fleet.token, process.pid)),
         )
         dealer.open()
+        fleet.dealer, fleet.listener_told = dealer, known.told
         try:
             await asyncio.wait_for(known.connected.wait(), 10)
             await asyncio.wait_for(check(fleet, worker, frames), 10)
@@ -102,21 +118,57 @@ def decoded(frame: list[bytes]) -> list[worker_protocol.ToWorker]:
 def test_a_probe_that_hangs_is_killed_and_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
-        worker.role = "probe"
-        # Its death is not heeded here: so does one look that SIGKILL does not end.
-        for later_s in (PROBE_SILENT_S - 0.1, PROBE_SILENT_S + 0.1, PROBE_SILENT_S + 1, PROBE_SILENT_S + 9):
-            fleet.replace_silent(worker.connection.last_message_mono + later_s)
+    async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
+        for second in range(10):
+            fleet.ping_all(float(second))
         assert await asyncio.to_thread(worker.process.child.process.wait, 5) == -9
 
-    linked(tmp_path, check)
+    linked(tmp_path, check, role="probe")
     assert [record.getMessage() for record in caplog.records] == [
-        "the probe has been silent for 5.1 s: it is replaced"
+        "probe w has been silent for 5 s: it is replaced"
     ]
 
 
+def test_a_worker_that_does_not_answer_is_killed(tmp_path: Path) -> None:
+    async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
+        for second in range(SILENT_PINGS_MAX):
+            fleet.ping_all(float(second))
+        assert decoded(await frames.get()) == [WorkerPing()]
+        assert fleet.listener_told == [] and not worker.is_answering
+        fleet.ping_all(float(SILENT_PINGS_MAX))
+        assert fleet.listener_told == ["hung"]
+        assert await asyncio.to_thread(worker.process.child.process.wait, 5) == -9
+
+    linked(tmp_path, check)
+
+
+def test_a_worker_that_answers_pings_is_left_alone(tmp_path: Path) -> None:
+    async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
+        for second in range(3 * SILENT_PINGS_MAX):
+            fleet.ping_all(float(second))
+            assert decoded(await frames.get()) == [WorkerPing()]
+            fleet.dealer.send([worker_protocol.encode(WorkerPong())])
+            while worker.pulse.unanswered_pings:
+                await asyncio.sleep(0)
+        assert worker.is_answering and worker.process.child.reap() is None
+
+    linked(tmp_path, check)
+
+
+def test_a_worker_that_the_kernel_cannot_end_is_told_of_once(tmp_path: Path) -> None:
+    """Its exit shows on no pidfd here, as where it is in an uninterruptible call."""
+
+    async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
+        for second in range(SILENT_PINGS_MAX + 20):
+            fleet.ping_all(float(second))
+        assert fleet.listener_told == ["hung", "stuck"]
+        assert fleet.workers == {"w": worker}
+
+    linked(tmp_path, check)
+
+
 def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
-    async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
+    async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
         fleet.acknowledge(worker, 7)
         fleet.post(worker, worker_protocol.encode(RecallAttempts(1)))
@@ -143,7 +195,7 @@ def test_messages_of_one_turn_travel_in_frames_of_a_bounded_size(tmp_path: Path)
 
 
 def test_an_acknowledgement_goes_alone_where_nothing_else_does(tmp_path: Path) -> None:
-    async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
+    async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
         assert decoded(await frames.get()) == [Ack(3)]
 

@@ -17,6 +17,9 @@ class MonotonicClock:
     def now(self) -> float:
         return time.monotonic() + self.slept_s
 
+    def now_mono(self) -> float:
+        return time.monotonic()
+
     def from_wall_time(self, wall: float) -> float:
         return wall
 

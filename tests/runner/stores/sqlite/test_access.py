@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import uvloop
 from runner.coordinator.storage.open_store import open_store
 from runner.errors import Fenced, StoreCorrupt, StoreUnavailable, Unavailable
 from runner.jobs.job_query import JobQuery
+from runner.processes.pulse import SILENT_PINGS_MAX, Activity
 from runner.stores.sqlite.access import SEARCHES_MAX, SqliteAccess, StoreAccess
 from runner.stores.store import SearchPage, Store, WriteBatch
 from tests.runner.stores.store_data import chunk, events, inserts, job
@@ -177,6 +180,70 @@ def test_a_writer_that_died_is_replaced_by_the_next_commit(tmp_path: Path) -> No
         await access.commit(epoch, inserts(job(2)))
         assert not access.writer_died.is_set()
         assert await access.run_read(lambda store: store.last_job_number()) == 2
+
+    with_store(None, tmp_path, use)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so; the test as a whole has a deadline."""
+    while not is_so():
+        await asyncio.sleep(0.01)
+
+
+def test_a_writer_that_hangs_is_killed_and_replaced(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch, hung = await access.take_epoch(), access._child
+        await until(hung.has_beaten)
+        access._has_beaten = True
+        hung.signal(signal.SIGSTOP)
+        await until(lambda: (hung.read_activity() or Activity(0, "")).state == "T")
+        waiting = asyncio.ensure_future(access.commit(epoch, inserts(job(1))))
+        for _ in range(SILENT_PINGS_MAX):
+            await asyncio.sleep(0)
+            access.check_writer()
+        assert not access.is_writer_answering and not waiting.done()
+        access.check_writer()
+        with pytest.raises(StoreUnavailable):
+            await waiting
+        await committed(access, epoch, inserts(job(1)))
+        assert access.is_writer_answering and access._child.pid != hung.pid
+
+    with_store(None, tmp_path, use)
+
+
+def test_a_writer_that_waits_for_long_in_a_commit_is_left_alone(tmp_path: Path) -> None:
+    """Its disk is slow, or another program has locked the file: its beats come all the while."""
+
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch, slow = await access.take_epoch(), access._child
+        with closing(sqlite3.connect(tmp_path / "runner.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = asyncio.ensure_future(access.commit(epoch, inserts(job(1))))
+            for _ in range(3):
+                await until(lambda: bool(select.select([slow.lifeline], [], [], 0)[0]))
+                for _ in range(SILENT_PINGS_MAX - 1):
+                    access.check_writer()
+            assert access._has_beaten and not waiting.done()
+            other.execute("ROLLBACK")
+        await waiting
+        assert access._child is slow
+
+    with_store(None, tmp_path, use)
+
+
+def test_a_dead_writer_that_nobody_needs_is_replaced_too(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch, dead = await access.take_epoch(), access._child
+        dead.signal(signal.SIGKILL)
+        await access.writer_died.wait()
+        assert not access.is_writer_answering
+        access.check_writer()
+        await until(lambda: access.is_writer_answering)
+        assert access._child is not dead
+        await access.commit(epoch, inserts(job(1)))
 
     with_store(None, tmp_path, use)
 
