@@ -36,6 +36,8 @@ from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import SystemClock
+from runner.coordinator.runtime.stop_deadline import StopDeadline
+from runner.coordinator.storage.journal import Journal
 from runner.coordinator.storage.open_store import open_store, save_nameless
 from runner.coordinator.storage.room_wait import wait_for_room
 from runner.coordinator.storage.ticket_secret import load_or_create_secret
@@ -52,9 +54,15 @@ log = logging.getLogger(__name__)
 FRONT_START_TIMEOUT_S = 15.0  # guard: front-wait
 #: Interval of reading the current epoch of the store: a fenced coordinator stops even if it has nothing to
 #: write.
+#: Time of a whole stop after the grace, but for the kill of processes that did not end in it.
+STOP_S = 1.7
 EPOCH_CHECK_INTERVAL_S = 1.0
 #: After the grace, the kill ladder ends attempts (1.5 s) before workers are killed.
-WORKERS_STOP_S = 1.8
+WORKERS_STOP_S = 1.7
+#: The same while the store refuses writes.
+SPOOLING_STOP_S = 1.3
+#: Time for the writer to exit when nothing is left to write.
+ABANDON_S = 1.0
 #: Time for fronts to send their last replies before they are killed; the second one is for a hurried stop.
 FRONTS_STOP_S = 1.5
 HURRIED_STOP_S = 0.3
@@ -225,7 +233,7 @@ class Coordinator:
 
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Accept no more work, let attempts finish for `grace_s` (or until `hurry`), requeue the others."""
-        components = self.components
+        components, deadline = self.components, StopDeadline(grace_s + STOP_S, hurry)
         components.front.gate.close()
         components.front.readiness.mark_shutting_down()
         components.devices.dispatcher.is_paused = True
@@ -243,18 +251,28 @@ class Coordinator:
         await _wait_until(lambda: not components.devices.dispatcher.executors.with_attempts(), grace_s, hurry)
         await self._stop_workers(components, hurry)
         components.devices.estimate_recorder.store_changes()
-        try:
-            await components.jobs.journal.close()
-        except StoreUnavailable as refused:
-            log.error("stopped; the last messages of workers are spooled, not stored: %s", refused.message)
+        await self._close_journal(components.jobs.journal, deadline)
         if isinstance(self.refused, StoreGone) and self._access is not None:
             self.refused = await save_nameless(self._access, self.refused, self.epoch)
-        await self._front_pool.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
-        await self._close()
+        front_timeout_s = HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S
+        if not await deadline.wait(self._front_pool.close(front_timeout_s)):
+            await self._front_pool.close(0.0)
+        await self._close(deadline.remaining_s())  # guard: writer-within-stop
+
+    async def _close_journal(self, journal: Journal, deadline: StopDeadline) -> None:
+        try:
+            if await deadline.wait(journal.close()):
+                return
+            why = "the store does not answer"
+        except StoreUnavailable as refused:
+            why = refused.message
+        log.error("stopped; the last messages of workers are spooled, not stored: %s", why)
 
     async def _stop_workers(self, components: Components, hurry: asyncio.Event) -> None:
         """Stop the workers; running attempts are ended by the kill ladder, or at once when `hurry` is set."""
-        closing = asyncio.ensure_future(components.devices.worker_pool.close(WORKERS_STOP_S))
+        # Without the store there are no acknowledgements to wait for: workers spool their last messages.
+        timeout_s = WORKERS_STOP_S if components.jobs.journal.failure is None else SPOOLING_STOP_S
+        closing = asyncio.ensure_future(components.devices.worker_pool.close(timeout_s))
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
@@ -270,15 +288,15 @@ class Coordinator:
             self._components.devices.worker_pool.kill_all()
             await self._components.devices.worker_pool.close(0.5)
         await self._front_pool.close(0.5)
-        await self._close()
+        await self._close(ABANDON_S)
 
-    async def _close(self) -> None:
+    async def _close(self, writer_timeout_s: float) -> None:
         await self._tasks.cancel_all()
         if self._components is not None:
             self._components.front.reloader.close()
             self._components.jobs.timers.close()
         if self._access is not None:
-            await self._access.close()
+            await self._access.close(writer_timeout_s)
 
     def on_fenced(self, fenced: Fenced) -> None:
         """Stop because another coordinator has taken over the store; only the first call counts."""

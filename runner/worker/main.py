@@ -56,7 +56,7 @@ EXECUTOR_COMMAND = (sys.executable, "-P", "-m", "runner.executor")
 #: Longest wait, in seconds, for the lock of a device that an earlier worker still holds.
 LOCK_WAIT_S = 5.0
 #: After `Stop`: longest wait, in seconds, for the last acknowledgements before results are spooled.
-LAST_ACK_S = 2.0
+LAST_ACK_S = 0.5
 #: Longest wait, in seconds, for killed executors when the worker exits.
 CLEAR_S = 0.5
 #: Options of prctl(2), from linux/prctl.h.

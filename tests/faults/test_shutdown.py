@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx2
 import pytest
 
+from tests.faults.mutate import mutated, value
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 pytestmark = pytest.mark.timed
@@ -90,6 +94,49 @@ def _assert_nothing_consumed(server_fixture: ServerFixture, load: Load) -> None:
         assert job["retries_left"] == 1
         assert server.attempts(job_id)[0]["error"]["code"] == "interrupted"
     until(lambda: server.counts("waiting").get("succeeded") == 200, "what waited runs")
+
+
+def stop_the_writer(server_fixture: ServerFixture, server: LiveServer) -> None:
+    """Two jobs run and the writer hangs: nothing is stored any more."""
+    gate = str(server_fixture.folder / "never")
+    running = [server.submit("steady", {"gate": gate}, retries=1, timeout_s=60) for _ in range(2)]
+    until(lambda: all(server.job(j)["progress"] for j in running), "two jobs run")
+    (writer,) = server_fixture.pids_of_role("writer")
+    os.kill(writer, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("signals", [(TERM,), (TERM, TERM)], ids=["once", "twice"])
+def test_a_writer_that_hangs_does_not_hold_up_the_stop(
+    server_fixture: ServerFixture, signals: tuple[signal.Signals, ...]
+) -> None:
+    grace_s = GRACE_S if len(signals) == 1 else 30.0
+    server = server_fixture.start("--grace", f"{grace_s}s")
+    stop_the_writer(server_fixture, server)
+    for number in signals:
+        started = time.monotonic()
+        server.signal(number)
+        until(lambda: "stopping: running jobs" in server.log.read_text(), "the signal was heard")
+    assert server.exit_code(within_s=GRACE_S + 3) == 0
+    assert time.monotonic() - started <= 2 + (GRACE_S if len(signals) == 1 else 0)
+    until(lambda: not server_fixture.processes(), "no process is left", within_s=1)
+    log = server.log.read_text()
+    assert "the last messages of workers are spooled" in log and "Traceback" not in log
+
+
+@pytest.mark.slow
+def test_without_a_bound_a_writer_that_hangs_holds_up_the_stop(tmp_path: Path) -> None:
+    change = value("writer-within-stop", "await self._close(10.0)")
+    server_fixture = ServerFixture(tmp_path, tree=mutated(tmp_path, [change]))
+    with ExitStack() as stack:
+        stack.callback(server_fixture.close)
+        server = server_fixture.start("--grace", "30s")
+        stop_the_writer(server_fixture, server)
+        started = time.monotonic()
+        server.signal(TERM)
+        until(lambda: "stopping: running jobs" in server.log.read_text(), "the signal was heard")
+        server.signal(TERM)
+        server.process.wait(20)
+        assert time.monotonic() - started > 2.0
 
 
 @pytest.mark.parametrize("signals", [(TERM, TERM), (INT, INT), (TERM,) * 5], ids=["TERM2", "INT2", "TERM5"])

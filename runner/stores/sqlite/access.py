@@ -46,7 +46,9 @@ SEARCHES_MAX = 10
 #: Requested size of the send buffer to the writer.
 _SEND_BUFFER_BYTES = 1024 * 1024
 #: Longest wait for the writer to exit: it may be copying its write-ahead log into the file.
-_EXIT_WAIT_S = 10.0
+EXIT_TIMEOUT_S = 10.0
+#: Longest wait for a killed writer; one in an uninterruptible system call does not exit.
+_KILL_TIMEOUT_S = 0.5
 #: Shortest and longest pause before another start, after a writer that answered nothing.
 _RESTART_PAUSES_S = (0.2, 5.0)
 
@@ -113,8 +115,8 @@ class StoreAccess(Protocol):
     def describe_place(self) -> str:
         """Return the kind and the place of the store, for the operator."""
 
-    async def close(self) -> None:
-        """Finish pending requests and stop the writer process."""
+    async def close(self, exit_timeout_s: float = EXIT_TIMEOUT_S) -> None:
+        """Finish pending requests and stop the writer process; kill it if that takes longer than this."""
 
 
 class MemoryAccess:
@@ -173,7 +175,7 @@ class MemoryAccess:
         """See `StoreAccess.describe_place`."""
         return self.describe()
 
-    async def close(self) -> None:
+    async def close(self, exit_timeout_s: float = EXIT_TIMEOUT_S) -> None:
         """Do nothing: no resource is held."""
 
 
@@ -283,7 +285,8 @@ class SqliteAccess:
             raise StoreUnavailable("the store's writer process has ended and will be restarted soon")
         if self._child is not None:
             log.error("the store's writer process has ended and is restarted")
-            await _wait_for_exit(self._child)
+            if not await _wait_for_exit(self._child, EXIT_TIMEOUT_S):
+                raise StoreUnavailable("the store's writer process has survived SIGKILL; it may still write")
         self._writer_connection = self._child = None
         self._backoff.begin_pause(loop.time())
         # Cleared before the start, as a new writer may die at once.
@@ -381,8 +384,11 @@ class SqliteAccess:
         """See `StoreAccess.describe_place`."""
         return f"SQLite {sqlite_version()} at {self.path} (write-ahead log, every commit synced)"
 
-    async def close(self) -> None:
+    async def close(self, exit_timeout_s: float = EXIT_TIMEOUT_S) -> None:
         """See `StoreAccess.close`."""
+        if self._send_lock.locked() and self._child is not None:
+            # The replacement of a writer waits for the exit of the old one.
+            self._child.signal(signal.SIGKILL)
         # The lock waits for a replacement under way; later commits are refused.
         async with self._send_lock:
             if not self._is_open:
@@ -399,7 +405,7 @@ class SqliteAccess:
                 self._writer_connection.close()
             # None while no writer can be started.
             if self._child is not None:
-                await _wait_for_exit(self._child)
+                await _wait_for_exit(self._child, exit_timeout_s)
             self._writer_connection = self._child = None
 
     async def _send_request(self, request: Request) -> int:
@@ -490,17 +496,26 @@ def _writer_ended_error() -> StoreUnavailable:
     )
 
 
-async def _wait_for_exit(child: child_processes.Child) -> None:
-    """Wait until the child has exited, reap it and close it; kill it if that takes too long."""
+async def _wait_for_exit(child: child_processes.Child, timeout_s: float) -> bool:
+    """Wait until the child has exited, reap it and close it; kill it after `timeout_s`.
+
+    Return False, and leave it as it is, if it does not exit after SIGKILL.
+    """
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(child.pidfd, ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), _EXIT_WAIT_S)
+        await asyncio.wait_for(ended.wait(), timeout_s)
     except TimeoutError:
+        log.warning("the store's writer process did not exit within %.1f s: it is killed", timeout_s)
         child.signal(signal.SIGKILL)
-        await ended.wait()
+        try:
+            await asyncio.wait_for(ended.wait(), _KILL_TIMEOUT_S)
+        except TimeoutError:
+            log.error("the store's writer process %d survived SIGKILL", child.pid)
+            return False
     finally:
         loop.remove_reader(child.pidfd)
     child.reap()
     child.close()
+    return True
