@@ -52,6 +52,9 @@ CONTEXT_LOST = "context_lost"
 EXCEEDED_LIMIT = "limit"
 #: Key in the detail of an error with several possible culprits: whether the job must then run alone.
 MUST_RUN_ALONE = "alone"
+#: Key in the detail of an attempt whose worker process has ended under it: the number of attempts that the
+#: worker had then, this one included.
+WORKER_LOST = "worker_lost_with"
 
 
 class JobError(msgspec.Struct, array_like=True):
@@ -71,6 +74,12 @@ class JobError(msgspec.Struct, array_like=True):
     def must_run_alone(self) -> bool:
         """Return whether this job must run alone, because it may have broken others next to it."""
         return isinstance(self.detail, dict) and self.detail.get(MUST_RUN_ALONE) is True
+
+    @property
+    def worker_lost_with(self) -> int:
+        """Return how many attempts the worker had when it ended under this one; 0 if that was not the end."""
+        found = self.detail.get(WORKER_LOST) if isinstance(self.detail, dict) else None
+        return found if isinstance(found, int) else 0
 
 
 class FileRecord(msgspec.Struct, array_like=True):

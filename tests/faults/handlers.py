@@ -71,6 +71,14 @@ def steady(data: Document, ctx: Context) -> Document:
     return {"attempt": ctx.attempt, "pid": os.getpid()}
 
 
+@handler("kill_parent")
+def kill_parent(data: Document, ctx: Context) -> None:
+    """Ends the worker, as `pkill python` does."""
+    time.sleep(0.2)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 @handler("talk")
 def talk(data: Document, ctx: Context) -> Iterator[Document]:
     """`n` chunks, with a pause after each 50; half-way it waits for the gate."""

@@ -9,6 +9,7 @@ from gpu.estimates import batch_sizing
 from gpu.job_class import JobClass
 from gpu.planning import oom_escalation
 from gpu.scheduling.scheduler_state import SchedulerState
+from runner.coordinator.jobs import retry_decision
 from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.jobs.job import Job, JobTerms, Submission
 from runner.jobs.retry import Backoff
@@ -75,7 +76,8 @@ def adjust_class(job: Job, job_class: JobClass, scheduler_state: SchedulerState)
     """Adjust the class of a job that has failed attempts.
 
     After running out of memory its need rises by the OOM escalation; devices that were lost under it are
-    avoided; a job that may have failed others of its batch runs alone in its executor.
+    avoided; a job that may have failed others of its batch runs alone in its executor; one that was there
+    each time when a worker ended runs alone on its devices.
     """
     if not job.attempts:
         return job_class
@@ -93,6 +95,8 @@ def adjust_class(job: Job, job_class: JobClass, scheduler_state: SchedulerState)
     if any(record.error is not None and record.error.must_run_alone for record in job.attempts):
         # It may have caused the failure of the jobs that ran together with it.
         job_class = replace(job_class, alone_in_executor=True)
+    if retry_decision.is_suspected(job):  # guard: suspect-set-apart
+        job_class = replace(job_class, alone_in_executor=True, alone_on_device=True)
     return replace(job_class, avoided_devices=tuple(avoid)) if avoid else job_class
 
 

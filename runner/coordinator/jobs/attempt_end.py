@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.jobs.job import CONTEXT_LOST, FileRecord
+from runner.jobs.job import CONTEXT_LOST, WORKER_LOST, FileRecord
 from runner.protocol.worker import AttemptEnded
 
 #: Error codes of attempts that are attributed to the device when it is lost.
@@ -98,11 +98,13 @@ def build_attempt_end(
     )
 
 
-def unreported_end(live: LiveJob, why: str, *, now_mono: float, grace_s: float) -> AttemptEnd:
+def unreported_end(
+    live: LiveJob, why: str, *, now_mono: float, grace_s: float, worker_lost_with: int = 0
+) -> AttemptEnd:
     """Build the end of an attempt in flight whose worker has ended without a report of it.
 
     The attempt has timed out if its worker should have ended it: its timeout and `grace_s` were over at
-    `now_mono`, on the clock of `Clock.now_mono`. Otherwise it was interrupted.
+    `now_mono`, on the clock of `Clock.now_mono`. Otherwise it was interrupted, see `interrupted_end`.
     """
     job, timeout_s = live.job, live.job.terms.timeout_s
     if (
@@ -111,9 +113,14 @@ def unreported_end(live: LiveJob, why: str, *, now_mono: float, grace_s: float) 
         and now_mono > live.running_since_mono + timeout_s + grace_s  # guard: timeout-of-hung-worker
     ):
         return AttemptEnd(job.id, job.applied_seq, "timeout", f"timed out after {timeout_s:g} s; {why}")
-    return interrupted_end(job.id, job.applied_seq, why)
+    return interrupted_end(job.id, job.applied_seq, why, worker_lost_with=worker_lost_with)
 
 
-def interrupted_end(job_id: str, seq: int, why: str) -> AttemptEnd:
-    """Build the end of an attempt that its worker will not report; `seq` is the last applied message."""
-    return AttemptEnd(job_id, seq, "interrupted", why)
+def interrupted_end(job_id: str, seq: int, why: str, *, worker_lost_with: int = 0) -> AttemptEnd:
+    """Build the end of an attempt that its worker will not report; `seq` is the last applied message.
+
+    `worker_lost_with` is the number of attempts under which the worker has ended, if any of them may be to
+    blame.
+    """
+    detail = {WORKER_LOST: worker_lost_with} if worker_lost_with else None
+    return AttemptEnd(job_id, seq, "interrupted", why, detail)

@@ -18,6 +18,11 @@ from runner.jobs.retry import Backoff, delay_s
 EXTRA_STARTS = 10
 #: A job fails with its second attempt that kills the executor, whatever its retries say.
 DEATHS_MAX = 2  # guard: deaths-budget
+#: A job that ran when its worker ended this many times, beside others, then runs alone on its devices.
+SHARED_WORKER_LOSSES_MAX = 2
+#: A job that ran alone when its worker ended this many times fails. A worker may also be killed from outside,
+#: so this is more than `DEATHS_MAX`.
+LONE_WORKER_LOSSES_MAX = 3
 
 
 #: Error codes of a batch that mean it had too many jobs.
@@ -44,6 +49,11 @@ class Requeue:
     uses_retry: bool
     #: The next step of the OOM escalation, if the attempt ran out of device memory.
     rung: OomRung | None = None
+
+
+def is_suspected(job: Job) -> bool:
+    """Return whether the job may be what ends its workers: it was there too often, and others with it."""
+    return _count_shared_losses(job) >= SHARED_WORKER_LOSSES_MAX
 
 
 def is_out_of_memory(end: AttemptEnd, *, grant_bytes: int) -> bool:
@@ -91,15 +101,23 @@ def decide(
     if oom is not None:
         return _escalate(job, end, error, oom, now)
     retries = job.terms.retries
+    if error.worker_lost_with == 1 and _count_lone_losses(job) + 1 >= LONE_WORKER_LOSSES_MAX:
+        message = (
+            f"its worker process ended {LONE_WORKER_LOSSES_MAX} times while no other job ran there; "
+            f"last: {end.message}"
+        )
+        return Finish("failed", JobError("poisoned", message, False, end.detail))
+    # A worker that ended beside others counts as no start: the job is set apart soon, see `is_suspected`.
+    starts = job.attempt - _count_shared_losses(job)
     if end.code in ("interrupted", "device_lost"):
-        if job.attempt >= retries + EXTRA_STARTS:
+        if starts >= retries + EXTRA_STARTS and error.worker_lost_with <= 1:
             message = f"started {job.attempt} times, the maximum; last: {end.message}"
             return Finish("failed", JobError("interrupted", message, True, end.detail))
         return Requeue(now, "ready", error, uses_retry=False)
     if error.is_context_lost and end.retryable and not _had_lost_context(job):
         # The device or its driver may be to blame: one retry does not count.
         return Requeue(now, "ready", error, uses_retry=False)
-    if not end.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
+    if not end.retryable or job.failures >= retries or starts >= retries + EXTRA_STARTS:
         return Finish("failed", error)
     # Bounded here too: a job of an older version may have any backoff, and executors run foreign code.
     latest = now + SECONDS_MAX
@@ -146,6 +164,14 @@ def _shared_blame(end: AttemptEnd) -> tuple[AttemptEnd, JobError]:
     message = f"the attempt shared a call with others, and none of them is blamed: {end.code}: {end.message}"
     blameless = msgspec.structs.replace(end, code="interrupted", message=message, executor_died=False)
     return blameless, JobError("interrupted", message, True, detail)
+
+
+def _count_shared_losses(job: Job) -> int:
+    return sum(record.error is not None and record.error.worker_lost_with > 1 for record in job.attempts)
+
+
+def _count_lone_losses(job: Job) -> int:
+    return sum(record.error is not None and record.error.worker_lost_with == 1 for record in job.attempts)
 
 
 def _had_lost_context(job: Job) -> bool:

@@ -46,6 +46,8 @@ class ChildPool:
 
     def __init__(self) -> None:
         self._processes: dict[ChildSlot, LocalProcess] = {}
+        #: Slots whose pause before the next start is not over.
+        self._pausing: set[ChildSlot] = set()
         self._all_exited = asyncio.Event()
         self._all_exited.set()
         #: Whether `stop_restarts` was called: no process is started any more.
@@ -54,12 +56,12 @@ class ChildPool:
         self.lost_count = 0
 
     def start(self, slot: ChildSlot) -> None:
-        """Start the process of a slot, unless one runs there or the pool is stopping.
+        """Start the process of a slot, unless one runs there, the slot pauses or the pool is stopping.
 
         Raises:
             OSError: the process can't be started. The pool retries restarts only, not this call.
         """
-        if self.is_stopping or slot in self._processes:
+        if self.is_stopping or slot in self._processes or slot in self._pausing:
             return
         process = slot.start()
         self._processes[slot] = process
@@ -108,17 +110,21 @@ class ChildPool:
             self.lost_count += 1
             pause_s = slot.restart_pause_s(loop.time())
             log.error("%s ended: %s; restart in %.1f s", process.label, describe_exit(status), pause_s)
-            loop.call_later(pause_s, self._restart, slot)
-        slot.on_exit(process, status)
+            self._restart_later(slot, pause_s)
         if not self._processes:
             self._all_exited.set()
+        slot.on_exit(process, status)
+
+    def _restart_later(self, slot: ChildSlot, pause_s: float) -> None:
+        self._pausing.add(slot)
+        asyncio.get_running_loop().call_later(pause_s, self._restart, slot)
 
     def _restart(self, slot: ChildSlot) -> None:
+        self._pausing.discard(slot)
         try:
             self.start(slot)
         except OSError as error:
             # Without a retry the slot would stay empty until the coordinator restarts.
-            loop = asyncio.get_running_loop()
-            pause_s = slot.retry_pause_s(loop.time())
+            pause_s = slot.retry_pause_s(asyncio.get_running_loop().time())
             log.error("the %s could not be started: %s; retry in %.1f s", slot.role, error, pause_s)
-            loop.call_later(pause_s, self._restart, slot)
+            self._restart_later(slot, pause_s)

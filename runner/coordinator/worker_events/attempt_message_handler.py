@@ -9,6 +9,7 @@ message after it.
 from __future__ import annotations
 
 import logging
+import math
 
 from gpu.planning import oom_escalation
 from gpu.planning.oom_escalation import OomCircumstances
@@ -17,7 +18,7 @@ from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
-from runner.coordinator.jobs.attempt_end import AttemptEnd, build_attempt_end, interrupted_end, unreported_end
+from runner.coordinator.jobs.attempt_end import AttemptEnd, build_attempt_end, unreported_end
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -139,12 +140,12 @@ class AttemptMessageHandler:
         self._release_attempt(executor, live)
         self._lifecycle.end_attempt(live, end, oom=circumstances)
 
-    def interrupt_attempts(self, executor: ExecutorHandle, why: str) -> None:
+    def interrupt_attempts(self, executor: ExecutorHandle, why: str, *, worker_lost_with: int) -> None:
         """End the attempts that ran or may have started on an executor that is gone without a report.
 
         They end as `interrupted`, which uses up no retry, or as `timeout` if their time was over. In a batch
         of several the one to blame is unknown, so that none of them times out. `why` becomes the message of
-        their error.
+        their error; for `worker_lost_with` see `interrupted_end`.
         """
         is_shared = executor.is_batched and len(executor.attempts) > 1
         for live in list(executor.attempts.values()):
@@ -152,12 +153,12 @@ class AttemptMessageHandler:
                 # It may have started unreported: its number must not be given to user code again.
                 self._start_attempt(executor, live, self._clock.now())
             if live.phase in ("starting", "running"):
-                end = (
-                    interrupted_end(live.job.id, live.job.applied_seq, why)
-                    if is_shared
-                    else unreported_end(
-                        live, why, now_mono=self._clock.now_mono(), grace_s=executor.spec.options.grace_s
-                    )
+                end = unreported_end(
+                    live,
+                    why,
+                    now_mono=self._clock.now_mono(),
+                    grace_s=math.inf if is_shared else executor.spec.options.grace_s,
+                    worker_lost_with=worker_lost_with,
                 )
                 self._release_attempt(executor, live)
                 self._lifecycle.end_attempt(live, end)

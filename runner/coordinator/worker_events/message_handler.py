@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
@@ -145,18 +146,26 @@ class WorkerMessageHandler:
         )
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
-        """Handle the death of a worker, and of its executors with it: no job is to blame.
+        """Handle the death of a worker, and of its executors with it: any of their jobs may be to blame.
 
         Attempts that ran are interrupted and requeued, those that had not started return to their queue.
         """
         self._reconnects.forget_worker(worker)
         lost = self._dispatcher.executors.of_worker(worker)
+        # During a stop workers are killed.
+        lost_with = 0 if self._dispatcher.is_paused else sum(map(_count_started, lost))
         for executor in lost:
             try:
-                self._attempts.interrupt_attempts(executor, f"worker {worker.name} ended: {why}")
+                text = f"worker {worker.name} ended: {why}"
+                self._attempts.interrupt_attempts(executor, text, worker_lost_with=lost_with)
                 self._executors.remove_executor(executor.number)
             except Exception:
                 log.exception(
                     "failed to clear up after executor %d, which was lost with its worker", executor.number
                 )
         self._plan_trigger.wake()
+
+
+def _count_started(executor: ExecutorHandle) -> int:
+    """Return the number of attempts that ran, or may have started, on an executor."""
+    return sum(live.phase in ("staged", "starting", "running") for live in executor.attempts.values())

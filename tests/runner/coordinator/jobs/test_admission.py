@@ -121,6 +121,15 @@ def test_who_may_have_spoiled_others_goes_alone_from_then_on() -> None:
     assert not adjust_class(job, cls, SchedulerState([sim(0, 24 * G)])).alone_in_executor
 
 
+def test_a_job_that_was_there_each_time_when_a_worker_ended_is_set_apart() -> None:
+    shared = JobError("interrupted", "why", True, {"worker_lost_with": 4})
+    lone = JobError("interrupted", "why", True, {"worker_lost_with": 1})
+    for errors, is_alone in [((shared,), False), ((shared, lone, lone), False), ((shared, shared), True)]:
+        job, cls = tried(*errors)
+        made = adjust_class(job, cls, SchedulerState([sim(0, 24 * G)]))
+        assert (made.alone_on_device, made.alone_in_executor) == (is_alone, is_alone)
+
+
 def test_devices_that_failed_under_a_job_are_avoided() -> None:
     lost = JobError("handler_error", "why", detail={"context_lost": True})
     job, cls = tried(lost, JobError("handler_error", "why"), JobError("device_lost", "why"), None)

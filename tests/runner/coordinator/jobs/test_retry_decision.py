@@ -14,6 +14,7 @@ from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.coordinator.jobs.retry_decision import (
     DEATHS_MAX,
     EXTRA_STARTS,
+    LONE_WORKER_LOSSES_MAX,
     Finish,
     Requeue,
     decide,
@@ -249,3 +250,33 @@ def test_who_ran_together_is_not_blamed_and_goes_alone_but_for_want_of_memory(co
     assert verdict.error.must_run_alone is apart
     assert verdict.error.detail["together"] == 4
     assert verdict.error.detail["detail"] == {"traceback": "here"}
+
+
+def after_losses(*together: int, **changes: Any) -> Job:
+    """A job whose worker ended under it as often as there are numbers: of the attempts that it had then."""
+    errors = [JobError("interrupted", "why", True, {"worker_lost_with": number}) for number in together]
+    records = [AttemptRecord(n, "w", ["cpu"], 1.0, error=error) for n, error in enumerate(errors, 1)]
+    return job(
+        attempt=len(together) + 1, attempts=[*records, AttemptRecord(99, "w", ["cpu"], 1.0)], **changes
+    )
+
+
+def lost(together: int) -> AttemptEnd:
+    return ended("interrupted", detail={"worker_lost_with": together})
+
+
+def test_a_worker_that_ends_beside_others_costs_none_of_them_a_start() -> None:
+    many = [4] * 40
+    for end in (lost(4), lost(1), ended("interrupted")):
+        decision = decide(after_losses(*many), end, FIXED, NOW, 0.0)
+        assert isinstance(decision, Requeue) and not decision.uses_retry
+    # What it was started for otherwise still counts.
+    again = after_losses(*many, *[0] * EXTRA_STARTS)
+    assert isinstance(decide(again, ended("interrupted"), FIXED, NOW, 0.0), Finish)
+
+
+def test_a_job_that_ends_its_worker_while_it_runs_alone_is_poisoned() -> None:
+    for losses in range(LONE_WORKER_LOSSES_MAX - 1):
+        assert isinstance(decide(after_losses(4, 4, *[1] * losses), lost(1), FIXED, NOW, 0.0), Requeue)
+    poisoned = decide(after_losses(4, 4, *[1] * (LONE_WORKER_LOSSES_MAX - 1)), lost(1), FIXED, NOW, 0.0)
+    assert isinstance(poisoned, Finish) and poisoned.error is not None and poisoned.error.code == "poisoned"

@@ -104,6 +104,20 @@ def test_a_restart_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -
     )
 
 
+def test_a_start_on_demand_does_not_cut_a_pause_short() -> None:
+    slot = ScriptedSlot(SLEEPS)
+
+    async def body(pool: ChildPool) -> None:
+        (await slot.started.get()).kill()
+        await slot.exited.get()
+        pool.start(slot)
+        assert slot.start_count == 1
+        await slot.started.get()
+
+    run(slot, body)
+    assert slot.start_count == 2
+
+
 def test_a_first_start_that_fails_is_the_callers_to_handle() -> None:
     slot = ScriptedSlot(SLEEPS, failing_starts={1})
     with pytest.raises(OSError, match="no process is left"):
