@@ -15,7 +15,6 @@ workers, fronts, probe) or in threads.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import socket
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import SystemClock
 from runner.coordinator.runtime.stop_deadline import StopDeadline
+from runner.coordinator.storage.instance_marker import InstanceMarker, load_or_create_marker
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.storage.open_store import open_store, save_nameless
 from runner.coordinator.storage.room_wait import wait_for_room
@@ -127,7 +127,7 @@ class Coordinator:
         Raises:
             RunnerError: the server can't or must not start (RefusedStart, Fenced); call `abandon` then.
         """
-        self._child_configs.secret = await wait_for_room(
+        instance, self._child_configs.secret = await wait_for_room(
             partial(_prepare_folder, self._data_dir), give_up=self._stop_requested
         )
         # Fronts take longest to import their libraries: they start first and their requests are kept.
@@ -138,9 +138,8 @@ class Coordinator:
         )
         # After taking the epoch: if the lock file was deleted, that makes the previous server release these.
         await recovery.wait_for_device_locks(self._data_dir / "locks")
-        digest = hashlib.sha256(str(self._data_dir.resolve()).encode()).hexdigest()[:8]
-        marker = f"r{digest}"
-        kill_marked(f"{marker}.")
+        for prefix in instance.orphan_prefixes:
+            kill_marked(prefix)
         context = StartContext(
             settings=self._settings,
             access=access,
@@ -149,7 +148,7 @@ class Coordinator:
             front_pool=self._front_pool,
             runtime_dir=self._runtime,
             data_dir=self._data_dir,
-            marker=marker,
+            marker=instance.marker,
             version=self._version,
             clock=SystemClock(),
         )
@@ -321,11 +320,13 @@ async def _fingerprint_handlers(components: Components, settings: Settings) -> F
     return await asyncio.to_thread(read_file_stamps, folders, settings.config)
 
 
-async def _prepare_folder(data_dir: Path) -> bytes:
-    """Create the folders in the data folder; return the secret of tickets."""
+async def _prepare_folder(data_dir: Path) -> tuple[InstanceMarker, bytes]:
+    """Create the folders in the data folder; return its marker and the secret of tickets."""
+    # Before anything else is created: the marker of a folder that an older version used is told by what is there.
+    instance = load_or_create_marker(data_dir)
     for name in ("locks", "spool", "files", "tmp"):
         (data_dir / name).mkdir(mode=0o700, exist_ok=True)
-    return load_or_create_secret(data_dir)
+    return instance, load_or_create_secret(data_dir)
 
 
 async def _wait_until(is_done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event) -> None:

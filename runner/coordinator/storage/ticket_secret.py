@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from pathlib import Path
 
+from runner.coordinator.storage.private_file import replace_private_file
 from runner.coordinator.storage.room_wait import is_full
 from runner.errors import RefusedStart
 
@@ -43,13 +43,6 @@ def ticket_key(secret: bytes, token_sha256: bytes) -> bytes:
 
 
 def _create_secret(path: Path) -> bytes:
-    """Write a new secret under another name and rename it, so that no reader gets a part of it."""
     secret = secrets.token_bytes(SECRET_BYTES)
-    temporary = path.with_name("secret.new")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_private_file(path, secret)
     return secret
