@@ -92,6 +92,8 @@ class WriterConfig(msgspec.Struct, array_like=True):
     url: str
     #: Descriptor of the stream of batches and replies.
     fd: int
+    log_format: str = "auto"
+    log_level: str = "info"
 
 
 class ValidatorConfig(msgspec.Struct, array_like=True):

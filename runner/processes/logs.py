@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import time
@@ -10,29 +11,70 @@ from typing import TextIO
 import msgspec
 
 from runner.formats.printable import printable
+from runner.processes.log_sink import LogSink
 
 #: Loggers of libraries that log the content of requests and streams, which may be private.
 NOISY_LOGGERS = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
 
 
 def configure(format: str, level: str, process: str, stream: TextIO | None = None) -> None:
-    """Send all logging of this process to `stream` (stderr).
+    """Send all logging of this process to `stream`; without one to stderr, which never blocks it: lines that
+    nobody reads are dropped, see `LogSink`.
 
     `format` is "json", "human" or "auto": human on a terminal, else JSON. `level` is the name of a level of
     `logging`, in any case. `process` names the process in each line: "coordinator", "worker cpu". A caller
     that logs about a job passes `extra={"job": id, "attempt": number}`.
     """
-    stream = stream or sys.stderr
     if format == "auto":
-        format = "human" if stream.isatty() else "json"
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_JsonFormatter(process) if format == "json" else _HumanFormatter(process))
+        format = "human" if (stream or sys.stderr).isatty() else "json"
+    formatter = _JsonFormatter(process) if format == "json" else _HumanFormatter(process)
+    fd = None if stream is not None else _stderr_fd()
+    handler = logging.StreamHandler(stream) if fd is None else _SinkHandler(fd, formatter)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # At level "debug" these would log the payload of every stream.
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _SinkHandler(logging.Handler):
+    """Writes records to a descriptor through a `LogSink`."""
+
+    def __init__(self, fd: int, formatter: logging.Formatter) -> None:
+        super().__init__()
+
+        def describe_dropped(count: int) -> bytes:
+            text = f"{count} lines of this log were dropped here: nobody read it"
+            return _encode_line(
+                formatter, logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
+            )
+
+        self._sink = LogSink(fd, describe_dropped)
+        atexit.register(self._sink.flush)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; called by `logging`."""
+        assert self.formatter is not None
+        try:
+            line = _encode_line(self.formatter, record)
+        except Exception:
+            self.handleError(record)
+        else:
+            self._sink.put(line)
+
+
+def _stderr_fd() -> int | None:
+    """Return the descriptor of stderr; None if it was replaced by an object without one."""
+    try:
+        return sys.stderr.fileno()
+    except OSError:
+        return None
+
+
+def _encode_line(formatter: logging.Formatter, record: logging.LogRecord) -> bytes:
+    return f"{formatter.format(record)}\n".encode("utf-8", "backslashreplace")
 
 
 class _HumanFormatter(logging.Formatter):

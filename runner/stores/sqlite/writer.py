@@ -7,6 +7,7 @@ its lifeline ends.
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import sys
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable
 
 from runner.errors import RefusedStart, RunnerError
+from runner.processes import logs
 from runner.processes.child import WriterConfig, ignore_terminal_signals, read_config, send_beats
 from runner.protocol.framing import LENGTH
 from runner.stores.sqlite.sqlite_store import SqliteStore
@@ -27,6 +29,8 @@ from runner.stores.sqlite.writer_protocol import (
     request_decoder,
 )
 from runner.stores.url import sqlite_path
+
+log = logging.getLogger(__name__)
 
 
 class StoreWriter:
@@ -81,7 +85,7 @@ class StoreWriter:
         except RunnerError as error:
             # Nothing is lost: the log still holds all commits, and the next commit meets the same error and
             # reports it to the coordinator.
-            print(f"runner writer: {error}", file=sys.stderr, flush=True)
+            log.error("copying the write-ahead log into the file failed: %s", error)
 
     def _read_exactly(self, size: int) -> bytearray | None:
         """Read `size` bytes; return None if the stream ends before."""
@@ -109,6 +113,7 @@ def main() -> None:
     """Run the writer process."""
     ignore_terminal_signals()
     config, lifeline = read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), WriterConfig)
+    logs.configure(config.log_format, config.log_level, "writer")
     path = sqlite_path(config.url)
     if path is None:
         raise RefusedStart("a memory store has no writer process")

@@ -42,3 +42,15 @@ def test_json_keeps_a_message_as_it_was_on_one_line() -> None:
     assert text.count("\n") == 1 and "\x1b" not in text
     entry = json.loads(text)
     assert (entry["text"], entry["job"], entry["attempt"]) == (HOSTILE, "j", 2)
+
+
+def test_without_a_stream_lines_go_to_the_stderr_of_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info", "coordinator")
+    logging.getLogger("runner.some").info("%s", "here")
+    assert json.loads(capfd.readouterr().err)["text"] == "here"
+
+
+def test_a_stderr_without_a_descriptor_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info", "coordinator")
+    logging.getLogger("runner.some").info("%s", "here")
+    assert json.loads(capsys.readouterr().err)["text"] == "here"
