@@ -54,9 +54,9 @@ log = logging.getLogger(__name__)
 FRONT_START_TIMEOUT_S = 15.0  # guard: front-wait
 #: Interval of reading the current epoch of the store: a fenced coordinator stops even if it has nothing to
 #: write.
+EPOCH_CHECK_INTERVAL_S = 1.0
 #: Time of a whole stop after the grace, but for the kill of processes that did not end in it.
 STOP_S = 1.7
-EPOCH_CHECK_INTERVAL_S = 1.0
 #: After the grace, the kill ladder ends attempts (1.5 s) before workers are killed.
 WORKERS_STOP_S = 1.7
 #: The same while the store refuses writes.
@@ -183,13 +183,15 @@ class Coordinator:
 
     def _open_for_jobs(self, components: Components) -> None:
         """Accept and start jobs from now on."""
-        self._tasks.start(self._describe_handlers(components))
-        self._tasks.start(self._check_each_second(components))
-        self._tasks.start(components.front.metrics.measure_lag())
-        self._tasks.start(_check_files(components.jobs))
+        start = self._tasks.start_supervised
+        start("description of handlers", lambda: self._describe_handlers(components))
+        start("check of the epoch and the devices", lambda: self._check_each_second(components))
+        start("measurement of the loop's lag", components.front.metrics.measure_lag)
+        start("index of files", lambda: _check_files(components.jobs))
         if self._settings.reload:
             fingerprint = partial(_fingerprint_handlers, components, self._settings)
-            self._tasks.start(FileWatcher(fingerprint, components.front.reloader.request_reload).run())
+            request_reload = components.front.reloader.request_reload
+            start("file watcher", lambda: FileWatcher(fingerprint, request_reload).run())
         components.devices.dispatcher.is_paused = False
         components.front.readiness.mark_ready()
         self._front_events.open()
@@ -322,7 +324,7 @@ async def _fingerprint_handlers(components: Components, settings: Settings) -> F
 
 async def _prepare_folder(data_dir: Path) -> tuple[InstanceMarker, bytes]:
     """Create the folders in the data folder; return its marker and the secret of tickets."""
-    # Before anything else is created: the marker of a folder that an older version used is told by what is there.
+    # First: what is there already tells whether an older version used the folder.
     instance = load_or_create_marker(data_dir)
     for name in ("locks", "spool", "files", "tmp"):
         (data_dir / name).mkdir(mode=0o700, exist_ok=True)

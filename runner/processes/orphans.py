@@ -20,9 +20,17 @@ def marker_of(pid: int) -> str | None:
     the environment can't be read.
     """
     try:
+        return _read_marker(pid)
+    except OSError:
+        return None
+
+
+def _read_marker(pid: int) -> str | None:
+    """As `marker_of`, but raise OSError if descriptors or memory have run out: nothing is known then."""
+    try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environment = file.read()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         # The process has ended meanwhile, or belongs to another user.
         return None
     prefix = f"{MARKER}=".encode()
@@ -33,13 +41,21 @@ def marker_of(pid: int) -> str | None:
 
 
 def find_marked(prefix: str) -> list[int]:
-    """Return the pids of all living processes whose marker begins with `prefix`."""
+    """Return the pids of all living processes whose marker begins with `prefix`.
+
+    Raises:
+        OSError: descriptors or memory have run out, so that some may be missed.
+    """
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
     return [pid for pid in pids if _has_marker(pid, prefix)]
 
 
 def kill_marked(prefix: str) -> int:
-    """Send SIGKILL to all processes whose marker begins with `prefix`; return the number of signals."""
+    """Send SIGKILL to all processes whose marker begins with `prefix`; return the number of signals.
+
+    Raises:
+        OSError: descriptors or memory have run out; some were not found or not killed.
+    """
     sent = 0
     for pid in find_marked(prefix):
         try:
@@ -59,5 +75,5 @@ def kill_marked(prefix: str) -> int:
 
 
 def _has_marker(pid: int, prefix: str) -> bool:
-    marker = marker_of(pid)
+    marker = _read_marker(pid)
     return marker is not None and marker.startswith(prefix)

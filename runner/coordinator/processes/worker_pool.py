@@ -39,6 +39,8 @@ PROBE_PULSE = PulseLimits(silent_max=5, busy_max=5)
 SPOOL_WRITE_S = 0.4
 #: Time for killed workers to exit; one in an uninterruptible system call does not.
 KILL_TIMEOUT_S = 2.0
+#: Pause before processes that a worker left behind are looked for again, after a search that failed.
+KILL_RETRY_S = 1.0
 #: An acknowledgement is sent with the next frame, or alone after this delay. The worker needs it no sooner,
 #: and a frame of its own would wake three threads while a client waits for its reply.
 ACK_DELAY_S = 0.005
@@ -294,8 +296,17 @@ class WorkerPool:
         """End the executors of a worker that SIGKILL does not end: it no longer supervises them."""
         worker.is_stuck = True
         log.error("%s %s survived SIGKILL; it is replaced once it has ended", worker.role, worker.name)
-        kill_marked(f"{worker.name}/")
+        self._kill_left_behind(worker.name)
         self._listener.on_worker_stuck(worker)
+
+    def _kill_left_behind(self, name: str) -> None:
+        """Kill descendants in sessions of their own, which outlive the worker of this name; the marker in
+        their environment shows them. Tried again until it succeeds: descriptors may have run out."""
+        try:
+            kill_marked(f"{name}/")
+        except OSError as error:
+            log.error("processes of %s can't be found: %s; retry in %g s", name, error, KILL_RETRY_S)
+            asyncio.get_running_loop().call_later(KILL_RETRY_S, self._kill_left_behind, name)
 
     def kill_all(self) -> None:
         """Kill all workers and the probe; the executors end with their workers."""
@@ -334,8 +345,7 @@ class WorkerPool:
     def _on_lost(self, worker: WorkerHandle, status: int) -> None:
         del self.workers[worker.name]
         self.router.forget_peer(worker.name)
-        # Descendants in sessions of their own outlive the worker; the marker in their environment shows them.
-        kill_marked(f"{worker.name}/")
+        self._kill_left_behind(worker.name)
         self._listener.on_worker_lost(worker, describe_exit(status))
 
     def _send_ack(self, worker: WorkerHandle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from runner.coordinator.processes.local_process import LocalProcess
 from runner.coordinator.processes.worker_connection import WorkerConnection
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool, WorkerRole
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
+from runner.processes.orphans import MARKER
 from runner.processes.pulse import SILENT_PINGS_MAX
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Ack, Hello, RecallAttempts, WorkerPing, WorkerPong
@@ -33,7 +35,9 @@ class Known:
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None: ...
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None: ...
-    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None: ...
+
+    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
+        self.told.append("lost")
 
     def on_worker_hung(self, worker: WorkerHandle) -> None:
         self.told.append("hung")
@@ -198,5 +202,24 @@ def test_an_acknowledgement_goes_alone_where_nothing_else_does(tmp_path: Path) -
     async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
         assert decoded(await frames.get()) == [Ack(3)]
+
+    linked(tmp_path, check)
+
+
+def test_a_lost_worker_is_told_of_and_its_processes_killed_though_descriptors_run_out(tmp_path: Path) -> None:
+    async def check(fleet: WatchedPool, worker: WorkerHandle, frames: Frames) -> None:
+        left = subprocess.Popen(["sleep", "60"], env={MARKER: "w/1"})
+        try:
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+            try:
+                fleet._on_lost(worker, -9)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert fleet.listener_told == ["lost"] and left.poll() is None
+            assert await asyncio.to_thread(left.wait, 5) == -9
+        finally:
+            left.kill()
+            left.wait()
 
     linked(tmp_path, check)

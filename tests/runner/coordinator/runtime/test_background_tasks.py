@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 
 
@@ -44,3 +46,29 @@ def test_cancel_all_waits_for_the_end_of_every_task() -> None:
         assert cleaned_up == 3
 
     asyncio.run(body())
+
+
+def test_a_supervised_task_that_fails_is_started_again_until_it_is_done(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body() -> None:
+        tasks, done, starts = BackgroundTasks(), asyncio.Event(), 0
+
+        async def work() -> None:
+            nonlocal starts
+            starts += 1
+            if starts < 4:
+                raise OSError("Too many open files")
+            done.set()
+
+        tasks.start_supervised("index of files", work, pauses_s=(0.001, 0.002))
+        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.sleep(0)
+        assert starts == 4
+        await tasks.cancel_all()
+
+    asyncio.run(body())
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the background task 'index of files' failed; it starts again in {pause_s} s"
+        for pause_s in ("0.001", "0.002", "0.002")
+    ]
