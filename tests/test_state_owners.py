@@ -33,6 +33,7 @@ STATE_FIELDS = {
         "attempt_in_flight",
         "end_callbacks",
         "executor",
+        "first_start_seq",
         "has_unused_attempt",
         "input",
         "job_class",

@@ -6,6 +6,7 @@ from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
+from runner.coordinator.lifecycle.shown_job import shown_job
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
@@ -63,8 +64,9 @@ async def read_event_page(
     events = await job_reader.load_events(job.number, request.after, limit) if limit else []
     live = await load_live_job(lifecycle, queue_manager, job_reader, request.job_id)
     if live is not None:
-        reason = queue_manager.reasons.for_live_job(live)
-        job_document = job_json.job_document(live.job, reason, live.input, live.output, full=False)
+        shown = shown_job(live, lifecycle.journal)
+        reason = "ready" if shown is not live.job else queue_manager.reasons.for_live_job(live)
+        job_document = job_json.job_document(shown, reason, live.input, live.output, full=False)
         job, is_job_ended, last_seq = live.job, False, job_reader.durable_seq(live.job)
     else:
         job = await job_reader.require_job(request.job_id)

@@ -10,6 +10,7 @@ from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
+from runner.coordinator.lifecycle.shown_job import shown_job
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.resources import ResourceViews
@@ -127,7 +128,8 @@ class ReadRequests:
         job = live.job if live is not None else await self._job_reader.require_job(job_id)
         match request.document:
             case "attempts":
-                return job_json.attempts_document(job)
+                shown = job if live is None else shown_job(live, self._lifecycle.journal)
+                return job_json.attempts_document(shown)
             case "files":
                 return job_json.files_document(job)
             case "explain":

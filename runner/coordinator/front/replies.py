@@ -9,6 +9,7 @@ import msgspec
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
+from runner.coordinator.lifecycle.shown_job import shown_job
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.storage.journal import Journal
@@ -54,9 +55,10 @@ class JobReplies:
         self._ended: tuple[LiveJob, bytes] | None = None
 
     def job_json(self, live: LiveJob) -> bytes:
-        """The document of the job as memory has it now, with its input and output in full."""
-        reason = self._queue_manager.reasons.for_live_job(live)
-        return job_json.job_document(live.job, reason, live.input, live.output)
+        """The document of the job as it may be shown now, with its input and output in full."""
+        job = shown_job(live, self._journal)
+        reason = "ready" if job is not live.job else self._queue_manager.reasons.for_live_job(live)
+        return job_json.job_document(job, reason, live.input, live.output)
 
     def ended_json(self, live: LiveJob) -> bytes:
         """The document of a job that has ended; a large one is made once for all that await the end."""

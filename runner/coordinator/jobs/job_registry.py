@@ -39,6 +39,7 @@ class LiveJob:
         "attempt_in_flight",
         "end_callbacks",
         "executor",
+        "first_start_seq",
         "has_unused_attempt",
         "input",
         "job",
@@ -69,6 +70,8 @@ class LiveJob:
         self.previous_started_at: float | None = None
         #: When user code of the attempt in flight was reported to run; on the monotonic clock of timeouts.
         self.running_since_mono = 0.0
+        #: Number of the event of the first attempt's start; 0: none since the job is in memory.
+        self.first_start_seq = 0
         #: While an attempt occupies devices: the meter of its executor, and the meter's reading at the start.
         self.meter_start: tuple[UsageMeter, float] | None = None
         #: Called once, after the commit that holds the job's end.
@@ -132,6 +135,10 @@ class LiveJob:
             self.has_unused_attempt = False
         self.phase = "running"
         self.running_since_mono = now_mono
+
+    def record_first_start(self, seq: int) -> None:
+        """Record the number of the event of the first attempt's start."""
+        self.first_start_seq = seq
 
     def mark_ended(self, output: bytes | None = None) -> None:
         """End the job; `output` is the JSON text of a job that has succeeded."""

@@ -155,6 +155,8 @@ class JobLifecycle:
         if len(job.attempts) > ATTEMPTS_KEPT:
             del job.attempts[0]
         self._event_log.append(job, "status", at, status_fields(job, "loading" if is_loading else "running"))
+        if job.attempt == 1:
+            live.record_first_start(job.last_seq)
 
     def mark_running(self, live: LiveJob, at: float) -> None:
         """Mark a job as running: loading is over, user code runs."""

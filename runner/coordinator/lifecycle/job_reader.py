@@ -16,6 +16,7 @@ from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
+from runner.coordinator.lifecycle.shown_job import shown_job
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.storage.journal import Journal
 from runner.errors import JobDamaged, NotFound
@@ -161,7 +162,8 @@ class JobReader:
                 row = stored.get(cursor, job)
                 if row is None:
                     continue
-                current, reason = _current_state(row, registry.by_number.get(cursor), queue_manager)
+                live = registry.by_number.get(cursor)
+                current, reason = _current_state(row, live, queue_manager, self._journal)
                 if (wanted_reasons is not None and reason not in wanted_reasons) or not _still_matches(
                     query, current
                 ):
@@ -247,14 +249,19 @@ def _read_inputs(store: Store, numbers: Sequence[int]) -> dict[int, bytes]:
     return inputs
 
 
-def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:
+def _current_state(
+    job: Job, live: LiveJob | None, queue_manager: QueueManager, journal: Journal
+) -> tuple[Job, str | None]:
     """The job as memory has it, in a copy: it may change while its page is being read.
 
     The row of a job that has ended was read after its end, see `_reread_ended`.
     """
     if live is None or live.phase == "ended":
         return job, queue_manager.reasons.for_stored_job(job)
-    return copy.copy(live.job), queue_manager.reasons.for_live_job(live)
+    shown = shown_job(live, journal)
+    if shown is not live.job:
+        return shown, "ready"
+    return copy.copy(shown), queue_manager.reasons.for_live_job(live)
 
 
 def _still_matches(query: JobQuery, job: Job) -> bool:
