@@ -325,7 +325,7 @@ def build_devices(
         dispatcher=dispatcher,
         backend=BACKENDS[context.settings.devices.enforcement],
     )
-    host_memory_guard = HostMemoryGuard(
+    host_memory = HostMemoryGuard(
         scheduler_state=scheduler_state,
         device_registry=device_registry,
         dispatcher=dispatcher,
@@ -337,7 +337,7 @@ def build_devices(
         memory_monitor=memory_monitor,
         health_monitor=health_monitor,
         grant_enforcer=grant_enforcer,
-        host_memory_guard=host_memory_guard,
+        host_memory=host_memory,
         dispatcher=dispatcher,
         front_pool=context.front_pool,
     )

@@ -29,7 +29,7 @@ class DeviceReadingsHandler:
         memory_monitor: MemoryMonitor,
         health_monitor: HealthMonitor,
         grant_enforcer: GrantEnforcer,
-        host_memory_guard: HostMemoryGuard,
+        host_memory: HostMemoryGuard,
         dispatcher: Dispatcher,
         front_pool: FrontPool,
     ) -> None:
@@ -38,7 +38,7 @@ class DeviceReadingsHandler:
         self._memory_monitor = memory_monitor
         self._health_monitor = health_monitor
         self._grant_enforcer = grant_enforcer
-        self._host_memory_guard = host_memory_guard
+        self._host_memory = host_memory
         self._dispatcher = dispatcher
         self._front_pool = front_pool
         #: The attribution level that was last sent to fronts.
@@ -52,7 +52,7 @@ class DeviceReadingsHandler:
             self._memory_monitor.has_new_context = False
             self._dispatcher.resend_caps()
         self._grant_enforcer.check_all()
-        self._host_memory_guard.on_readings(readings)
+        self._host_memory.on_readings(readings)
         sent_level, message = self._sent_level, self.memory_level_message()
         if sent_level != self._sent_level:
             self._front_pool.send_all(message)

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from api.validation.json_text import INT_MAX, INT_MIN, CheckedJson, check_json_text
+from api.validation.json_text import CheckedJson, check_json_text
+from runner.bounds import INT_MAX, INT_MIN
 
 
 @pytest.mark.parametrize(
