@@ -228,14 +228,20 @@ def build_components(
     return Components(jobs, devices, worker_messages, build_front(context, jobs, devices))
 
 
+def _build_scheduler_state(settings: Settings, persisted: PersistedState) -> SchedulerState:
+    """Build the planner's state, with the queues paused that were."""
+    scheduler_state = SchedulerState(weights=_tenant_weights(settings))
+    for queue in value_names.paused_queues(persisted.values):
+        scheduler_state.backlog.pause_queue(queue, True)
+    return scheduler_state
+
+
 def build_jobs(
     context: StartContext, persisted: PersistedState, *, on_fenced: Callable[[Fenced], None]
 ) -> JobComponents:
     """Build the components that accept, keep and end jobs."""
     limits, clock = context.settings.limits, context.clock
-    scheduler_state = SchedulerState(weights=_tenant_weights(context.settings))
-    for queue in value_names.paused_queues(persisted.values):
-        scheduler_state.backlog.pause_queue(queue, True)
+    scheduler_state = _build_scheduler_state(context.settings, persisted)
     durable_events, statistics = DurableEvents(), Statistics()
     timers, plan_trigger = Timers(clock), PlanTrigger()
     journal = Journal(
@@ -247,9 +253,8 @@ def build_jobs(
     )
     values = StoredValues(journal, persisted.values)
     job_reader = JobReader(context.access, journal)
-    job_registry = JobRegistry(
-        persisted.last_n, persisted.counts, NameLimits(limits.queues, limits.tenants, limits.models)
-    )
+    name_limits = NameLimits(limits.queues, limits.tenants, limits.models)
+    job_registry = JobRegistry(persisted.last_n, persisted.counts, name_limits)
     queue_manager = QueueManager(
         registry=job_registry,
         scheduler_state=scheduler_state,

@@ -9,8 +9,11 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from gpu.scheduling.scheduler_state import SchedulerState
+from runner.bounds import WAITING_LOADS_MAX
 from runner.coordinator.dispatch.prewarm_request import PrewarmRequest
 from runner.coordinator.jobs import explanations
+from runner.coordinator.jobs.queued_names import RETRY_S
+from runner.errors import TooManyNames
 
 
 class PendingPrewarms:
@@ -40,6 +43,12 @@ class PendingPrewarms:
         self._requests[request.number] = request
         self._scheduler_state.add_waiting(job_class, request.number, since=since)
         return request
+
+    def require_room(self, job_class: JobClass) -> None:
+        """Raise TooManyNames if WAITING_LOADS_MAX requests wait, none of them for the class."""
+        if len(self) >= WAITING_LOADS_MAX and self.find_by_class(job_class) is None:
+            what = f"{WAITING_LOADS_MAX} loads wait for capacity, the limit; try again later"
+            raise TooManyNames(what, limit="loads", max=WAITING_LOADS_MAX, retry_after_s=RETRY_S)
 
     def remove(self, request: PrewarmRequest) -> None:
         """Remove a request that was withdrawn, or fulfilled by an executor that exists."""

@@ -9,7 +9,6 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.scheduling.prewarm_class import prewarm_class
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.bounds import WAITING_LOADS_MAX
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.load_failures import EXECUTOR_FAULTS, LoadFailures
@@ -24,12 +23,11 @@ from runner.coordinator.dispatch.prewarm_request import (
     resolve_model,
 )
 from runner.coordinator.jobs import admission, explanations
-from runner.coordinator.jobs.queued_names import RETRY_S
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.plan_trigger import PlanTrigger
-from runner.errors import NotFound, RunnerError, TooManyNames, Unsatisfiable
+from runner.errors import NotFound, RunnerError, Unsatisfiable
 from runner.handlers.spec import HandlerSpec
 
 log = logging.getLogger(__name__)
@@ -83,14 +81,11 @@ class Prewarming:
         result, before this method returns if an executor is ready already.
 
         Raises:
-            UnknownHandler, HandlerBroken, NotFound, ValidationFailed, Unsatisfiable.
-            TooManyNames: WAITING_LOADS_MAX other loads wait.
+            UnknownHandler, HandlerBroken, NotFound, ValidationFailed, Unsatisfiable, TooManyNames.
         """
         spec = self._handlers.require(handler)
         job_class = self._make_class(spec, resolve_model(spec, model), device_id)
-        if len(self.pending) >= WAITING_LOADS_MAX and self.pending.find_by_class(job_class) is None:
-            what = f"{WAITING_LOADS_MAX} loads wait for capacity, the limit; try again later"
-            raise TooManyNames(what, limit="loads", max=WAITING_LOADS_MAX, retry_after_s=RETRY_S)
+        self.pending.require_room(job_class)
         executor = self._find_executor(job_class)
         refusal = explain_refused_pin(spec, job_class, self._scheduler_state.residency)
         if executor is None and refusal is not None:

@@ -182,3 +182,13 @@ def _shared_class(
         limit_s=parsed.limit_s,
         strict=strict,
     )
+
+
+def reset_job(job: Job, now: float) -> None:
+    """Reset an ended job to be queued again from `now` on (UTC epoch seconds), with all of its retries."""
+    job.state = "queued"
+    job.reason, job.error, job.finished_at = None, None, None
+    job.failures, job.deaths, job.rung, job.ran_out = 0, 0, 0, ()
+    job.started_at, job.progress, job.output_bytes, job.cancel_reason = None, None, None, None
+    job.files = []
+    job.ready_at = now

@@ -273,12 +273,7 @@ class JobLifecycle:
     def resubmit(self, job: Job, input_: bytes) -> LiveJob:
         """Queue an ended job again, under its id, with all of its retries. `input_` is its JSON text."""
         self.registry.uncount(job)
-        job.state = "queued"
-        job.reason, job.error, job.finished_at = None, None, None
-        job.failures, job.deaths, job.rung, job.ran_out = 0, 0, 0, ()
-        job.started_at, job.progress, job.output_bytes, job.cancel_reason = None, None, None, None
-        job.files = []
-        job.ready_at = self.clock.now()
+        admission.reset_job(job, self.clock.now())
         live = LiveJob(job, None, "waiting")
         self._spill_pool.keep_input(live, input_)
         self.registry.add(live)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,18 +17,15 @@ from runner.stores.event_page import take_events
 from runner.stores.queued_groups import StoredGroup
 from runner.stores.sqlite import batch_writes, preparation, statements
 from runner.stores.sqlite.disk_reserve import DiskReserve
-from runner.stores.sqlite.job_query_sql import SqlValue, input_conditions, select_numbers
+from runner.stores.sqlite.job_query_sql import select_numbers
 from runner.stores.sqlite.job_rows import JobRows
+from runner.stores.sqlite.job_search import JobSearch
 from runner.stores.sqlite.row_check import UNREADABLE, read_text
 from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
 from runner.stores.store import SearchPage, WriteBatch
 
 #: Number of chunks of events that one read examines.
 _CHUNKS_PER_READ = 512
-#: Rows of the first window of a search, and of the longest; time that a window should take.
-_FIRST_WINDOW_ROWS = 16
-_WINDOW_ROWS_MAX = 20_000
-_WINDOW_S = 0.1
 #: Length up to which Python checks a payload itself: in a millisecond at most.
 _CHECKED_BYTES_MAX = 1024 * 1024
 
@@ -60,6 +56,7 @@ class SqliteStore:
             path, read_only=read_only, busy_timeout_s=busy_timeout_s, pause=pause
         )
         self._job_rows = JobRows(self._connection)
+        self._job_search = JobSearch(self._connection, self._job_rows)
         self._is_read_only = read_only
         self._reserve = DiskReserve(path)
 
@@ -146,55 +143,8 @@ class SqliteStore:
             excluded |= damaged
 
     def search_jobs(self, query: JobQuery, *, rows_max: int, limit_s: float) -> SearchPage:
-        """See `Store.search_jobs`. Jobs are read in windows, whose length follows the time that they take."""
-        conditions, condition_values = input_conditions(query)
-        order = "DESC" if query.order == "desc" else "ASC"
-        tests = "".join(f" AND {condition}" for condition in conditions)
-        where = f"n IN (SELECT value FROM json_each(?)){tests}"
-        sql = f"SELECT n FROM jobs WHERE {where} ORDER BY n {order} LIMIT ?"
-        began_mono = time.monotonic()
-        found: list[Job] = []
-        window, looked, cursor = _FIRST_WINDOW_ROWS, 0, query.cursor
-        while True:
-            window_began_mono = time.monotonic()
-            numbers = self._window(query, cursor, min(window, rows_max - looked), order)
-            if numbers:
-                left = query.limit - len(found)
-                found += self._fetch_matching(numbers, sql, condition_values, left, order)
-                cursor = numbers[-1]
-                looked += len(numbers)
-            if len(numbers) < window and looked < rows_max:
-                return SearchPage(found)
-            now_mono = time.monotonic()
-            if len(found) >= query.limit:
-                return SearchPage(found, cursor)
-            if looked >= rows_max or now_mono - began_mono >= limit_s:
-                return SearchPage(found, cursor)
-            window = _next_window(window, now_mono - window_began_mono)
-
-    def _fetch_matching(
-        self, numbers: list[int], sql: str, condition_values: Sequence[SqlValue], limit: int, order: str
-    ) -> list[Job]:
-        """Return the first `limit` jobs of `numbers` that match the conditions in `sql`."""
-        while True:
-            values = (statements.numbers_json(numbers), *condition_values, limit)
-            jobs = self._job_rows.fetch(sql, values, order=order)
-            damaged = self._job_rows.found_numbers.intersection(numbers)
-            if not damaged or len(jobs) == limit:
-                return jobs
-            # Damaged rows took places of the limit.
-            numbers = [number for number in numbers if number not in damaged]
-
-    def _window(self, query: JobQuery, cursor: int | None, rows: int, order: str) -> list[int]:
-        """Return the next numbers that match all filters but those on inputs, in the query's order."""
-        fields = {name: getattr(query, name) for name in query.__struct_fields__}
-        numbers_sql, values = select_numbers(
-            JobQuery(**fields | {"inputs": None, "cursor": cursor, "limit": rows})
-        )
-        sql = f"SELECT group_concat(n, ',' ORDER BY n {order}) FROM ({numbers_sql})"
-        with self._connection.translate_errors("reading it"):
-            (text,) = self._connection.fetch_row(sql, values)
-        return [int(number) for number in text.split(",")] if text else []
+        """See `Store.search_jobs`."""
+        return self._job_search.run(query, rows_max=rows_max, limit_s=limit_s)
 
     def load_running_jobs(self) -> list[Job]:
         """See `Store.load_running_jobs`."""
@@ -314,10 +264,3 @@ class SqliteStore:
     def _damaged(self, number: int, why: str) -> JobDamaged:
         self._job_rows.record({number: why})
         return JobDamaged(f"job {self._job_rows.found_id(number)} is damaged: {why}; DELETE removes it")
-
-
-def _next_window(rows: int, took_s: float) -> int:
-    """Return the rows of the next window, so that it takes about `_WINDOW_S`."""
-    if took_s < _WINDOW_S / 2:
-        return min(rows * 4, _WINDOW_ROWS_MAX)
-    return max(rows // 4, 1) if took_s > 2 * _WINDOW_S else rows
