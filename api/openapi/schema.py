@@ -183,6 +183,9 @@ class Job(ResponseModel):
     output: Any
     output_bytes: int | None
     error: JobFailure | None
+    last_error: JobFailure | None = Field(
+        description="error of the attempt before, while the job waits for its retry"
+    )
     progress: Progress | None
     attempt: int = Field(description="number of starts so far")
     retries_left: int

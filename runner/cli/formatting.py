@@ -48,6 +48,16 @@ def format_age(at: str | None, now: datetime) -> str:
     return f"{count:.0f} {unit}" if past >= -0.5 else f"in {count:.0f} {unit}"
 
 
+def took_s(job: Mapping[str, Any], now: datetime) -> float | None:
+    """Return the seconds from a job's start to its end or to `now`.
+
+    None before its start, and while it waits for its next attempt.
+    """
+    if job.get("state") == "queued":
+        return None
+    return elapsed_s(job.get("started_at"), job.get("finished_at"), now)
+
+
 def elapsed_s(start: str | None, end: str | None, now: datetime) -> float | None:
     """Return the seconds from `start` to `end` (RFC 3339), or to `now` if there is no end.
 

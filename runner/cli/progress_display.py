@@ -155,13 +155,15 @@ class BarDisplay:
                 words=one_line(_progress_text(event, percent=False), self._text_width),
             )
         elif isinstance(event, StatusEvent):
+            if event.error is not None:
+                self._bar.console.print(_event_text(event), soft_wrap=True)
             if self._ended:
                 # The job is retried: reset the bar.
                 self._bar.reset(self._task, percent="    ", words="")
                 self._ended = False
                 self._pieces.clear()
                 self._bar.start()
-            self._bar.update(self._task, words=one_line(_event_text(event), self._text_width))
+            self._bar.update(self._task, words=one_line(_status_text(event), self._text_width))
         elif isinstance(event, DoneEvent):
             self._ended = True
             ended = {"completed": 1.0, "total": 1.0, "percent": "100%"} if event.state == "succeeded" else {}
@@ -207,10 +209,10 @@ class BarDisplay:
 def _event_text(event: JobEvent) -> str:
     """Return the line to print for an event; "" for none."""
     match event:
-        case StatusEvent(state="queued"):
-            return (event.reason or "queued").replace("_", " ")
+        case StatusEvent(error=None):
+            return _status_text(event)
         case StatusEvent():
-            return event.reason or event.state
+            return _retry_text(event)
         case LogEvent():
             return printable(event.text).rstrip("\n")
         case OutputEvent():
@@ -220,6 +222,24 @@ def _event_text(event: JobEvent) -> str:
         case DoneEvent():
             return event.state
     return ""
+
+
+def _status_text(event: StatusEvent) -> str:
+    """Return the new state in a word or two."""
+    return (
+        (event.reason or "queued").replace("_", " ")
+        if event.state == "queued"
+        else event.reason or event.state
+    )
+
+
+def _retry_text(event: StatusEvent) -> str:
+    """Return the line about an attempt that failed and is retried."""
+    message = one_line((event.error or {}).get("message") or "without a message", 400)
+    delay_s, left = event.retry_in_s or 0.0, event.retries_left
+    when = f" in {delay_s:.1f} s" if delay_s >= 0.05 else ""
+    retries = "" if left is None else f" ({left} {'retry' if left == 1 else 'retries'} left)"
+    return f"attempt {event.attempt} failed: {message}; retrying{when}{retries}"
 
 
 def _progress_text(event: ProgressEvent, *, percent: bool = True) -> str:

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.cli.formatting import (
-    elapsed_s,
     format_age,
     format_duration,
     format_progress,
     format_size,
     one_line,
+    took_s,
 )
 from runner.formats.printable import printable, printable_json
 
@@ -44,7 +44,7 @@ def jobs(found: Iterable[Document], now: datetime) -> Table:
     """Return one row per job: id, state, handler, age and run time."""
     table = new_table("ID", "STATE", "HANDLER", "AGE", "TOOK")
     for job in found:
-        took = elapsed_s(job.get("started_at"), job.get("finished_at"), now)
+        took = took_s(job, now)
         table.add_row(
             str(job["id"]),
             state(job),
@@ -244,7 +244,7 @@ def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
     for label in ("started", "finished"):
         if job.get(f"{label}_at"):
             yield label, f"{job[f'{label}_at']} ({format_age(job[f'{label}_at'], now)} ago)"
-    took = elapsed_s(job.get("started_at"), job.get("finished_at"), now)
+    took = took_s(job, now)
     if took is not None:
         yield "took", format_duration(took)
     yield "attempt", f"{job.get('attempt')}, {job.get('retries_left')} retries left"
@@ -258,7 +258,7 @@ def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
         yield "tenant", one_line(job["tenant"])
     if job.get("tags"):
         yield "tags", one_line(", ".join(job["tags"]))
-    for label in ("metadata", "input", "output", "error"):
+    for label in ("metadata", "input", "output", "error", "last_error"):
         yield from _json_field(job, label)
 
 
@@ -267,10 +267,11 @@ def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
     value, count = job.get(label), int(job.get(f"{label}_bytes") or 0)
     if value is None and count > 64 << 10:
         yield label, f"{format_size(count)}, omitted here"
-    elif label == "error" and value:
+    elif label in ("error", "last_error") and value:
         detail = value.get("detail")
         trace = detail.get("traceback") if isinstance(detail, Mapping) else None
-        yield label, printable("\n".join(filter(None, [f"{value['code']}: {value['message']}", trace])))
+        lines = filter(None, [f"{value['code']}: {value['message']}", trace])
+        yield label.replace("_", " "), printable("\n".join(lines))
     elif value not in (None, {}, []) or (label == "output" and job["state"] == "succeeded"):
         yield label, printable_json(json.dumps(value, ensure_ascii=False, indent=2))
 

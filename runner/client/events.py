@@ -38,6 +38,18 @@ class StatusEvent(JobEvent):
     state: str
     reason: str | None = None
     attempt: int = 0
+    #: The error of the attempt, where it failed and the job is queued again; None in all other cases.
+    error: dict[str, Any] | None = None
+    #: How many more failures may be retried; only beside `error`.
+    retries_left: int | None = None
+
+    @property
+    def retry_in_s(self) -> float | None:
+        """Seconds from this event to the earliest start of the retry; None without an `error`."""
+        ready_at = self.data.get("ready_at")
+        if self.at is None or not isinstance(ready_at, str):
+            return None
+        return max(0.0, (datetime.fromisoformat(ready_at) - self.at).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +115,7 @@ class GapEvent(JobEvent):
 
 
 _FIELDS: dict[str, tuple[type[JobEvent], tuple[str, ...]]] = {
-    "status": (StatusEvent, ("state", "reason", "attempt")),
+    "status": (StatusEvent, ("state", "reason", "attempt", "error", "retries_left")),
     "progress": (ProgressEvent, ("done", "total", "fraction", "message", "details")),
     "log": (LogEvent, ("stream", "level", "text")),
     "output": (OutputEvent, ("chunk",)),

@@ -55,6 +55,8 @@ MUST_RUN_ALONE = "alone"
 #: Key in the detail of an attempt whose worker process has ended under it: the number of attempts that the
 #: worker had then, this one included.
 WORKER_LOST = "worker_lost_with"
+#: Key in the detail of the error of an attempt that its executor returned before it started.
+RETURNED = "returned"
 
 
 class JobError(msgspec.Struct, array_like=True):
@@ -80,6 +82,11 @@ class JobError(msgspec.Struct, array_like=True):
         """Return how many attempts the worker had when it ended under this one; 0 if that was not the end."""
         found = self.detail.get(WORKER_LOST) if isinstance(self.detail, dict) else None
         return found if isinstance(found, int) else 0
+
+    @property
+    def is_of_returned_attempt(self) -> bool:
+        """Return whether the attempt was returned before it started: the job did not fail."""
+        return isinstance(self.detail, dict) and self.detail.get(RETURNED) is True
 
 
 class FileRecord(msgspec.Struct, array_like=True):
@@ -234,3 +241,18 @@ class Job(msgspec.Struct, array_like=True):
         """
         limit = self.terms.queue_timeout_s
         return None if limit is None or self.started_at is not None else self.ready_at + limit
+
+    @property
+    def last_failure(self) -> AttemptRecord | None:
+        """Return the record of the attempt before, whose `error` is set, while the job waits for its retry.
+
+        None if the job is not queued, or its last attempt did not fail.
+        """
+        if self.state != "queued":
+            return None
+        for record in reversed(self.attempts):
+            if record.error is None:
+                return None
+            if not record.error.is_of_returned_attempt:
+                return record
+        return None

@@ -8,7 +8,7 @@ import msgspec
 
 from runner.formats.timestamps import format_rfc3339
 from runner.jobs.event import Event, EventType
-from runner.jobs.job import Job
+from runner.jobs.job import Job, JobError
 
 #: In lists, `snapshot` and `done`, a larger input or output is null beside its size.
 INLINE_MAX_BYTES = 64 * 1024
@@ -27,6 +27,29 @@ def build_event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
 def status_fields(job: Job, reason: str | None) -> bytes:
     """The fields of a `status` event: `state`, `reason` and `attempt`."""
     return f'{{"state":"{job.state}","reason":{_json_string(reason)},"attempt":{job.attempt}}}'.encode()
+
+
+def retry_fields(job: Job, reason: str, error: JobError) -> bytes:
+    """The fields of the `status` event of a failed attempt whose job is queued again.
+
+    Besides those of `status_fields`: the attempt's `error`, the time `ready_at` from which the job may start
+    again, and `retries_left` after this retry.
+    """
+    return _json.encode(
+        {
+            "state": job.state,
+            "reason": reason,
+            "attempt": job.attempt,
+            "error": error_fields(error),
+            "ready_at": format_rfc3339(job.ready_at),
+            "retries_left": retries_left(job),
+        }
+    )
+
+
+def retries_left(job: Job) -> int:
+    """How many more failures a job may have before it fails itself."""
+    return max(0, job.terms.retries - job.failures)
 
 
 def done_fields(job: Job, output: bytes | None) -> bytes:
@@ -50,12 +73,17 @@ def error_document(job: Job) -> dict[str, Any] | None:
     error = job.error
     if error is None:
         return None
-    document: dict[str, Any] = {"code": error.code, "message": error.message}
-    if job.state != "cancelled":
-        document["retryable"] = error.retryable
-        if error.detail is not None:
-            document["detail"] = error.detail
-    return document
+    if job.state == "cancelled":
+        return {"code": error.code, "message": error.message}
+    return error_fields(error)
+
+
+def error_fields(error: JobError) -> dict[str, Any]:
+    """The error of a job or of an attempt as the API shows it; without a detail, `detail` is left out."""
+    fields: dict[str, Any] = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    if error.detail is not None:
+        fields["detail"] = error.detail
+    return fields
 
 
 def _json_string(value: str | None) -> str:

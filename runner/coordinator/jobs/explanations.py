@@ -57,6 +57,16 @@ def explain_attempt(
             return f"about to be sent to executor {executor}{suffix}"
 
 
+def explain_failure(attempt: int, message: str) -> str:
+    """Explain that an attempt of a job failed, in one line."""
+    return f"attempt {attempt} failed: {' '.join(message.split()) or 'without a message'}"
+
+
+def explain_retry_delay(attempt: int, message: str, seconds: float) -> str:
+    """Explain that a job waits for its retry, which may start in `seconds`, after its attempt failed."""
+    return f"{explain_failure(attempt, message)}; retry in {seconds:.1f} s"
+
+
 def explain_waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
     """Explain why a job or a prewarm request waits, in one line for people.
 

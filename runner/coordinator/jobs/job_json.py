@@ -8,7 +8,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, error_document
+from runner.coordinator.jobs.event_json import (
+    INLINE_MAX_BYTES,
+    error_document,
+    error_fields,
+    retries_left,
+)
 from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, AttemptRecord, AttemptUsage, FileRecord, Job
 
@@ -33,6 +38,7 @@ class JobDocument(msgspec.Struct):
     output: msgspec.Raw
     output_bytes: int | None
     error: dict[str, Any] | None
+    last_error: dict[str, Any] | None
     progress: msgspec.Raw
     attempt: int
     retries_left: int
@@ -134,6 +140,8 @@ def _document(
 ) -> JobDocument:
     base = f"/v1/jobs/{job.id}"
     last_attempt = job.attempts[-1] if job.attempts else None
+    failure = job.last_failure
+    last_error = None if failure is None else failure.error
     urls = {
         "self": base,
         "events": f"{base}/events",
@@ -153,9 +161,10 @@ def _document(
         output=_inline_payload(output, full) if job.state == "succeeded" else _NULL,
         output_bytes=job.output_bytes if job.state == "succeeded" else None,
         error=error_document(job) if job.state in ENDED else None,
+        last_error=None if last_error is None else error_fields(last_error),
         progress=_NULL if job.progress is None else msgspec.Raw(job.progress),
         attempt=job.attempt,
-        retries_left=max(0, job.terms.retries - job.failures),
+        retries_left=retries_left(job),
         vram_bytes=job.terms.vram_bytes,
         **usage_fields(job.spent),
         devices=last_attempt.devices if last_attempt is not None and job.state != "queued" else [],

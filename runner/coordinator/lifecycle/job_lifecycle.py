@@ -16,7 +16,7 @@ from gpu.planning.oom_escalation import OomCircumstances, OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.attempt_end import AttemptEnd
-from runner.coordinator.jobs.event_json import done_fields, status_fields
+from runner.coordinator.jobs.event_json import done_fields, retry_fields, status_fields
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage_meter import UsageMeter
@@ -27,7 +27,7 @@ from runner.coordinator.queue.spill import INPUTS_MAX_BYTES
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.journal import Journal
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
-from runner.jobs.job import AttemptRecord, Job, JobError, Submission
+from runner.jobs.job import RETURNED, AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
 from runner.protocol.worker import AttemptEvents
 
@@ -192,13 +192,13 @@ class JobLifecycle:
         job.failures += decision.uses_retry
         job.rung = decision.rung or job.rung  # guard: rung-kept
         self.statistics.retried_count += 1
-        self.requeue(live, decision.ready_at, decision.reason, event_reason=decision.reason)
+        self.requeue(live, decision.ready_at, decision.reason, decision.error)
 
     def return_unstarted(self, live: LiveJob) -> None:
         """Return a job whose attempt in flight will not start to the front of its queue."""
         self.clear_attempt(live)
         if live.job.state == "running":
-            self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
+            self.requeue(live, live.job.ready_at, "ready")
             return
         self._queue_manager.enqueue(live, at_front=True)
 
@@ -211,20 +211,26 @@ class JobLifecycle:
             job.started_at = live.previous_started_at
             record = job.attempts[-1]
             record.ended_at = self.clock.now()
-            record.error = JobError("interrupted", "the attempt was returned before it started", True)
+            message = "the attempt was returned before it started"
+            record.error = JobError("interrupted", message, True, {RETURNED: True})
         self._usage.discard(live, self.clock.now())
         live.clear_attempt(is_unused=is_unused)
 
     def requeue(
-        self, live: LiveJob, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
+        self,
+        live: LiveJob,
+        ready_at: float,
+        reason: Literal["ready", "retry_backoff"],
+        error: JobError | None = None,
     ) -> None:
         """Requeue a job, to start at `ready_at` (UTC epoch seconds) at the earliest; with reason `ready` at
-        the front of its queue. `event_reason` is shown in the event."""
+        the front of its queue. The event shows the reason, and the `error` of an attempt that failed."""
         job = live.job
         self.registry.set_state(job, "queued")
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
-        self._event_log.append(job, "status", self.clock.now(), status_fields(job, event_reason))
+        fields = status_fields(job, reason) if error is None else retry_fields(job, reason, error)
+        self._event_log.append(job, "status", self.clock.now(), fields)
         self._queue_manager.enqueue(live, at_front=reason == "ready")
 
     def finish(

@@ -7,6 +7,7 @@ from typing import Any
 from gpu.planning.explain import explain, explain_reservation
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import explanations
+from runner.coordinator.jobs.event_json import error_fields
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.queue.queue_manager import QueueManager
@@ -35,8 +36,8 @@ class JobExplainer:
     def explain(self, job: Job, live: LiveJob | None) -> dict[str, Any]:
         """Return the explanation as a JSON value; `live` is None if the job is not in memory.
 
-        `message` is a sentence, and `reason` the reason that the job's document shows. Further fields depend
-        on the state of the job:
+        `message` is a sentence, `reason` and `last_error` those that the job's document shows. Further fields
+        depend on the state of the job:
 
         - scheduled: `starts_in_s`, the seconds until it is ready;
         - waiting: `devices` with free and needed bytes and a reason each, `jobs_ahead` and `reserved`;
@@ -57,14 +58,21 @@ class JobExplainer:
         )
         phase = queue_manager.stored_phase(job) if live is None else live.phase
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": reason}
+        failure = job.last_failure
+        error = None if failure is None else failure.error
+        document["last_error"] = None if error is None else error_fields(error)
         job_class = (
             queue_manager.handlers.class_of(group_key(job))
             if live is None or live.job_class is None
             else live.job_class
         )
         if phase == "delayed":
-            document["message"] = f"scheduled to start at {format_rfc3339(job.ready_at)}"
-            document["starts_in_s"] = max(0.0, job.ready_at - self._clock.now())
+            document["starts_in_s"] = seconds = max(0.0, job.ready_at - self._clock.now())
+            document["message"] = (
+                f"scheduled to start at {format_rfc3339(job.ready_at)}"
+                if failure is None or error is None
+                else explanations.explain_retry_delay(failure.attempt, error.message, seconds)
+            )
         elif phase in ("waiting", "behind") and job_class is not None:
             document |= explain(self._scheduler_state, job_class, job.number)
             document["reserved"] = explain_reservation(self._scheduler_state, job.number, self._clock.now())
@@ -84,6 +92,8 @@ class JobExplainer:
             )
         else:
             document |= self._explain_attempt(job, phase, None if live is None else live.executor)
+        if failure is not None and error is not None and phase != "delayed":
+            document["message"] += f"; {explanations.explain_failure(failure.attempt, error.message)}"
         return document
 
     def _explain_attempt(self, job: Job, phase: str | None, executor: int | None) -> dict[str, Any]:

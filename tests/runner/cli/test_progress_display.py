@@ -55,6 +55,31 @@ def test_logs_and_chunks_come_as_they_are_without_control_characters() -> None:
     ]
 
 
+def _retried(left: int, delay_s: float = 0.9) -> JobEvent:
+    at, ready_at = "2026-01-31T09:05:00.000Z", f"2026-01-31T09:05:0{delay_s:.3f}Z"
+    error = {"code": "timeout", "message": "timed out after 2 s", "retryable": True}
+    fields = {"state": "queued", "reason": "retry_backoff", "attempt": 1, "ready_at": ready_at}
+    return _event("status", at=at, error=error, retries_left=left, **fields)
+
+
+def test_a_failed_attempt_is_a_line_that_names_the_error_and_the_retry() -> None:
+    stream = io.StringIO()
+    with LineDisplay(stream, Clock()) as lines:
+        lines.show(_retried(1))
+        lines.show(_retried(2, 0.0))
+    assert stream.getvalue().splitlines() == [
+        "attempt 1 failed: timed out after 2 s; retrying in 0.9 s (1 retry left)",
+        "attempt 1 failed: timed out after 2 s; retrying (2 retries left)",
+    ]
+
+
+def test_a_bar_shows_a_failed_attempt_above_it() -> None:
+    stream = io.StringIO()
+    with BarDisplay("paint", stream) as bar:
+        bar.show(_retried(1))
+    assert "attempt 1 failed: timed out after 2 s; retrying in 0.9 s" in stream.getvalue()
+
+
 def test_a_bar_begins_anew_when_the_job_is_retried() -> None:
     stream = io.StringIO()
     with BarDisplay("paint", stream) as bar:

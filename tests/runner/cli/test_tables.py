@@ -33,6 +33,19 @@ def test_jobs_fit_80_columns_with_their_whole_ids() -> None:
     assert "handler_error" in text and "running 62%" in text and "…" not in text
 
 
+def test_no_clock_runs_on_a_job_that_waits_for_its_retry() -> None:
+    error = {"code": "timeout", "message": "timed out after 2 s", "retryable": True}
+    times = {"started_at": "2026-01-31T09:05:00.000Z", "finished_at": None}
+    waiting = job("queued", reason="retry_backoff", last_error=error, **times)
+    (_, row) = drawn(tables.jobs([waiting], NOW))
+    assert row.endswith("-") and "3.0 s" not in row
+    shown = "\n".join(drawn(tables.job(waiting, NOW)))
+    assert "took" not in shown
+    assert "last error" in shown and "timeout: timed out after 2 s" in shown
+    running = job("running", reason="running", **times)
+    assert "3.0 s" in "\n".join(drawn(tables.jobs([running], NOW)))
+
+
 def test_devices_show_memory_by_kind() -> None:
     device: dict[str, Any] = {"id": "gpu0", "name": "NVIDIA H100", "health": "ok", "executors": [{}]}
     kinds = {"total": 80, "free": 56, "reserved": 18, "draining": 3, "foreign": 2, "headroom": 1}

@@ -15,6 +15,7 @@ from runner.client.events import (
     ProgressEvent,
     SnapshotEvent,
     SseParser,
+    StatusEvent,
     parse_event,
 )
 from runner.client.http_call import HttpResponse
@@ -49,6 +50,16 @@ def test_events_carry_their_own_fields() -> None:
     assert isinstance(log, LogEvent) and log.text == "hi\n"
     assert isinstance(done, DoneEvent) and done.output == 7
     assert progress.at is not None and progress.at.microsecond == 250_000
+
+
+def test_a_status_of_a_failed_attempt_has_its_error_and_the_delay_of_its_retry() -> None:
+    at, error = "2026-01-31T09:05:00.250Z", {"code": "timeout", "message": "late", "retryable": True}
+    data = {"state": "queued", "at": at, "attempt": 1, "error": error, "retries_left": 1}
+    found = parse_event("status", data | {"ready_at": "2026-01-31T09:05:01.150Z"}, 4, ID)
+    assert isinstance(found, StatusEvent)
+    assert (found.error, found.retries_left, found.retry_in_s) == (error, 1, 0.9)
+    found = parse_event("status", {"state": "queued", "at": at}, 4, ID)
+    assert isinstance(found, StatusEvent) and (found.error, found.retry_in_s) == (None, None)
 
 
 def test_a_gap_and_an_unknown_event_are_shown() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.faults.server_fixture import LiveServer
@@ -40,6 +42,10 @@ def test_between_attempts_a_job_says_what_it_waits_for(server: LiveServer) -> No
     assert (
         attempt["error"]["code"] == "handler_error" and "no luck in attempt 1" in attempt["error"]["message"]
     )
+    assert job["last_error"]["code"] == "handler_error"
+    told = server.http.get(f"/v1/jobs/{job_id}/explain").json()
+    assert re.fullmatch(r"attempt 1 failed: .*no luck in attempt 1.*; retry in [0-9.]+ s", told["message"])
+    assert told["last_error"] == job["last_error"]
     assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={}).status_code == 200
     assert server.job(job_id)["state"] == "cancelled"
 

@@ -59,6 +59,15 @@ def test_an_attempt_in_flight_is_somewhere(phase: str, is_cancelling: bool, text
     assert told == text
 
 
+def test_a_failed_attempt_is_named_with_its_message_on_one_line() -> None:
+    assert explanations.explain_failure(2, "no luck\n at all") == "attempt 2 failed: no luck at all"
+    assert explanations.explain_failure(1, " ") == "attempt 1 failed: without a message"
+    assert (
+        explanations.explain_retry_delay(1, "timed out after 2 s", 0.94)
+        == "attempt 1 failed: timed out after 2 s; retry in 0.9 s"
+    )
+
+
 @pytest.mark.parametrize(("gpus", "kind"), [(1, "GPUs"), (0, "the cpu")])
 def test_a_device_of_another_kind_is_told_so(gpus: int, kind: str) -> None:
     figures: dict[str, Any] = {"needed_bytes": GIB, "gpus": gpus, "devices": []}

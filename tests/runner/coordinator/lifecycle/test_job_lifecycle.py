@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from runner.coordinator.jobs.job_json import job_document
 from runner.coordinator.jobs.queued_names import NameLimits
 from runner.errors import HandlerBroken, QueueFull, TooManyNames, UnknownHandler, Unsatisfiable
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
-from runner.jobs.job import JobError
+from runner.jobs.job import Job, JobError
 from runner.protocol.worker import AttemptEvents
 from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission, run, spec
 
@@ -67,6 +70,64 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         harness.end(live, "handler_error")
         assert (live.job.state, live.job.reason, live.job.attempt) == ("failed", "handler_error", 2)
         assert [record.attempt for record in live.job.attempts] == [1, 2]
+
+    run(body)
+
+
+def test_a_job_shows_its_last_error_from_a_failed_attempt_to_the_next_start() -> None:
+    def shown(job: Job) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(job_document(job, None, b"{}", None))
+        return document
+
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.lifecycle.submit(make_submission(retries=1))
+        assert shown(live.job)["last_error"] is None
+        harness.start(live)
+        harness.end(live, "timeout", detail={"limit_s": 2})
+        error = {"code": "timeout", "message": "why", "retryable": True, "detail": {"limit_s": 2}}
+        assert (shown(live.job)["last_error"], shown(live.job)["error"]) == (error, None)
+        await harness.journal.flush()
+        # A server that starts again has only what is stored.
+        stored = await harness.read_stored("job-1")
+        assert shown(stored)["last_error"] == error
+        events = await harness.job_reader.load_events(live.job.number, 2, 1 << 20)
+        told = json.loads(events[0].data)
+        assert (told["state"], told["reason"], told["attempt"]) == ("queued", "retry_backoff", 1)
+        assert (told["error"], told["retries_left"]) == (error, 0)
+        assert told["ready_at"] == shown(live.job)["ready_at"]
+        harness.start(live)
+        assert shown(live.job)["last_error"] is None
+        harness.end(live)
+        assert (shown(live.job)["last_error"], shown(live.job)["error"]) == (None, None)
+
+    run(body)
+
+
+def test_a_returned_attempt_leaves_the_error_of_the_attempt_before() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.lifecycle.submit(make_submission(retries=1))
+        harness.start(live)
+        harness.lifecycle.return_unstarted(live)
+        assert live.job.last_failure is None, "the only attempt did not fail"
+        harness.start(live)
+        harness.end(live, "timeout")
+        harness.start(live)
+        harness.lifecycle.return_unstarted(live)
+        failure = live.job.last_failure
+        assert failure is not None and failure.error is not None
+        assert (failure.attempt, failure.error.code) == (1, "timeout")
+
+    run(body)
+
+
+def test_a_success_that_runs_again_has_no_last_error() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        live = harness.lifecycle.submit(make_submission())
+        harness.start(live)
+        harness.end(live)
+        await harness.journal.flush()
+        again = harness.lifecycle.resubmit(live.job, b"{}")
+        assert again.job.state == "queued" and again.job.last_failure is None
 
     run(body)
 
