@@ -157,6 +157,11 @@ class Estimator:
                 return min(of_limit.quantile(q), job_class.limit_s)
         return job_class.limit_s
 
+    def median_run_s(self, job_class: JobClass) -> float | None:
+        """Return the median duration of a job of the class; None where none has run, whatever its limit."""
+        runs = self._run_window(job_class, 1)
+        return None if runs is None else runs.quantile(0.5)
+
     def run_mean_s(self, job_class: JobClass) -> float | None:
         """Return the mean duration of a job of the class; None where none has run."""
         runs = self._run_window(job_class, 1)
