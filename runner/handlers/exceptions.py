@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -59,3 +59,11 @@ class JobCancelled(BaseException):
 
     A BaseException, so that `except Exception` in a handler does not swallow it.
     """
+
+    #: The error of the cancelled job: code and message. The message is the reason, or empty in a handler that
+    #: is not told it.
+    error: dict[str, Any]
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.error = {"code": "cancelled", "message": str(args[0]) if args else ""}

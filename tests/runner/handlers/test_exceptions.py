@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from runner import Retry
+from runner import JobCancelled, Retry
 from runner.bounds import SECONDS_MAX
+from runner.client.operations import CancelledJob
 
 
 def test_retry_after_counts_from_now() -> None:
@@ -41,3 +42,13 @@ def test_retry_refuses_what_it_cannot_mean() -> None:
         Retry(at=datetime(2030, 1, 1))
     with pytest.raises(ValueError, match="duration"):
         Retry(after="soon")
+
+
+def test_a_cancel_has_its_reason_as_the_error_on_both_sides() -> None:
+    assert JobCancelled("enough").error == {"code": "cancelled", "message": "enough"}
+    assert JobCancelled().error == {"code": "cancelled", "message": ""}
+    error = {"code": "cancelled", "message": "by hand"}
+    with pytest.raises(JobCancelled) as caught:
+        raise CancelledJob("job-1", error)
+    # The type checker knows the attribute.
+    assert caught.value.error["message"] == "by hand"
