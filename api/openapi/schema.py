@@ -177,6 +177,12 @@ class Job(ResponseModel):
     queue: str
     state: State
     reason: str | None
+    position: int | None = Field(
+        description="1 + how many jobs should start before it; null unless queued, and in lists"
+    )
+    eta_s: float | None = Field(
+        description="seconds to its start, from learned durations; null where unknown, and as position"
+    )
     priority: int
     input: Any
     input_bytes: int = Field(description="lists omit an input or output of more than 64 KiB")
@@ -281,6 +287,12 @@ class Explanation(ResponseModel):
     id: str
     state: State
     reason: str | None
+    message: str = Field(description="why it waits, where it runs or how it ended, in words")
+    last_error: JobFailure | None = Field(
+        None, description="error of the attempt before, while the job waits for its retry"
+    )
+    position: int | None = Field(None, description="as in the job")
+    eta_s: float | None = Field(None, description="as in the job")
 
 
 class Queue(ResponseModel):

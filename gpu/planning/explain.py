@@ -6,7 +6,6 @@ the job's way: the next plan starts it, or prefers another one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,12 +32,7 @@ def explain(state: SchedulerState, job_class: JobClass, job_number: int) -> dict
     return {
         "reason": _reason(state, job_class, devices),
         "devices": devices,
-        "jobs_ahead": sum(
-            len(backlog) if other.priority > job_class.priority else backlog.count_ahead(job_number)
-            for other, backlog in state.backlog.by_class.items()
-            if other.priority >= job_class.priority
-            and state.residency.is_on_gpu(other) is state.residency.is_on_gpu(job_class)
-        ),
+        "jobs_ahead": count_ahead(state, job_class, job_number),
         "tenant_lead_s": state.tenant_shares.clock_of(job_class).lead_s(job_class.tenant),
         "overtaken": state.overtakes.counts.get(job_number, 0),
     }
@@ -50,11 +44,21 @@ def find_wait_reason(state: SchedulerState, job_class: JobClass) -> str:
     return _reason(state, job_class, devices)
 
 
+def count_ahead(state: SchedulerState, job_class: JobClass, job_number: int) -> int:
+    """Return about how many waiting jobs of its pool go before a job by priority and number."""
+    return sum(
+        len(backlog) if other.priority > job_class.priority else backlog.count_ahead(job_number)
+        for other, backlog in state.backlog.by_class.items()
+        if other.priority >= job_class.priority
+        and state.residency.is_on_gpu(other) is state.residency.is_on_gpu(job_class)
+    )
+
+
 def explain_reservation(state: SchedulerState, job_number: int, now: float) -> dict[str, Any] | None:
     """Describe what is reserved for a waiting job while others start; None where nothing is.
 
     Makes a plan for the time `now` to find out, and discards it. Returns `devices`, each with the bytes that
-    the job needs there, and `starts_in_s`: seconds until it should start, or None where that is unknown.
+    the job needs there. When the reservation begins is left out: it is a bound that counts timeouts.
     """
     reservation = find_reservation(state, now, job_number)
     if reservation is None or not reservation.remaining:
@@ -68,7 +72,6 @@ def explain_reservation(state: SchedulerState, job_number: int, now: float) -> d
             }
             for each in reservation.remaining
         ],
-        "starts_in_s": None if math.isinf(reservation.starts_at) else max(0.0, reservation.starts_at - now),
     }
 
 

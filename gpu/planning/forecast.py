@@ -24,7 +24,7 @@ from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.scheduler_state import SchedulerState
 
 #: The most jobs whose start is simulated: those behind them are placed by counting.
-SIMULATED_MAX = 256
+SIMULATED_MAX = 64
 
 
 class JobForecast(NamedTuple):
@@ -163,6 +163,8 @@ class _Simulation:
         self._ends_by_handler: dict[str, list[float]] = {}
         #: The run of each class that takes more jobs: its start, and how many more.
         self._open_runs: dict[JobClass, tuple[float, int]] = {}
+        #: Classes whose next jobs start at an unknown time, as an earlier job of the class does.
+        self._unknown: set[JobClass] = set()
         self._forecast = Forecast()
 
     def run(self) -> Forecast:
@@ -195,11 +197,15 @@ class _Simulation:
         else:
             self._started_count[candidate.is_gpu] += 1
         starts_at, seats = self._open_runs.get(job_class, (math.inf, 0))
-        if seats:
+        if job_class in self._unknown:
+            starts_at = math.inf
+        elif seats:
             self._open_runs[job_class] = starts_at, seats - 1
         else:
             starts_at = self._start(candidate, is_limited=is_limited)
             self._open_runs[job_class] = starts_at, candidate.jobs_per_run - 1
+            if math.isinf(starts_at):
+                self._unknown.add(job_class)
         eta_s = None if math.isinf(starts_at) else starts_at - self._now
         self._forecast.add(candidate.is_gpu, candidate.job_number, JobForecast(position, eta_s))
         self._builder.concurrency.add_jobs(handler, 1)

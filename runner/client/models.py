@@ -39,6 +39,21 @@ class Job(dict[str, Any]):
         return self.get("reason")
 
     @property
+    def position(self) -> int | None:
+        """1 + how many jobs should start before it; None unless it is queued, in lists, and where unknown."""
+        return self.get("position")
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to its start, from learned durations; None unless it is queued, and where unknown."""
+        return self.get("eta_s")
+
+    @property
+    def last_error(self) -> dict[str, Any] | None:
+        """Error of the attempt before, while the job waits for its retry; None otherwise."""
+        return self.get("last_error")
+
+    @property
     def ended(self) -> bool:
         """True once it succeeded, failed or was cancelled."""
         return self["state"] in ENDED

@@ -47,6 +47,7 @@ from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.observability.readiness import ReadinessCheck
 from runner.coordinator.observability.resources import ResourceViews
 from runner.coordinator.observability.stats import StatsDocument
+from runner.coordinator.observability.wait_statuses import WaitStatuses
 from runner.coordinator.processes import worker_pool
 from runner.coordinator.processes.child_configs import ChildConfigs
 from runner.coordinator.processes.front_pool import FrontPool
@@ -155,6 +156,8 @@ class JobComponents:
     lifecycle: JobLifecycle
     #: The jobs whose rows can't be read.
     damaged_jobs: DamagedJobs
+    #: How queued jobs wait.
+    wait_statuses: WaitStatuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,10 +283,12 @@ def build_jobs(
     queue_manager.connect(lifecycle)
     damaged_jobs = DamagedJobs(lifecycle, queue_manager, persisted.damaged_count)
     job_reader.connect(damaged_jobs)
+    wait_statuses = WaitStatuses(queue_manager=queue_manager, scheduler_state=scheduler_state, clock=clock)
+    subscriptions = Subscriptions(durable_events)
     return JobComponents(
         scheduler_state,
         durable_events,
-        Subscriptions(durable_events),
+        subscriptions,
         statistics,
         timers,
         plan_trigger,
@@ -294,6 +299,7 @@ def build_jobs(
         queue_manager,
         lifecycle,
         damaged_jobs,
+        wait_statuses,
     )
 
 
@@ -543,7 +549,7 @@ def _job_request_handlers(
     jobs: JobComponents, devices: DeviceComponents, gate: SubmissionGate
 ) -> dict[type[Any], RequestHandler]:
     """Handlers of requests that change jobs or subscribe to their events."""
-    replies = JobReplies(jobs.queue_manager, jobs.journal)
+    replies = JobReplies(jobs.queue_manager, jobs.journal, jobs.wait_statuses)
     submit = SubmitRequests(
         lifecycle=jobs.lifecycle, queue_manager=jobs.queue_manager, replies=replies, gate=gate
     )
@@ -581,7 +587,7 @@ def _document_request_handlers(
         queue_manager=jobs.queue_manager,
         job_reader=jobs.job_reader,
         files=jobs.files,
-        replies=JobReplies(jobs.queue_manager, jobs.journal),
+        replies=JobReplies(jobs.queue_manager, jobs.journal, jobs.wait_statuses),
         resource_views=resource_views,
         metrics=metrics,
         explainer=JobExplainer(
@@ -589,8 +595,10 @@ def _document_request_handlers(
             scheduler_state=jobs.scheduler_state,
             statistics=jobs.statistics,
             clock=jobs.lifecycle.clock,
+            wait_statuses=jobs.wait_statuses,
         ),
         handler_activator=handler_activator,
+        wait_statuses=jobs.wait_statuses,
     )
     return {
         front_protocol.GetJob: reads.get_job,

@@ -203,6 +203,22 @@ class Reply(msgspec.Struct, array_like=True, tag=20):
     other_request_ids: list[int] = msgspec.field(default_factory=list)
 
 
+class JobWaiting(msgspec.Struct, array_like=True, tag=28):
+    """How a queued job waits now, for the `waiting` events of its readers; it is not stored."""
+
+    job_id: str
+    #: The last event of the job: this holds until the next one.
+    seq: int
+    #: UTC epoch seconds.
+    at: float
+    reason: str | None
+    #: The reason in words, with the position and the start as far as they are known.
+    message: str
+    position: int | None
+    #: Seconds from `at` to its start.
+    eta_s: float | None
+
+
 class EventPage(msgspec.Struct, array_like=True, tag=21):
     """The reply to `ReadEvents`."""
 
@@ -216,6 +232,8 @@ class EventPage(msgspec.Struct, array_like=True, tag=21):
     last_seq: int
     #: The job has ended, and `last_seq` is its last event.
     is_job_ended: bool
+    #: Set while the job is queued.
+    waiting: JobWaiting | None = None
 
 
 class JobEvents(msgspec.Struct, array_like=True, tag=22):
@@ -276,7 +294,9 @@ ToCoordinator = (
     | FrontHello
     | Pong
 )
-ToFront = Reply | EventPage | JobEvents | HandlersUpdate | MemoryLevel | ShutdownBegun | Exit | Ping
+ToFront = (
+    Reply | EventPage | JobEvents | JobWaiting | HandlersUpdate | MemoryLevel | ShutdownBegun | Exit | Ping
+)
 
 to_coordinator_decoder = msgspec.msgpack.Decoder(ToCoordinator)
 to_front_decoder = msgspec.msgpack.Decoder(ToFront)

@@ -7,6 +7,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.lifecycle.shown_job import shown_job
+from runner.coordinator.observability.wait_statuses import WaitStatuses
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
@@ -47,6 +48,7 @@ async def read_event_page(
     lifecycle: JobLifecycle,
     queue_manager: QueueManager,
     job_reader: JobReader,
+    wait_statuses: WaitStatuses,
     request: front_protocol.ReadEvents,
 ) -> front_protocol.EventPage:
     """Return the durable events after a cursor, and the job as it is after they were read.
@@ -65,16 +67,26 @@ async def read_event_page(
     live = await load_live_job(lifecycle, queue_manager, job_reader, request.job_id)
     if live is not None:
         shown = shown_job(live, lifecycle.journal)
-        reason = "ready" if shown is not live.job else queue_manager.reasons.for_live_job(live)
-        job_document = job_json.job_document(shown, reason, live.input, live.output, full=False)
+        is_start_hidden = shown is not live.job
+        reason = "ready" if is_start_hidden else queue_manager.reasons.for_live_job(live)
+        wait = None if is_start_hidden else wait_statuses.status_of(live.job, live)
+        job_document = job_json.job_document(shown, reason, live.input, live.output, full=False, wait=wait)
         job, is_job_ended, last_seq = live.job, False, job_reader.durable_seq(live.job)
     else:
         job = await job_reader.require_job(request.job_id)
-        job_document = await job_reader.job_json(job, queue_manager.reasons.for_stored_job(job), full=False)
+        wait = wait_statuses.status_of(job, None)
+        job_document = await job_reader.job_json(
+            job, queue_manager.reasons.for_stored_job(job), full=False, wait=wait
+        )
         is_job_ended, last_seq = job.state in ENDED, job.last_seq
     if limit and not events and last_seq > request.after:
         # They became durable between the two reads: an empty page would mean that they were trimmed.
         events = await job_reader.load_events(job.number, request.after, limit)
     first_seq = min(job.first_seq, events[0].seq) if events else job.first_seq
     rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
-    return front_protocol.EventPage(request.request_id, job_document, rows, first_seq, last_seq, is_job_ended)
+    # A wait that follows an event is shown once that event is durable.
+    is_current = wait is not None and last_seq == job.last_seq
+    waiting = wait_statuses.message_of(job, wait) if wait is not None and is_current else None
+    return front_protocol.EventPage(
+        request.request_id, job_document, rows, first_seq, last_seq, is_job_ended, waiting
+    )

@@ -14,6 +14,7 @@ from runner.coordinator.lifecycle.shown_job import shown_job
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.resources import ResourceViews
+from runner.coordinator.observability.wait_statuses import WaitStatuses
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.reload.handler_activator import HandlerActivator
@@ -44,6 +45,7 @@ class ReadRequests:
         metrics: Metrics,
         explainer: JobExplainer,
         handler_activator: HandlerActivator,
+        wait_statuses: WaitStatuses,
     ) -> None:
         self._lifecycle = lifecycle
         self._queue_manager = queue_manager
@@ -54,6 +56,7 @@ class ReadRequests:
         self._metrics = metrics
         self._explainer = explainer
         self._handler_activator = handler_activator
+        self._wait_statuses = wait_statuses
 
     async def get_job(self, front: FrontHandle, request: front_protocol.GetJob) -> None:
         """Reply with a job: at once, or with `wait_s` when it has ended or the time is over.
@@ -70,7 +73,11 @@ class ReadRequests:
         )
         if live is None:
             job = await self._job_reader.require_job(request.job_id)
-            body = await self._job_reader.job_json(job, self._queue_manager.reasons.for_stored_job(job))
+            body = await self._job_reader.job_json(
+                job,
+                self._queue_manager.reasons.for_stored_job(job),
+                wait=self._wait_statuses.status_of(job, None),
+            )
             front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
             return
         if request.wait_s is not None and self._lifecycle.registry.by_id.get(request.job_id) is live:
@@ -78,7 +85,8 @@ class ReadRequests:
                 make_reply_once(front, request.request_id), live, request.wait_s, timeout_status=200
             )
             return
-        front.send(_encode(front_protocol.Reply(request.request_id, 200, self._replies.job_json(live))))
+        body = self._replies.job_json(live, with_forecast=True)
+        front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
 
     async def list_jobs(self, front: FrontHandle, request: front_protocol.ListJobs) -> None:
         """Reply with a page of jobs."""
@@ -87,9 +95,10 @@ class ReadRequests:
 
     async def read_events(self, front: FrontHandle, request: front_protocol.ReadEvents) -> None:
         """Reply with a page of a job's events."""
-        front.send(
-            _encode(await read_event_page(self._lifecycle, self._queue_manager, self._job_reader, request))
+        page = await read_event_page(
+            self._lifecycle, self._queue_manager, self._job_reader, self._wait_statuses, request
         )
+        front.send(_encode(page))
 
     async def await_handler(self, front: FrontHandle, request: front_protocol.AwaitHandler) -> None:
         """Reply once the handler is known, with a wait of 30 s at most.

@@ -10,6 +10,7 @@ import msgspec
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.shown_job import shown_job
+from runner.coordinator.observability.wait_statuses import WaitStatuses
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.storage.journal import Journal
@@ -48,17 +49,25 @@ def make_reply_once(front: FrontHandle, request_id: int) -> ReplyOnce:
 class JobReplies:
     """Replies that show a live job."""
 
-    def __init__(self, queue_manager: QueueManager, journal: Journal) -> None:
+    def __init__(self, queue_manager: QueueManager, journal: Journal, wait_statuses: WaitStatuses) -> None:
         self._queue_manager = queue_manager
         self._journal = journal
         #: The job whose large document was made last in this iteration of the loop, and the document.
         self._ended: tuple[LiveJob, bytes] | None = None
+        self._wait_statuses = wait_statuses
 
-    def job_json(self, live: LiveJob) -> bytes:
-        """The document of the job as it may be shown now, with its input and output in full."""
+    def job_json(self, live: LiveJob, *, with_forecast: bool = False) -> bytes:
+        """The document of the job as it may be shown now, with its input and output in full.
+
+        `with_forecast` shows the position and the expected start of a queued job. Replies to submissions
+        leave them out: thousands of jobs per second are submitted.
+        """
         job = shown_job(live, self._journal)
-        reason = "ready" if job is not live.job else self._queue_manager.reasons.for_live_job(live)
-        return job_json.job_document(job, reason, live.input, live.output)
+        if job is not live.job:
+            return job_json.job_document(job, "ready", live.input, live.output)
+        reason = self._queue_manager.reasons.for_live_job(live)
+        wait = self._wait_statuses.status_of(job, live) if with_forecast else None
+        return job_json.job_document(job, reason, live.input, live.output, wait=wait)
 
     def ended_json(self, live: LiveJob) -> bytes:
         """The document of a job that has ended; a large one is made once for all that await the end."""
@@ -93,7 +102,8 @@ class JobReplies:
             if failure is not None:
                 reply(failure.status, problem_json(failure), STORE_RETRY_S)
             else:
-                reply(200 if live.phase == "ended" else timeout_status, self.job_json(live))
+                status = 200 if live.phase == "ended" else timeout_status
+                reply(status, self.job_json(live, with_forecast=True))
 
         timer = asyncio.get_running_loop().call_later(wait_s, on_timeout)
         live.add_end_callback(on_end)

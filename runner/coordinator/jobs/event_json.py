@@ -29,12 +29,14 @@ def status_fields(job: Job, reason: str | None) -> bytes:
     return f'{{"state":"{job.state}","reason":{_json_string(reason)},"attempt":{job.attempt}}}'.encode()
 
 
-def retry_fields(job: Job, reason: str, error: JobError) -> bytes:
-    """The fields of the `status` event of a failed attempt whose job is queued again.
+def requeue_fields(job: Job, reason: str, error: JobError | None) -> bytes:
+    """The fields of the `status` event of a job that is queued again; `error` is that of a failed attempt.
 
-    Besides those of `status_fields`: the attempt's `error`, the time `ready_at` from which the job may start
-    again, and `retries_left` after this retry.
+    Beside `error` there are the time `ready_at` from which the job may start again, and `retries_left` after
+    this retry.
     """
+    if error is None:
+        return status_fields(job, reason)
     return _json.encode(
         {
             "state": job.state,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from runner.formats.units import format_bytes
@@ -67,11 +68,78 @@ def explain_retry_delay(attempt: int, message: str, seconds: float) -> str:
     return f"{explain_failure(attempt, message)}; retry in {seconds:.1f} s"
 
 
+@dataclass(frozen=True, slots=True)
+class WaitStatus:
+    """How a queued job waits at one moment."""
+
+    reason: str | None
+    #: 1 + how many jobs should start before it; None where nothing is planned for it now.
+    position: int | None
+    #: Seconds to its start; None where that is unknown.
+    eta_s: float | None
+    #: All of it in one line for people.
+    message: str
+
+
+def summarize_wait(
+    reason: str | None,
+    *,
+    needed_bytes: int | None = None,
+    device_count: int = 1,
+    position: int | None = None,
+    eta_s: float | None = None,
+) -> str:
+    """Summarize in one line why a job waits, its position and its start.
+
+    An example is `waiting for memory: needs 6 GiB, 2nd, about 10 s`.
+    `needed_bytes` are those on each of its `device_count` devices, 0 or None where that is not known.
+    """
+    match reason:
+        case "paused":
+            return "the queue is paused"
+        case "waiting_for_handler":
+            return "waiting for its handler, which is unknown or still being described"
+        case "concurrency_limit":
+            text = "the handler is at its concurrency limit"
+        case "waiting_for_memory" if needed_bytes:
+            devices = f" on each of {device_count} devices" if device_count > 1 else ""
+            text = f"waiting for memory: needs {format_bytes(needed_bytes)}{devices}"
+        case "waiting_for_memory":
+            text = "waiting for memory"
+        case "waiting_for_device" if device_count > 1:
+            text = f"waiting for {device_count} devices"
+        case "waiting_for_device":
+            text = "waiting for a device"
+        case _:
+            text = "ready to start"
+    if position is not None:
+        text += f", {_ordinal(position)}"
+    return text if eta_s is None else f"{text}, about {format_about(eta_s)}"
+
+
+def format_about(seconds: float) -> str:
+    """Format an estimated duration, rounded so that it seldom changes: `1 s`, `45 s`, `3 min`, `2 h`."""
+    if seconds < 9.5:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 57.5:
+        return f"{5 * round(seconds / 5)} s"
+    if seconds < 3570:
+        return f"{max(1, round(seconds / 60))} min"
+    return f"{round(seconds / 3600)} h"
+
+
+def _ordinal(number: int) -> str:
+    """Return `1st`, `2nd`, `3rd`, `4th`, `11th`, ..."""
+    suffix = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{suffix}"
+
+
 def explain_waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
     """Explain why a job or a prewarm request waits, in one line for people.
 
     `reason` is the reason that the document shows; `figures` come from `gpu.planning.explain.explain`, with
-    `reserved` from `explain_reservation` if devices are reserved.
+    `reserved` from `explain_reservation` if devices are reserved, and `eta_s`, the seconds to the job's start
+    or None, if its start was forecast.
     """
     ahead = figures["jobs_ahead"]
     suffix = f"; queued behind {ahead} {'job' if ahead == 1 else 'jobs'}" if ahead else ""
@@ -79,12 +147,12 @@ def explain_waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
     if lead_s >= TENANT_LEAD_MIN_S:
         suffix += f"; tenant has used {lead_s:.0f} s more device time, by weight, than another waiting tenant"
     if reserved := figures.get("reserved"):
-        device_names, starts_s = (
-            ", ".join(each["device"] for each in reserved["devices"]),
-            reserved["starts_in_s"],
-        )
-        when = "" if starts_s is None else f" (expected to be free in about {starts_s:.0f} s)"
-        suffix += f"; reserved for it: {device_names}{when}, where only jobs that end in time may start"
+        device_names = ", ".join(each["device"] for each in reserved["devices"])
+        suffix += f"; reserved for it: {device_names}, where only jobs that end in time may start"
+    if "eta_s" in figures and reason != "paused":
+        eta_s = figures["eta_s"]
+        when = "unknown yet" if eta_s is None else f"in about {format_about(eta_s)}"
+        suffix += f"; expected start: {when}"
     match reason:
         case "paused":
             return f"the queue is paused{suffix}"

@@ -14,6 +14,7 @@ from runner.coordinator.jobs.event_json import (
     error_fields,
     retries_left,
 )
+from runner.coordinator.jobs.explanations import WaitStatus
 from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, AttemptRecord, AttemptUsage, FileRecord, Job
 
@@ -32,6 +33,8 @@ class JobDocument(msgspec.Struct):
     queue: str
     state: str
     reason: str | None
+    position: int | None
+    eta_s: float | None
     priority: int
     input: msgspec.Raw
     input_bytes: int
@@ -58,10 +61,19 @@ class JobDocument(msgspec.Struct):
 
 
 def job_document(
-    job: Job, reason: str | None, input_: bytes | None, output: bytes | None, *, full: bool = True
+    job: Job,
+    reason: str | None,
+    input_: bytes | None,
+    output: bytes | None,
+    *,
+    full: bool = True,
+    wait: WaitStatus | None = None,
 ) -> bytes:
-    """The job as JSON text. `full=False` leaves an input or output over 64 KiB out (null)."""
-    return _encode(_document(job, reason, input_, output, full))
+    """The job as JSON text. `full=False` leaves an input or output over 64 KiB out (null).
+
+    `wait` has the position and the expected start of a queued job; without it, both are null.
+    """
+    return _encode(_document(job, reason, input_, output, full, wait))
 
 
 def list_document(jobs: list[bytes], next_cursor: str | None, damaged_ids: Sequence[str] = ()) -> bytes:
@@ -136,7 +148,12 @@ def rfc3339_or_null(at: float | None) -> str | None:
 
 
 def _document(
-    job: Job, reason: str | None, input_: bytes | None, output: bytes | None, full: bool
+    job: Job,
+    reason: str | None,
+    input_: bytes | None,
+    output: bytes | None,
+    full: bool,
+    wait: WaitStatus | None,
 ) -> JobDocument:
     base = f"/v1/jobs/{job.id}"
     last_attempt = job.attempts[-1] if job.attempts else None
@@ -155,6 +172,8 @@ def _document(
         queue=job.queue,
         state=job.state,
         reason=reason,
+        position=None if wait is None else wait.position,
+        eta_s=None if wait is None or wait.eta_s is None else round(wait.eta_s, 1),
         priority=job.priority,
         input=_inline_payload(input_, full),
         input_bytes=job.input_bytes,

@@ -11,7 +11,7 @@ from gpu.planning.oom_escalation import OomCircumstances, OomRung, next_rung, oo
 from runner.bounds import SECONDS_MAX
 from runner.coordinator.jobs.attempt_end import AttemptEnd
 from runner.formats.units import format_bytes
-from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, Job, JobError
+from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, RETURNED, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
 
 #: Attempts interrupted by a restart, a shutdown or a faulty device use up no retry, but are bounded by this.
@@ -29,6 +29,9 @@ LONE_WORKER_LOSSES_MAX = 3
 BATCH_TOO_LARGE_CODES = frozenset({"device_out_of_memory", "memory_exceeded"})
 
 
+RequeueReason = Literal["ready", "retry_backoff"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The job has ended."""
@@ -42,7 +45,7 @@ class Requeue:
     """The job is queued for its next attempt."""
 
     ready_at: float
-    reason: Literal["ready", "retry_backoff"]
+    reason: RequeueReason
     #: The error of the attempt; it stays visible in the job's attempts.
     error: JobError
     #: Whether the attempt used up a retry.
@@ -69,6 +72,11 @@ def is_out_of_memory(end: AttemptEnd, *, grant_bytes: int) -> bool:
 def cancelled_error(reason: str) -> JobError:
     """Make the error of a cancelled job: its message is the reason."""
     return JobError(code="cancelled", message=reason)
+
+
+def returned_error() -> JobError:
+    """Make the error of an attempt that its executor returned before it started."""
+    return JobError("interrupted", "the attempt was returned before it started", True, {RETURNED: True})
 
 
 def decide(

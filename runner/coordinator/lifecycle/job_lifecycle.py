@@ -16,8 +16,9 @@ from gpu.planning.oom_escalation import OomCircumstances, OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.attempt_end import AttemptEnd
-from runner.coordinator.jobs.event_json import done_fields, retry_fields, status_fields
+from runner.coordinator.jobs.event_json import done_fields, requeue_fields, status_fields
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
+from runner.coordinator.jobs.retry_decision import RequeueReason
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
@@ -27,7 +28,7 @@ from runner.coordinator.queue.spill import INPUTS_MAX_BYTES
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.journal import Journal
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
-from runner.jobs.job import RETURNED, AttemptRecord, Job, JobError, Submission
+from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
 from runner.protocol.worker import AttemptEvents
 
@@ -198,7 +199,7 @@ class JobLifecycle:
         """Return a job whose attempt in flight will not start to the front of its queue."""
         self.clear_attempt(live)
         if live.job.state == "running":
-            self.requeue(live, live.job.ready_at, "ready")
+            self.requeue(live, live.job.ready_at, "ready", None)
             return
         self._queue_manager.enqueue(live, at_front=True)
 
@@ -211,26 +212,18 @@ class JobLifecycle:
             job.started_at = live.previous_started_at
             record = job.attempts[-1]
             record.ended_at = self.clock.now()
-            message = "the attempt was returned before it started"
-            record.error = JobError("interrupted", message, True, {RETURNED: True})
+            record.error = retry_decision.returned_error()
         self._usage.discard(live, self.clock.now())
         live.clear_attempt(is_unused=is_unused)
 
-    def requeue(
-        self,
-        live: LiveJob,
-        ready_at: float,
-        reason: Literal["ready", "retry_backoff"],
-        error: JobError | None = None,
-    ) -> None:
+    def requeue(self, live: LiveJob, ready_at: float, reason: RequeueReason, error: JobError | None) -> None:
         """Requeue a job, to start at `ready_at` (UTC epoch seconds) at the earliest; with reason `ready` at
         the front of its queue. The event shows the reason, and the `error` of an attempt that failed."""
         job = live.job
         self.registry.set_state(job, "queued")
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
-        fields = status_fields(job, reason) if error is None else retry_fields(job, reason, error)
-        self._event_log.append(job, "status", self.clock.now(), fields)
+        self._event_log.append(job, "status", self.clock.now(), requeue_fields(job, reason, error))
         self._queue_manager.enqueue(live, at_front=reason == "ready")
 
     def finish(

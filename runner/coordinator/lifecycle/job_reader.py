@@ -14,6 +14,7 @@ from typing import Literal
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
+from runner.coordinator.jobs.explanations import WaitStatus
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
 from runner.coordinator.lifecycle.shown_job import shown_job
@@ -128,11 +129,13 @@ class JobReader:
         """The last durable event of a live job; memory may be ahead of it."""
         return self._journal.durable_seq(job)
 
-    async def job_json(self, job: Job, reason: str | None, *, full: bool = True) -> bytes:
+    async def job_json(
+        self, job: Job, reason: str | None, *, full: bool = True, wait: WaitStatus | None = None
+    ) -> bytes:
         """The document of a job that is not in memory, as JSON text."""
 
         def read(store: Store) -> bytes:
-            return _read_document(store, job, reason, full=full)
+            return _read_document(store, job, reason, full=full, wait=wait)
 
         return await self._access.run_read(read)
 
@@ -269,11 +272,13 @@ def _still_matches(query: JobQuery, job: Job) -> bool:
     return query.states is None or job.state in query.states
 
 
-def _read_document(store: Store, job: Job, reason: str | None, *, full: bool) -> bytes:
+def _read_document(
+    store: Store, job: Job, reason: str | None, *, full: bool, wait: WaitStatus | None
+) -> bytes:
     limit = None if full else INLINE_MAX_BYTES
     input_ = store.load_payload(job.number, "input") if _has_payload(job, "input", limit) else None
     output = store.load_payload(job.number, "output") if _has_payload(job, "output", limit) else None
-    return job_json.job_document(job, reason, input_, output, full=full)
+    return job_json.job_document(job, reason, input_, output, full=full, wait=wait)
 
 
 def _read_documents(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[bytes]:

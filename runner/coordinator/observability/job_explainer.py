@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpu.job_class import JobClass
 from gpu.planning.explain import explain, explain_reservation
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import explanations
 from runner.coordinator.jobs.event_json import error_fields
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.statistics import Statistics
+from runner.coordinator.observability.wait_statuses import WaitStatuses
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.runtime.clock import Clock
 from runner.formats.timestamps import format_rfc3339
@@ -27,11 +29,13 @@ class JobExplainer:
         scheduler_state: SchedulerState,
         statistics: Statistics,
         clock: Clock,
+        wait_statuses: WaitStatuses,
     ) -> None:
         self._queue_manager = queue_manager
         self._scheduler_state = scheduler_state
         self._statistics = statistics
         self._clock = clock
+        self._wait_statuses = wait_statuses
 
     def explain(self, job: Job, live: LiveJob | None) -> dict[str, Any]:
         """Return the explanation as a JSON value; `live` is None if the job is not in memory.
@@ -40,7 +44,8 @@ class JobExplainer:
         depend on the state of the job:
 
         - scheduled: `starts_in_s`, the seconds until it is ready;
-        - waiting: `devices` with free and needed bytes and a reason each, `jobs_ahead` and `reserved`;
+        - waiting: `devices` with free and needed bytes and a reason each, `jobs_ahead` and `reserved`, and
+          `position` and `eta_s` as in the job's document;
         - with an executor: `executor`, its number.
         """
         if job.state in ENDED:
@@ -74,17 +79,7 @@ class JobExplainer:
                 else explanations.explain_retry_delay(failure.attempt, error.message, seconds)
             )
         elif phase in ("waiting", "behind") and job_class is not None:
-            document |= explain(self._scheduler_state, job_class, job.number)
-            document["reserved"] = explain_reservation(self._scheduler_state, job.number, self._clock.now())
-            for device in document["devices"]:
-                if device["reason"] == "device_fault":
-                    device["message"] = self._statistics.first_fault(device["device"])
-                if device["reason"] == "waiting_for_memory":
-                    device["foreign_bytes"] = self._scheduler_state.ledger.usage.foreign_bytes(
-                        device["device"]
-                    )
-            document["jobs_ahead"] += queue_manager.jobs_ahead(job_class, job.number)
-            document["reason"] = reason
+            document |= self._explain_wait(job, live, job_class) | {"reason": reason}
             document["message"] = explanations.explain_waiting(reason, document)
         elif phase == "behind":
             document["message"] = (
@@ -95,6 +90,22 @@ class JobExplainer:
         if failure is not None and error is not None and phase != "delayed":
             document["message"] += f"; {explanations.explain_failure(failure.attempt, error.message)}"
         return document
+
+    def _explain_wait(self, job: Job, live: LiveJob | None, job_class: JobClass) -> dict[str, Any]:
+        """Return the figures of a job that is ready: devices, jobs before it, reservation, expected start."""
+        state = self._scheduler_state
+        figures = explain(state, job_class, job.number)
+        figures["reserved"] = explain_reservation(state, job.number, self._clock.now())
+        for device in figures["devices"]:
+            if device["reason"] == "device_fault":
+                device["message"] = self._statistics.first_fault(device["device"])
+            if device["reason"] == "waiting_for_memory":
+                device["foreign_bytes"] = state.ledger.usage.foreign_bytes(device["device"])
+        figures["jobs_ahead"] += self._queue_manager.jobs_ahead(job_class, job.number)
+        wait = self._wait_statuses.status_of(job, live)
+        figures["position"] = None if wait is None else wait.position
+        figures["eta_s"] = None if wait is None else wait.eta_s
+        return figures
 
     def _explain_attempt(self, job: Job, phase: str | None, executor: int | None) -> dict[str, Any]:
         """Explain where the attempt in flight is: assigned, staged behind another one, loading or running.

@@ -15,17 +15,8 @@ def test_it_tells_what_is_kept_for_the_first_that_finds_no_room() -> None:
     (second,) = harness.submit(make_class("b", 12 * G))
     assert explain_reservation(harness.state, first, 10.0) == {
         "devices": [{"device": "sim1", "needed_bytes": 10 * G}],
-        "starts_in_s": 31.0,
     }
     assert explain_reservation(harness.state, second, 10.0) is None
-
-
-def test_when_that_will_be_is_not_known_where_nobody_has_a_limit() -> None:
-    harness = PlannerHarness()
-    harness.add_running(make_class("x", 20 * G))
-    (job_number,) = harness.submit(make_class("a", 10 * G))
-    told = explain_reservation(harness.state, job_number, 10.0)
-    assert told is not None and told["starts_in_s"] is None
 
 
 def test_nothing_is_kept_where_no_device_will_do() -> None:

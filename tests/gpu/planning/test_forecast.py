@@ -203,9 +203,10 @@ def test_jobs_behind_the_simulated_ones_start_at_their_rate() -> None:
     made = forecast(harness.state, harness.now)
     assert len(made.by_number) == SIMULATED_MAX
     last = made.last_by_pool[True]
-    assert last == JobForecast(256, 1.0 + 2 * 255)
-    assert made.extrapolate(True, 512) == JobForecast(512, 2 * (1.0 + 2 * 255))
-    assert made.extrapolate(True, 3).position == 257, "it is behind them"
+    assert last == JobForecast(SIMULATED_MAX, 1.0 + 2 * (SIMULATED_MAX - 1))
+    assert last.eta_s is not None
+    assert made.extrapolate(True, 2 * SIMULATED_MAX) == JobForecast(2 * SIMULATED_MAX, 2 * last.eta_s)
+    assert made.extrapolate(True, 3).position == SIMULATED_MAX + 1, "it is behind them"
     assert made.extrapolate(False, 4) == JobForecast(4, None), "nothing of that pool was simulated"
 
 

@@ -24,6 +24,7 @@ from runner.coordinator.lifecycle.damaged_jobs import DamagedJobs
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
+from runner.coordinator.observability.wait_statuses import WaitStatuses
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
@@ -98,7 +99,7 @@ class LifecycleHarness:
         kept = kept or PersistedState({}, 0, {})
         self.published: list[tuple[str, list[str]]] = []
         self.scheduler_state = SchedulerState([CPU])
-        durable_events = DurableEvents()
+        self.durable_events = durable_events = DurableEvents()
         durable_events.subscribe(ALL_JOBS, self)
         self.journal = Journal(
             access,
@@ -138,6 +139,13 @@ class LifecycleHarness:
         self.queue_manager.connect(self.lifecycle)
         self.damaged_jobs = DamagedJobs(self.lifecycle, self.queue_manager, 0)
         self.job_reader.connect(self.damaged_jobs)
+        #: No time passes on its clock, so each answer comes from a forecast of its own.
+        self.wait_statuses = WaitStatuses(
+            queue_manager=self.queue_manager,
+            scheduler_state=self.scheduler_state,
+            clock=self.clock,
+            monotonic=lambda: 0.0,
+        )
         self.queue_manager.set_handlers({"h": spec()})
         self.estimate_recorder = EstimateRecorder(
             scheduler_state=self.scheduler_state,
@@ -264,12 +272,12 @@ def make_submission(number: int = 1, **fields: object) -> Submission:
     return Submission(f"job-{number}", "h", b"{}", **fields)  # type: ignore[arg-type]
 
 
-def run(body: Callable[[LifecycleHarness], Awaitable[None]]) -> LifecycleHarness:
-    """Play a scenario on a loop of its own."""
+def run(body: Callable[[LifecycleHarness], Awaitable[None]], **fields: Any) -> LifecycleHarness:
+    """Play a scenario on a loop of its own, with a harness of these fields."""
 
     async def main() -> LifecycleHarness:
         access = MemoryAccess()
-        harness = LifecycleHarness(access, await access.take_epoch())
+        harness = LifecycleHarness(access, await access.take_epoch(), **fields)
         await asyncio.wait_for(body(harness), 5)
         harness.timers.close()
         # Its timer could fire while the loop closes, and leave a commit that never runs.

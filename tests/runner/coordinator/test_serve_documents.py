@@ -20,7 +20,8 @@ from tests.runner.coordinator.server_client import (
     wait_until_running,
 )
 
-JOB_FIELDS = """id handler queue state reason priority input output error progress attempt retries_left
+JOB_FIELDS = """id handler queue state reason position eta_s priority input output error last_error progress
+attempt retries_left
 vram_bytes devices run_id tenant tags metadata created_at ready_at started_at finished_at urls"""
 
 
@@ -282,7 +283,7 @@ def test_what_belongs_to_later_versions_is_refused(server: LiveServer) -> None:
 
 def test_events_have_rising_ids_and_end_with_done(server: LiveServer) -> None:
     job_id = server.submit("talk", {"n": 5})
-    events = list(server.events(job_id))
+    events = [event for event in server.events(job_id) if event.name != "waiting"]
     assert (events[0].name, events[0].id) == ("snapshot", None)
     assert [event.id for event in events[1:]] == list(range(1, len(events)))
     assert [event.data["chunk"] for event in events if event.name == "output"] == [0, 1, 2, 3, 4]

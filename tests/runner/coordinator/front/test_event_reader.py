@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -43,7 +44,11 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
 
         access.then = it_ends
         told = await read_event_page(
-            harness.lifecycle, harness.queue_manager, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000)
+            harness.lifecycle,
+            harness.queue_manager,
+            archive,
+            harness.wait_statuses,
+            front_protocol.ReadEvents(1, "job-1", 1, 1000),
         )
         assert ([seq for seq, _, _ in told.events], told.last_seq, told.is_job_ended) == ([2], 2, True)
         harness.timers.close()
@@ -61,9 +66,40 @@ def test_a_page_without_bytes_shows_the_job_and_reads_no_event() -> None:
                 harness.lifecycle,
                 harness.queue_manager,
                 reader,
+                harness.wait_statuses,
                 front_protocol.ReadEvents(1, "job-1", 0, max_bytes),
             )
             assert (len(page.events), page.last_seq, page.is_job_ended) == (count, 1, False)
             assert b'"job-1"' in page.job
+
+
+def test_a_page_of_a_queued_job_says_how_it_waits_after_its_last_event() -> None:
+    async def body(harness: LifecycleHarness) -> None:
+        async def read() -> front_protocol.EventPage:
+            request = front_protocol.ReadEvents(1, "job-1", 0, 1000)
+            return await read_event_page(
+                harness.lifecycle,
+                harness.queue_manager,
+                harness.job_reader,
+                harness.wait_statuses,
+                request,
+            )
+
+        live = harness.lifecycle.submit(make_submission(retries=1))
+        await harness.journal.flush()
+        page = await read()
+        assert page.waiting is not None
+        assert (page.waiting.seq, page.waiting.reason, page.waiting.position) == (1, "ready", 1)
+        document = json.loads(page.job)
+        assert (document["position"], document["eta_s"]) == (1, 0.0)
+        harness.start(live)
+        await harness.journal.flush()
+        assert (await read()).waiting is None
+        harness.end(live, "timeout")
+        assert (await read()).waiting is None, "the event that says so is not durable yet"
+        await harness.journal.flush()
+        waiting = (await read()).waiting
+        assert waiting is not None
+        assert waiting.message == "attempt 1 failed: why; retry in about 1 s"
 
     run(body)

@@ -27,7 +27,7 @@ def replies_at_end(input: bytes, waiters: int) -> list[Reply]:
     front = RecordingFront()
 
     async def body(harness: LifecycleHarness) -> None:
-        replies = JobReplies(harness.queue_manager, harness.journal)
+        replies = JobReplies(harness.queue_manager, harness.journal, harness.wait_statuses)
         live = harness.lifecycle.submit(Submission("job-1", "h", input))
         for request_id in range(waiters):
             reply = make_reply_once(cast(FrontHandle, front), request_id)

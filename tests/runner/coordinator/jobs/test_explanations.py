@@ -59,6 +59,63 @@ def test_an_attempt_in_flight_is_somewhere(phase: str, is_cancelling: bool, text
     assert told == text
 
 
+@pytest.mark.parametrize(
+    ("reason", "figures", "text"),
+    [
+        (
+            "waiting_for_memory",
+            {"needed_bytes": 6 * GIB, "position": 2, "eta_s": 10.0},
+            "waiting for memory: needs 6 GiB, 2nd, about 10 s",
+        ),
+        (
+            "waiting_for_memory",
+            {"needed_bytes": GIB, "device_count": 2, "position": 1},
+            "waiting for memory: needs 1 GiB on each of 2 devices, 1st",
+        ),
+        ("waiting_for_memory", {"position": 3}, "waiting for memory, 3rd"),
+        ("waiting_for_device", {"position": 4, "eta_s": 0.2}, "waiting for a device, 4th, about 1 s"),
+        ("waiting_for_device", {"device_count": 2, "position": 11}, "waiting for 2 devices, 11th"),
+        ("concurrency_limit", {"position": 1021}, "the handler is at its concurrency limit, 1,021st"),
+        ("ready", {"position": 112}, "ready to start, 112th"),
+        ("paused", {"position": 1}, "the queue is paused"),
+        (
+            "waiting_for_handler",
+            {},
+            "waiting for its handler, which is unknown or still being described",
+        ),
+    ],
+)
+def test_a_wait_is_summarized_in_one_line(reason: str, figures: dict[str, Any], text: str) -> None:
+    assert explanations.summarize_wait(reason, **figures) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1 s"),
+        (9.4, "9 s"),
+        (9.6, "10 s"),
+        (13.0, "15 s"),
+        (57.4, "55 s"),
+        (58.0, "1 min"),
+        (100.0, "2 min"),
+        (3569.0, "59 min"),
+        (3600.0, "1 h"),
+        (90_000.0, "25 h"),
+    ],
+)
+def test_an_estimate_is_rounded(seconds: float, text: str) -> None:
+    assert explanations.format_about(seconds) == text
+
+
+def test_an_expected_start_is_explained_or_unknown_yet() -> None:
+    figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
+    told = explanations.explain_waiting("ready", figures | {"eta_s": 10.0})
+    assert told == "ready to start; expected start: in about 10 s"
+    assert explanations.explain_waiting("ready", figures | {"eta_s": None}).endswith("unknown yet")
+    assert explanations.explain_waiting("paused", figures | {"eta_s": None}) == "the queue is paused"
+
+
 def test_a_failed_attempt_is_named_with_its_message_on_one_line() -> None:
     assert explanations.explain_failure(2, "no luck\n at all") == "attempt 2 failed: no luck at all"
     assert explanations.explain_failure(1, " ") == "attempt 1 failed: without a message"
@@ -180,13 +237,12 @@ def test_a_tenant_that_had_more_than_others_is_told_so() -> None:
 
 def test_what_is_kept_for_a_job_is_told() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")]}
-    kept = {"devices": [{"device": "gpu0"}, {"device": "gpu1"}], "starts_in_s": 41.6}
-    told = explanations.explain_waiting("waiting_for_device", figures | {"reserved": kept})
-    assert "reserved for it: gpu0, gpu1 (expected to be free in about 42 s), where only" in told
-    told = explanations.explain_waiting(
-        "waiting_for_device", figures | {"reserved": kept | {"starts_in_s": None}}
+    kept = {"devices": [{"device": "gpu0"}, {"device": "gpu1"}]}
+    told = explanations.explain_waiting("waiting_for_device", figures | {"reserved": kept, "eta_s": 41.6})
+    assert told.endswith(
+        "; reserved for it: gpu0, gpu1, where only jobs that end in time may start"
+        "; expected start: in about 40 s"
     )
-    assert "reserved for it: gpu0, gpu1, where only jobs" in told
 
 
 def test_a_device_that_has_enough_is_told_so_where_another_lacks() -> None:

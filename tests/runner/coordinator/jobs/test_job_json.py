@@ -6,6 +6,7 @@ import json
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, build_event, done_fields
+from runner.coordinator.jobs.explanations import WaitStatus
 from runner.jobs.job import Job, JobError, JobTerms
 
 
@@ -18,6 +19,14 @@ def test_a_job_shows_times_with_milliseconds_and_z() -> None:
     assert shown["created_at"] == "2023-11-14T22:13:20.250Z"
     assert (shown["state"], shown["reason"], shown["retries_left"]) == ("queued", "ready", 2)
     assert (shown["input"], shown["output"], shown["error"]) == ({}, None, None)
+
+
+def test_a_queued_job_shows_its_place_where_it_was_forecast() -> None:
+    shown = json.loads(job_json.job_document(make_job(), "ready", b"{}", None))
+    assert (shown["position"], shown["eta_s"]) == (None, None)
+    wait = WaitStatus("ready", 2, 9.87, "")
+    shown = json.loads(job_json.job_document(make_job(), "ready", b"{}", None, wait=wait))
+    assert (shown["position"], shown["eta_s"]) == (2, 9.9)
 
 
 def test_a_large_input_is_null_beside_its_size_in_lists_only() -> None:
