@@ -43,6 +43,9 @@ class CoordinatorListener(Protocol):
     def on_job_events(self, message: front_protocol.JobEvents) -> None:
         """Handle new durable events of a subscribed job."""
 
+    def on_job_waiting(self, message: front_protocol.JobWaiting) -> None:
+        """Handle a change of how a subscribed job waits."""
+
     def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
         """Handle a new list of all known handlers."""
 
@@ -77,6 +80,7 @@ class CoordinatorClient(asyncio.Protocol):
             front_protocol.Reply: self._on_reply,
             front_protocol.EventPage: lambda page: self._resolve(page.request_id, page),
             front_protocol.JobEvents: listener.on_job_events,
+            front_protocol.JobWaiting: listener.on_job_waiting,
             front_protocol.HandlersUpdate: listener.on_handlers_update,
             front_protocol.MemoryLevel: listener.on_memory_level,
             front_protocol.ShutdownBegun: lambda drain: listener.on_shutdown_begun(drain.deadline_s),

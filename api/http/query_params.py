@@ -23,7 +23,7 @@ from runner.bounds import (
 )
 from runner.formats.timestamps import parse_rfc3339
 from runner.jobs import cursor
-from runner.jobs.event import EVENT_TYPES
+from runner.jobs.event import STREAM_TYPES
 from runner.jobs.job import ErrorCode, QueuedReason, RunningReason, State
 from runner.jobs.job_query import JobQuery
 from runner.jobs.traits import PATH
@@ -84,10 +84,10 @@ def event_types(request: Request) -> frozenset[str] | None:
     if not given:
         return None
     types = {word.strip() for text in given for word in text.split(",")}
-    unknown = sorted(types - set(EVENT_TYPES))
+    unknown = sorted(types - set(STREAM_TYPES))
     if unknown:
         raise_invalid(
-            [fault("/types", f"there is no type {unknown[0]!r}; known types: {', '.join(EVENT_TYPES)}")]
+            [fault("/types", f"there is no type {unknown[0]!r}; known types: {', '.join(STREAM_TYPES)}")]
         )
     return frozenset(types)
 

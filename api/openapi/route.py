@@ -12,7 +12,7 @@ from starlette.responses import Response
 from api.openapi.schema import TAG
 from runner.bounds import FILTER_VALUES_MAX
 from runner.formats.names import NAME_PATTERN
-from runner.jobs.event import EVENT_TYPES
+from runner.jobs.event import STREAM_TYPES
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 #: Status -> (media type, name of a model or None, description).
@@ -92,7 +92,7 @@ PREFER_LOADED = Parameter(
 STREAM_PARAMETERS = (
     query_parameter("after", {"type": "integer", "minimum": 0}, "start after the event with this id"),
     query_parameter(
-        "types", enum_list(EVENT_TYPES), "only these types of events; repeated or comma-separated"
+        "types", enum_list(STREAM_TYPES), "only these types of events; repeated or comma-separated"
     ),
     query_parameter(
         "ticket", {"type": "string"}, "ticket from POST /v1/tickets, for clients that can't send the token"

@@ -61,6 +61,10 @@ class FrontState:
         """Called by the coordinator client."""
         self.hub.publish(message)
 
+    def on_job_waiting(self, message: front_protocol.JobWaiting) -> None:
+        """Called by the coordinator client."""
+        self.hub.publish_waiting(message)
+
     def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
         """Called by the coordinator client."""
         self.catalog.replace(update)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
+from runner.formats.timestamps import format_rfc3339
+from runner.protocol import front as front_protocol
+
 #: Size kept per subscribed job; a reader that is further behind reads pages from the store.
 RING_BYTES = 1024 * 1024
 #: Largest single write to a reader, and so the memory that a stalled reader occupies. A larger event is
 #: written in slices.
 WRITE_BYTES = 64 * 1024
 
-RETRY_FIELD = b"retry: 2000\n\n"
+#: A field of the block of the first event: a block of its own would be a nameless event for some clients.
+RETRY_FIELD = b"retry: 2000\n"
 #: A comment, which clients ignore and which keeps proxies from closing a silent stream.
 PING = b": ping\n\n"
 StoredEvent = tuple[int, str, bytes]
@@ -30,6 +36,19 @@ def encode_events(events: Iterable[StoredEvent], types: frozenset[str] | None) -
 def encode_without_id(name: str, data: bytes) -> bytes:
     """Return an event without an id, which does not move a reader's cursor."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data.replace(b"\n", b" ").replace(b"\r", b" "))
+
+
+def encode_waiting(waiting: front_protocol.JobWaiting) -> bytes:
+    """Return how a job waits as a `waiting` event."""
+    fields = {
+        "job_id": waiting.job_id,
+        "at": format_rfc3339(waiting.at),
+        "reason": waiting.reason,
+        "message": waiting.message,
+        "position": waiting.position,
+        "eta_s": waiting.eta_s,
+    }
+    return encode_without_id("waiting", msgspec.json.encode(fields))
 
 
 def encode_cursor(seq: int) -> bytes:

@@ -33,6 +33,9 @@ class JobChannel:
         self.last_seq = 0
         self.is_job_ended = False
         self.is_closed = False
+        #: How the job waits, and a number that grows when that has changed.
+        self.waiting: front_protocol.JobWaiting | None = None
+        self.waiting_version = 0
         #: Set by `publish`, reset by the check for silence.
         self.has_published = False
         self.silence_timer: asyncio.TimerHandle | None = None
@@ -51,6 +54,16 @@ class JobChannel:
         has_advanced = last_seq > self.last_seq or ended != self.is_job_ended
         self.last_seq, self.is_job_ended = last_seq, ended
         if has_advanced:
+            self._schedule_wake()
+
+    def set_waiting(self, waiting: front_protocol.JobWaiting) -> None:
+        """Set how the job waits, and wake the readers if that has changed for people."""
+        old = self.waiting
+        if old is not None and waiting.seq < old.seq:
+            return
+        self.waiting = waiting
+        if old is None or _shown(old) != _shown(waiting):
+            self.waiting_version += 1
             self._schedule_wake()
 
     def close(self) -> None:
@@ -91,6 +104,10 @@ class JobChannel:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(is_ping)
+
+
+def _shown(waiting: front_protocol.JobWaiting) -> tuple[object, ...]:
+    return waiting.seq, waiting.reason, waiting.position, waiting.message
 
 
 class StreamHub:
@@ -135,6 +152,12 @@ class StreamHub:
         channel.ring.add(message.events)
         channel.advance(message.events[-1][0], message.is_job_ended)
 
+    def publish_waiting(self, message: front_protocol.JobWaiting) -> None:
+        """Pass how a job waits to its channel."""
+        channel = self._channels.get(message.job_id)
+        if channel is not None:
+            channel.set_waiting(message)
+
     def close(self) -> None:
         """End all streams; later ones end at once."""
         self._closed = True
@@ -168,6 +191,8 @@ class StreamHub:
         page = answered.result()
         if isinstance(page, front_protocol.EventPage):
             channel.advance(page.last_seq, page.is_job_ended)
+            if page.waiting is not None:
+                channel.set_waiting(page.waiting)
         elif page.status == 404:
             # The job was deleted while it was being read: no more events will come.
             channel.close()
@@ -196,6 +221,10 @@ class JobEventReader:
         self._types = types
         #: The client's own cursor is behind `_cursor`, because `types` hides the latest events.
         self._is_cursor_unsent = False
+        #: The version of the channel's `waiting` that was sent last.
+        self._waiting_version = 0
+        if cached_page.page.waiting is not None:
+            channel.set_waiting(cached_page.page.waiting)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield all chunks in order, up to the job's last event or the server's shutdown.
@@ -229,7 +258,9 @@ class JobEventReader:
                     if self._is_cursor_unsent:
                         yield event_ring.encode_cursor(self._cursor)
                     return
-                if await self._channel.wait_for_news():
+                if waiting := self._take_waiting():
+                    chunk = waiting
+                elif await self._channel.wait_for_news():
                     yield event_ring.PING
             elif self._channel.ring.contains(self._cursor + 1):
                 before = self._cursor
@@ -239,6 +270,19 @@ class JobEventReader:
                 return
             for piece in event_ring.slices(chunk):
                 yield piece
+
+    def _take_waiting(self) -> bytes:
+        """Return the `waiting` event that this client has not got yet; empty if there is none.
+
+        It holds until the job's next event, so it is sent to a reader that is between the two.
+        """
+        channel, waiting = self._channel, self._channel.waiting
+        if waiting is None or waiting.seq != self._cursor or channel.waiting_version == self._waiting_version:
+            return b""
+        self._waiting_version = channel.waiting_version
+        if self._types is not None and "waiting" not in self._types:
+            return b""
+        return event_ring.encode_waiting(waiting)
 
     async def _fetch_page(self) -> bool:
         """Fetch the next page of events that the ring does not hold; return False if there is none."""

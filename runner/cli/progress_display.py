@@ -19,6 +19,7 @@ from runner.client.events import (
     ProgressEvent,
     SnapshotEvent,
     StatusEvent,
+    WaitingEvent,
 )
 from runner.formats.printable import printable
 
@@ -68,6 +69,7 @@ class LineDisplay:
         self._printed_at: float | None = None
         self._pending: ProgressEvent | None = None
         self._last_status = ""
+        self._last_wait: tuple[str | None, int | None] | None = None
 
     def show(self, event: JobEvent) -> None:
         """Print the event; progress only at intervals, and a repeated status once."""
@@ -81,6 +83,9 @@ class LineDisplay:
             return
         if not isinstance(event, SnapshotEvent):
             self._print_pending()
+        if isinstance(event, WaitingEvent):
+            self._show_wait(event)
+            return
         text = _event_text(event)
         # Two different reasons may have the same text: print it once.
         if text and not (isinstance(event, StatusEvent) and text == self._last_status):
@@ -91,6 +96,14 @@ class LineDisplay:
     def has_shown(self, output: object) -> bool:
         """Return False: lines go to a log or a pipe."""
         return False
+
+    def _show_wait(self, event: WaitingEvent) -> None:
+        """Print why the job waits when the reason or the position has changed, not the time alone."""
+        wait = (event.reason, event.position)
+        # What follows a failed attempt was printed with it; a job that is next starts in a moment.
+        if wait != self._last_wait and event.reason != "retry_backoff" and wait != ("ready", 1):
+            self._print(one_line(event.message))
+        self._last_wait = wait
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +177,8 @@ class BarDisplay:
                 self._pieces.clear()
                 self._bar.start()
             self._bar.update(self._task, words=one_line(_status_text(event), self._text_width))
+        elif isinstance(event, WaitingEvent):
+            self._bar.update(self._task, words=one_line(event.message, self._text_width))
         elif isinstance(event, DoneEvent):
             self._ended = True
             ended = {"completed": 1.0, "total": 1.0, "percent": "100%"} if event.state == "succeeded" else {}

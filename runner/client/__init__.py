@@ -15,6 +15,7 @@ from runner.client.events import (
     ProgressEvent,
     SnapshotEvent,
     StatusEvent,
+    WaitingEvent,
 )
 from runner.client.models import Job
 from runner.client.operations import JobOptions
@@ -36,4 +37,5 @@ __all__ = [
     "ProgressEvent",
     "SnapshotEvent",
     "StatusEvent",
+    "WaitingEvent",
 ]

@@ -23,7 +23,7 @@ class JobEvent:
 
     type: str
     job_id: str
-    #: Number in the job's log, from 1; None for events that are not stored (snapshot, gap).
+    #: Number in the job's log, from 1; None for events that are not stored (snapshot, waiting, gap).
     seq: int | None
     #: Time of the event, UTC.
     at: datetime | None
@@ -50,6 +50,20 @@ class StatusEvent(JobEvent):
         if self.at is None or not isinstance(ready_at, str):
             return None
         return max(0.0, (datetime.fromisoformat(ready_at) - self.at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEvent(JobEvent):
+    """How the queued job waits now. It is not stored, and a stream has one only while the job is queued."""
+
+    #: Such as "waiting_for_memory".
+    reason: str | None = None
+    #: The reason in words, with the position and the start as far as they are known.
+    message: str = ""
+    #: 1 + how many jobs should start before it; None while nothing is planned for it.
+    position: int | None = None
+    #: Seconds from `at` to its start, from learned durations; None: unknown.
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +130,7 @@ class GapEvent(JobEvent):
 
 _FIELDS: dict[str, tuple[type[JobEvent], tuple[str, ...]]] = {
     "status": (StatusEvent, ("state", "reason", "attempt", "error", "retries_left")),
+    "waiting": (WaitingEvent, ("reason", "message", "position", "eta_s")),
     "progress": (ProgressEvent, ("done", "total", "fraction", "message", "details")),
     "log": (LogEvent, ("stream", "level", "text")),
     "output": (OutputEvent, ("chunk",)),

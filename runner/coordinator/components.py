@@ -32,6 +32,7 @@ from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.front.requests import FrontRequests, RequestHandler
 from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Subscriptions
+from runner.coordinator.front.waiting_notifier import WaitingNotifier
 from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.queued_names import NameLimits
 from runner.coordinator.jobs.statistics import Statistics
@@ -285,6 +286,7 @@ def build_jobs(
     job_reader.connect(damaged_jobs)
     wait_statuses = WaitStatuses(queue_manager=queue_manager, scheduler_state=scheduler_state, clock=clock)
     subscriptions = Subscriptions(durable_events)
+    subscriptions.connect(WaitingNotifier(subscriptions, job_registry, journal, wait_statuses, timers, clock))
     return JobComponents(
         scheduler_state,
         durable_events,

@@ -8,6 +8,8 @@ import msgspec
 
 EventType = Literal["status", "progress", "log", "output", "metric", "done"]
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
+#: The types to which a reader can limit a stream: the stored ones, and `waiting`, which is not stored.
+STREAM_TYPES = (*EVENT_TYPES, "waiting")
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):

@@ -61,6 +61,7 @@ class FakeJob:
     events: list[tuple[int, str, bytes]] = field(default_factory=list)
     first_seq: int = 1
     waiters: list[int] = field(default_factory=list)
+    waiting: front_protocol.JobWaiting | None = None
 
     def document(self) -> bytes:
         head = msgspec.json.encode({"id": self.id, "handler": self.handler, "state": self.state})
@@ -133,6 +134,14 @@ class FakeCoordinator(asyncio.Protocol):
 
     def finish(self, job: FakeJob, state: str = "succeeded", output: bytes = b"null") -> None:
         self.run(lambda: self._finish(job, state, output))
+
+    def wait(self, job: FakeJob, position: int, eta_s: float | None = None) -> None:
+        """The job waits after its last event; readers are told."""
+        message = f"waiting for memory, {position}"
+        job.waiting = front_protocol.JobWaiting(
+            job.id, len(job.events), 0.25, "waiting_for_memory", message, position, eta_s
+        )
+        self.send(job.waiting)
 
     def send(self, message: Any) -> None:
         self.run(lambda: self._send(message))
@@ -308,7 +317,7 @@ class FakeCoordinator(asyncio.Protocol):
             rows.append(row)
             size += len(row[2])
         page = front_protocol.EventPage(
-            ask.request_id, job.document(), rows, job.first_seq, len(job.events), job.ended
+            ask.request_id, job.document(), rows, job.first_seq, len(job.events), job.ended, job.waiting
         )
         self._send(page)
 

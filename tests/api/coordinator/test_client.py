@@ -26,6 +26,9 @@ class Listener:
     def on_job_events(self, message: front_protocol.JobEvents) -> None:
         self.told.append(message)
 
+    def on_job_waiting(self, message: front_protocol.JobWaiting) -> None:
+        self.told.append(message)
+
     def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
         self.told.append(update)
 

@@ -55,10 +55,10 @@ def test_a_stream_begins_with_the_retry_hint_and_the_job(http: httpx2.Client, fr
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         text = "".join(answer.iter_text())
-    assert text.startswith("retry: 2000\n\nevent: snapshot\ndata: {")
+    assert text.startswith("retry: 2000\nevent: snapshot\ndata: {")
     found = list(parse(iter(text.split("\n"))))
-    assert found[1][:2] == (None, "snapshot") and found[1][2]["id"] == job.id
-    assert [event[:2] for event in found[2:]] == [("1", "progress"), ("2", "progress"), ("3", "done")]
+    assert found[0][:2] == (None, "snapshot") and found[0][2]["id"] == job.id
+    assert [event[:2] for event in found[1:]] == [("1", "progress"), ("2", "progress"), ("3", "done")]
 
 
 def test_the_job_and_live_events_follow_each_other(http: httpx2.Client, front: RunningFront) -> None:
@@ -66,12 +66,71 @@ def test_the_job_and_live_events_follow_each_other(http: httpx2.Client, front: R
     front.fake.emit(job, "status", state="queued")
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         events = parse(answer.iter_lines())
-        assert [next(events)[1] for _ in range(3)] == [None, "snapshot", "status"]
+        assert [next(events)[1] for _ in range(2)] == ["snapshot", "status"]
         front.fake.emit(job, "output", chunk="a\nb")
         assert next(events) == ("2", "output", {"job_id": job.id, "seq": 2, "at": "now", "chunk": "a\nb"})
         front.fake.finish(job)
         assert [event[1] for event in events] == ["done"]
     front.fake.until(lambda: job.id not in front.fake.watched)
+
+
+def test_a_queued_job_says_how_it_waits_after_the_replay_and_then_on_a_change(
+    http: httpx2.Client, front: RunningFront
+) -> None:
+    job = front.fake.new()
+    front.fake.emit(job, "status", state="queued")
+    front.fake.wait(job, 3, 10.0)
+    with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
+        events = parse(answer.iter_lines())
+        assert [next(events)[1] for _ in range(2)] == ["snapshot", "status"]
+        shown = {"job_id": job.id, "at": "1970-01-01T00:00:00.250Z", "reason": "waiting_for_memory"}
+        first = shown | {"message": "waiting for memory, 3", "position": 3, "eta_s": 10.0}
+        assert next(events) == (None, "waiting", first)
+        # Only the seconds have changed: readers can count down themselves.
+        front.fake.wait(job, 3, 9.0)
+        front.fake.wait(job, 2)
+        second = shown | {"message": "waiting for memory, 2", "position": 2, "eta_s": None}
+        assert next(events) == (None, "waiting", second)
+        front.fake.emit(job, "status", state="running")
+        # It was on its way when the job started.
+        assert job.waiting is not None
+        front.fake.send(job.waiting)
+        front.fake.finish(job)
+        assert [event[1] for event in events] == ["status", "done"]
+
+
+def test_a_reader_that_comes_late_is_told_how_the_job_waits_now(
+    http: httpx2.Client, front: RunningFront
+) -> None:
+    job = front.fake.new()
+    front.fake.emit(job, "status", state="queued")
+    front.fake.wait(job, 2, 10.0)
+    with http.stream("GET", f"/v1/jobs/{job.id}/events") as one:
+        first = parse(one.iter_lines())
+        assert [next(first)[1] for _ in range(3)] == ["snapshot", "status", "waiting"]
+        front.fake.wait(job, 2, 9.0)
+        with http.stream("GET", f"/v1/jobs/{job.id}/events") as two:
+            second = parse(two.iter_lines())
+            assert [next(second)[1] for _ in range(2)] == ["snapshot", "status"]
+            assert next(second)[2]["eta_s"] == 9.0
+        front.fake.finish(job)
+        assert [event[1] for event in first] == ["done"]
+
+
+@pytest.mark.parametrize(("types", "names"), [("waiting", ["waiting", None]), ("done", ["done", None])])
+def test_waiting_is_one_of_the_types(
+    http: httpx2.Client, front: RunningFront, types: str, names: list[str]
+) -> None:
+    job = front.fake.new()
+    front.fake.emit(job, "status", state="queued")
+    front.fake.wait(job, 2)
+    with http.stream("GET", f"/v1/jobs/{job.id}/events?types={types}") as answer:
+        events = parse(answer.iter_lines())
+        found = [next(events)[1]]
+        if types == "waiting":
+            found.append(next(events)[1])
+        front.fake.finish(job)
+        assert [*found, *(event[1] for event in events)] == ["snapshot", *names]
 
 
 def test_events_between_watch_and_page_come_once(http: httpx2.Client, front: RunningFront) -> None:
@@ -115,7 +174,7 @@ def test_only_the_types_asked_for_come_and_the_cursor_still_moves(
     http: httpx2.Client, front: RunningFront
 ) -> None:
     job = ended(front)
-    assert [event[:2] for event in stream(http, job, "?types=done")][2:] == [("6", "done"), ("6", None)]
+    assert [event[:2] for event in stream(http, job, "?types=done")][1:] == [("6", "done"), ("6", None)]
     last_id = ids(stream(http, job, "?types=log"))[-1]
     assert http.get(f"/v1/jobs/{job.id}/events?types=log&after={last_id}").status_code == 204
 
@@ -125,7 +184,7 @@ def test_a_retried_job_streams_on_after_its_earlier_done(http: httpx2.Client, fr
     job.state = "queued"
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         events = parse(answer.iter_lines())
-        assert [next(events)[1] for _ in range(4)] == [None, "snapshot", "progress", "done"]
+        assert [next(events)[1] for _ in range(3)] == ["snapshot", "progress", "done"]
         front.fake.emit(job, "status", state="running")
         assert next(events)[0] == "3"
         front.fake.finish(job)

@@ -80,6 +80,37 @@ def test_a_bar_shows_a_failed_attempt_above_it() -> None:
     assert "attempt 1 failed: timed out after 2 s; retrying in 0.9 s" in stream.getvalue()
 
 
+def _waiting(reason: str, position: int | None, message: str) -> JobEvent:
+    return _event("waiting", reason=reason, position=position, message=message, eta_s=None)
+
+
+def test_a_wait_is_a_line_for_each_reason_and_position_not_for_each_second() -> None:
+    stream = io.StringIO()
+    with LineDisplay(stream, Clock()) as lines:
+        lines.show(_waiting("waiting_for_memory", 2, "waiting for memory, 2nd, about 10 s"))
+        lines.show(_waiting("waiting_for_memory", 2, "waiting for memory, 2nd, about 9 s"))
+        lines.show(_waiting("waiting_for_memory", 1, "waiting for memory, 1st, about 5 s"))
+        lines.show(_waiting("ready", 1, "ready to start, 1st"))
+        lines.show(_retried(1))
+        lines.show(
+            _waiting("retry_backoff", None, "attempt 1 failed: timed out after 2 s; retry in about 1 s")
+        )
+        lines.show(_waiting("paused", None, "the queue is paused"))
+    assert stream.getvalue().splitlines() == [
+        "waiting for memory, 2nd, about 10 s",
+        "waiting for memory, 1st, about 5 s",
+        "attempt 1 failed: timed out after 2 s; retrying in 0.9 s (1 retry left)",
+        "the queue is paused",
+    ]
+
+
+def test_a_bar_shows_how_the_job_waits() -> None:
+    stream = io.StringIO()
+    with BarDisplay("paint", stream) as bar:
+        bar.show(_waiting("waiting_for_memory", 2, "waiting for memory, 2nd, about 10 s"))
+    assert "waiting for memory, 2nd" in stream.getvalue()
+
+
 def test_a_bar_begins_anew_when_the_job_is_retried() -> None:
     stream = io.StringIO()
     with BarDisplay("paint", stream) as bar:

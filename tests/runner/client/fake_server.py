@@ -91,7 +91,7 @@ def frame(name: str, seq: int | None = None, **data: Any) -> bytes:
 
 
 def stream(*frames: bytes, cut: bool = False) -> CannedReply:
-    first = b"retry: 2000\r\n\r\n" + frame("snapshot", **job("running"))
+    first = b"retry: 2000\r\n" + frame("snapshot", **job("running"))
     return CannedReply(200, [first, *frames], {"Content-Type": "text/event-stream"}, cut)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from runner.client.events import (
     SnapshotEvent,
     SseParser,
     StatusEvent,
+    WaitingEvent,
     parse_event,
 )
 from runner.client.http_call import HttpResponse
@@ -60,6 +62,14 @@ def test_a_status_of_a_failed_attempt_has_its_error_and_the_delay_of_its_retry()
     assert (found.error, found.retries_left, found.retry_in_s) == (error, 1, 0.9)
     found = parse_event("status", {"state": "queued", "at": at}, 4, ID)
     assert isinstance(found, StatusEvent) and (found.error, found.retry_in_s) == (None, None)
+
+
+def test_a_waiting_event_is_typed_and_has_no_number() -> None:
+    data: dict[str, Any] = {"reason": "waiting_for_memory", "message": "m", "position": 2, "eta_s": 9.5}
+    (found,) = _fed(_tail(), frame("waiting", **data))
+    assert isinstance(found, WaitingEvent)
+    assert (found.seq, found.reason, found.message) == (None, "waiting_for_memory", "m")
+    assert (found.position, found.eta_s) == (2, 9.5)
 
 
 def test_a_gap_and_an_unknown_event_are_shown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -58,11 +59,34 @@ def test_who_waits_for_memory_is_told_in_words_and_figures(server: LiveServer, g
     for device in explained["devices"]:
         assert (device["free_bytes"], device["needed_bytes"]) == (4 * GIB, 10 * GIB)
     assert "sim0 has 4 GiB free of 10 GiB needed" in explained["message"]
+    assert (job["position"], explained["position"]) == (1, 1)
+    told = server.http.get(f"/v1/jobs/{running[0]}/explain").json()["message"]
+    assert re.fullmatch(r"running on sim[01] for \d+ s", told)
     gate.touch()
     done = server.wait_for_end(waiting)
     assert parse_time(done["started_at"]) >= min(
         parse_time(server.wait_for_end(each)["finished_at"]) for each in running
     )
+
+
+def test_the_stream_of_a_waiting_job_says_why_and_what_changes(server: LiveServer, gate: Path) -> None:
+    hold(server, gate, "big", "big")
+    first, second = (server.submit("medium", {}) for _ in range(2))
+    wait_for_reason(server, second, "waiting_for_memory")
+    page = server.http.get("/v1/jobs", params={"state": "queued", "handler": "medium"}).json()
+    assert {job["position"] for job in page["data"]} == {None}, "lists leave it out"
+    events = server.events(second)
+    assert [next(events).name for _ in range(2)] == ["snapshot", "status"]
+    told = next(events)
+    assert (told.name, told.id) == ("waiting", None)
+    assert told.data["message"].startswith("waiting for memory: needs 10 GiB, 2nd")
+    assert (told.data["reason"], told.data["position"]) == ("waiting_for_memory", 2)
+    assert server.http.post(f"/v1/jobs/{first}/cancel", json={}).status_code == 200
+    told = next(events)
+    assert (told.name, told.data["position"]) == ("waiting", 1)
+    gate.touch()
+    names = [event.name for event in events if event.name != "waiting"]
+    assert names[0] == "status" and names[-1] == "done"
 
 
 def test_grants_never_pass_the_device(server: LiveServer, gate: Path) -> None:
