@@ -51,8 +51,8 @@ def prefer_wait_s(request: Request) -> int | None:
     return min(int(found[1]), WAIT_S_MAX) if found else None
 
 
-def resume_cursor(request: Request) -> int:
-    """Return the sequence number after which a stream resumes; 0 for all events.
+def resume_cursor(request: Request) -> int | None:
+    """Return the sequence number after which a stream resumes; 0 for all events, None for `?after=now`.
 
     `Last-Event-ID` takes precedence over `?after=`: a browser sends it when it reconnects. Raises
     ValidationFailed.
@@ -61,15 +61,18 @@ def resume_cursor(request: Request) -> int:
         ("/Last-Event-ID", request.headers.get("last-event-id")),
         ("/after", request.query_params.get("after")),
     )
-    values: list[int] = []
+    values: list[int | None] = []
     faults: list[Fault] = []
     for pointer, text in sources:
         if text is None or (text == "" and pointer == "/Last-Event-ID"):
             continue
-        if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= INT64_MAX:
+        if text == "now" and pointer == "/after":
+            values.append(None)
+        elif text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= INT64_MAX:
             values.append(int(text))
         else:
-            faults.append(fault(pointer, "must be a sequence number of an event"))
+            or_now = ' or "now"' if pointer == "/after" else ""
+            faults.append(fault(pointer, f"must be a sequence number of an event{or_now}"))
     if faults:
         raise_invalid(faults)
     return values[0] if values else 0

@@ -90,7 +90,11 @@ PREFER_LOADED = Parameter(
     "`wait=N`: respond when the load has finished or failed, or after N seconds (at most 300)",
 )  # fmt: skip
 STREAM_PARAMETERS = (
-    query_parameter("after", {"type": "integer", "minimum": 0}, "start after the event with this id"),
+    query_parameter(
+        "after",
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "now"}]},
+        "start after the event with this id, or now",
+    ),
     query_parameter(
         "types", enum_list(STREAM_TYPES), "only these types of events; repeated or comma-separated"
     ),

@@ -28,14 +28,14 @@ class EventRoutes:
         # Subscribe before reading: events that become durable in between then arrive as job events.
         channel = hub.subscribe(request.path_params["job_id"])
         try:
-            # With several readers, all of them read shared pages: fetch only the job here.
-            max_bytes = PAGE_BYTES if channel.readers == 1 else 0
-            fetched = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
+            # With several readers, all of them read shared pages, and from now on none: fetch only the job.
+            max_bytes = PAGE_BYTES if channel.readers == 1 and after is not None else 0
+            fetched = await hub.pages.fetch(channel.job_id, after or 0, max_bytes=max_bytes)
         except BaseException:
             hub.unsubscribe(channel)
             raise
         if isinstance(fetched, CachedPage) and not (
-            fetched.page.is_job_ended and after >= fetched.page.last_seq
+            fetched.page.is_job_ended and after is not None and after >= fetched.page.last_seq
         ):
             reader = JobEventReader(hub, channel, fetched, after, types, has_events=max_bytes > 0)
             return _EventStream(self._front, channel, reader)

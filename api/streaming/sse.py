@@ -206,18 +206,22 @@ class JobEventReader:
         hub: StreamHub,
         channel: JobChannel,
         cached_page: CachedPage,
-        after: int,
+        after: int | None,
         types: frozenset[str] | None,
         *,
         has_events: bool = True,
     ) -> None:
-        """Create the reader; without `has_events` only the job of `cached_page` is used."""
+        """Create the reader; without `has_events` only the job of `cached_page` is used.
+
+        `after` is the client's cursor; None: it starts with the present, and takes the page's last event.
+        """
         self._hub = hub
         self._channel = channel
         self._job = cached_page.page.job
         self._cached_page = cached_page if has_events else None
         channel.advance(cached_page.page.last_seq, cached_page.page.is_job_ended)
-        self._cursor = after
+        self._starts_now = after is None
+        self._cursor = cached_page.page.last_seq if after is None else after
         self._types = types
         #: The client's own cursor is behind `_cursor`, because `types` hides the latest events.
         self._is_cursor_unsent = False
@@ -232,6 +236,9 @@ class JobEventReader:
         A large event comes in several chunks; nothing else comes between these.
         """
         head = event_ring.RETRY_FIELD + event_ring.encode_without_id("snapshot", self._job)
+        if self._starts_now:
+            # Without it, a client that reconnects would not name a cursor, and miss events.
+            head += event_ring.encode_cursor(self._cursor)
         while True:
             chunk = b""
             if head and self._cached_page is None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 import httpx2
@@ -82,11 +82,14 @@ class AsyncJobHandle(Generic[T]):
         """Return the job as it is now."""
         return await self._client.get(self.id)
 
-    def events(self, after: int | None = None, types: Sequence[str] = ()) -> AsyncIterator[JobEvent]:
+    def events(
+        self, after: int | Literal["now"] | None = None, types: Sequence[str] = ()
+    ) -> AsyncIterator[JobEvent]:
         """Yield the job's events as they come, to the end of the job.
 
         Args:
-            after: sequence number after which to start; None starts with the first event.
+            after: sequence number after which to start; None starts with the first event, "now" leaves out
+                the events so far.
             types: only these event types, such as ("progress", "log"); empty for all.
         """
         return self._client.events(self.id, after, types)
@@ -293,7 +296,7 @@ class AsyncClient:
         return await self._perform(operations.wait(job_id, until=until, **bound))
 
     async def events(
-        self, job_id: str, after: int | None = None, types: Sequence[str] = ()
+        self, job_id: str, after: int | Literal["now"] | None = None, types: Sequence[str] = ()
     ) -> AsyncIterator[JobEvent]:
         """Yield the job's events as they come, each exactly once, even across reconnects and server restarts.
 

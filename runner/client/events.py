@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from runner.client.http_call import HttpCall, HttpResponse, raise_problem
 from runner.errors import NoServer
@@ -175,6 +175,8 @@ class SseParser:
     def __init__(self) -> None:
         self._buffer = b""
         self._lines: list[tuple[str, str]] = []
+        #: The last id that the stream has sent, also without an event.
+        self.last_id: str | None = None
 
     def feed(self, chunk: bytes) -> Iterator[SseFrame]:
         """Yield the frames that this chunk completes."""
@@ -188,6 +190,7 @@ class SseParser:
                 lines_, self._lines = self._lines, []
                 data = "\n".join(value for name, value in lines_ if name == "data")
                 found = dict(lines_)
+                self.last_id = found.get("id", self.last_id)
                 if "data" in found:
                     yield SseFrame(found.get("event", "message"), data, found.get("id"))
 
@@ -203,10 +206,16 @@ class EventFollower:
     retry_pauses_s: ClassVar[tuple[float, ...]] = (0.1, 0.25, 0.5, 1.0, 2.0)
 
     def __init__(
-        self, job_id: str, *, after: int | None, types: tuple[str, ...] = (), known: bool = False
+        self,
+        job_id: str,
+        *,
+        after: int | Literal["now"] | None,
+        types: tuple[str, ...] = (),
+        known: bool = False,
     ) -> None:
         self._job_id = job_id
-        self._after = after
+        self._after = None if after == "now" else after
+        self._starts_now = after == "now"
         self._types = types
         #: `done` is always requested: without it the end of the job would go unnoticed.
         self._requested_types = (*types, "done") if types and "done" not in types else types
@@ -221,13 +230,20 @@ class EventFollower:
 
     def open_call(self) -> HttpCall:
         """Return the request that opens the stream after the last event seen."""
-        self._parser = SseParser()
+        last_id, self._parser = self._parser.last_id, SseParser()
+        if self._after is None and last_id is not None and last_id.isdigit():
+            self._after = int(last_id)
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._after is not None:
             headers["Last-Event-ID"] = str(self._after)
-        params = (("types", ",".join(self._requested_types)),) if self._requested_types else ()
+        types, params = self._requested_types, dict[str, str]()
+        if types:
+            params["types"] = ",".join(types)
+        if self._starts_now:
+            # The header takes precedence once there is one.
+            params["after"] = "now"
         path = f"/v1/jobs/{self._job_id}/events"
-        return HttpCall("GET", path, params=params, headers=headers, timeout_s=READ_TIMEOUT_S)
+        return HttpCall("GET", path, params=tuple(params.items()), headers=headers, timeout_s=READ_TIMEOUT_S)
 
     def on_opened(self, status: int) -> bool:
         """Return True if events follow; False for an error, or if the job has ended and nothing is left."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 import httpx2
@@ -82,11 +82,14 @@ class JobHandle(Generic[T]):
         """Return the job as it is now."""
         return self._client.get(self.id)
 
-    def events(self, after: int | None = None, types: Sequence[str] = ()) -> Iterator[JobEvent]:
+    def events(
+        self, after: int | Literal["now"] | None = None, types: Sequence[str] = ()
+    ) -> Iterator[JobEvent]:
         """Yield the job's events as they come, to the end of the job.
 
         Args:
-            after: sequence number after which to start; None starts with the first event.
+            after: sequence number after which to start; None starts with the first event, "now" leaves out
+                the events so far.
             types: only these event types, such as ("progress", "log"); empty for all.
         """
         return self._client.events(self.id, after, types)
@@ -287,7 +290,9 @@ class Client:
         until = None if limit_s is None else time.monotonic() + limit_s
         return self._perform(operations.wait(job_id, until=until, **bound))
 
-    def events(self, job_id: str, after: int | None = None, types: Sequence[str] = ()) -> Iterator[JobEvent]:
+    def events(
+        self, job_id: str, after: int | Literal["now"] | None = None, types: Sequence[str] = ()
+    ) -> Iterator[JobEvent]:
         """Yield the job's events as they come, each exactly once, even across reconnects and server restarts.
 
         `after` and `types` as for `JobHandle.events`. Raises NoServer once the server was gone for 30 s.

@@ -133,6 +133,30 @@ def test_waiting_is_one_of_the_types(
         assert [*found, *(event[1] for event in events)] == ["snapshot", *names]
 
 
+def test_a_stream_from_now_on_leaves_out_what_was_and_can_be_resumed(
+    http: httpx2.Client, front: RunningFront
+) -> None:
+    job = front.fake.new()
+    front.fake.emit_many(job, 3)
+    with http.stream("GET", f"/v1/jobs/{job.id}/events?after=now") as answer:
+        events = parse(answer.iter_lines())
+        # The bare id lets a client that is cut off now go on from here.
+        assert [next(events)[:2] for _ in range(2)] == [(None, "snapshot"), ("3", None)]
+        front.fake.emit(job, "log", text="new")
+        assert next(events)[:2] == ("4", "log")
+        front.fake.finish(job)
+        assert [event[:2] for event in events] == [("5", "done")]
+    # A browser that reconnects names its cursor beside the address of before.
+    assert ids(stream(http, job, "?after=now", last_event_id="3")) == [4, 5]
+
+
+def test_a_stream_from_now_on_of_an_ended_job_is_its_snapshot(
+    http: httpx2.Client, front: RunningFront
+) -> None:
+    job = ended(front, 2)
+    assert [event[:2] for event in stream(http, job, "?after=now")] == [(None, "snapshot"), ("3", None)]
+
+
 def test_events_between_watch_and_page_come_once(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     front.fake.emit_many(job, 3)

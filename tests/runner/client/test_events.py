@@ -72,6 +72,18 @@ def test_a_waiting_event_is_typed_and_has_no_number() -> None:
     assert (found.position, found.eta_s) == (2, 9.5)
 
 
+def test_a_stream_from_now_on_is_resumed_where_it_began() -> None:
+    tail = EventFollower(ID, after="now", known=True)
+    assert ("after", "now") in tail.open_call().params
+    assert [each.type for each in _fed(tail, SNAPSHOT, b"id: 7\n\n")] == ["snapshot"]
+    # It is cut off before the first new event.
+    tail.on_closed()
+    again = tail.open_call()
+    assert again.headers["Last-Event-ID"] == "7"
+    assert [each.seq for each in _fed(tail, frame("log", 8, text="new"))] == [8]
+    assert tail.open_call().headers["Last-Event-ID"] == "8"
+
+
 def test_a_gap_and_an_unknown_event_are_shown() -> None:
     gap = parse_event("gap", {"from": 3, "to": 9}, None, ID)
     assert isinstance(gap, GapEvent) and (gap.first, gap.last) == (3, 9)
