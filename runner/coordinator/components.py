@@ -240,6 +240,21 @@ def _build_scheduler_state(settings: Settings, persisted: PersistedState) -> Sch
     return scheduler_state
 
 
+def _build_journal(
+    context: StartContext,
+    durable_events: DurableEvents,
+    statistics: Statistics,
+    on_fenced: Callable[[Fenced], None],
+) -> Journal:
+    return Journal(
+        context.access,
+        context.epoch,
+        durable_events=durable_events,
+        on_fenced=on_fenced,
+        on_commit=statistics.commit_histogram.add,
+    )
+
+
 def build_jobs(
     context: StartContext, persisted: PersistedState, *, on_fenced: Callable[[Fenced], None]
 ) -> JobComponents:
@@ -248,13 +263,7 @@ def build_jobs(
     scheduler_state = _build_scheduler_state(context.settings, persisted)
     durable_events, statistics = DurableEvents(), Statistics()
     timers, plan_trigger = Timers(clock), PlanTrigger()
-    journal = Journal(
-        context.access,
-        context.epoch,
-        durable_events=durable_events,
-        on_fenced=on_fenced,
-        on_commit=statistics.commit_histogram.add,
-    )
+    journal = _build_journal(context, durable_events, statistics, on_fenced)
     values = StoredValues(journal, persisted.values)
     job_reader = JobReader(context.access, journal)
     name_limits = NameLimits(limits.queues, limits.tenants, limits.models)

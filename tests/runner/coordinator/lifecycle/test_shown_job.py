@@ -11,7 +11,7 @@ from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_su
 
 def test_a_first_attempt_whose_start_is_not_durable_is_not_shown() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        replies = JobReplies(harness.queue_manager, harness.journal)
+        replies = JobReplies(harness.queue_manager, harness.journal, harness.wait_statuses)
         live = harness.lifecycle.submit(make_submission())
         await harness.journal.flush()
         harness.start(live)
