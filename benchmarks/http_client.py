@@ -52,6 +52,10 @@ class Connection:
         """The body of a POST that must answer `status`."""
         return self._expect(status, self.request("POST", path, body, headers))
 
+    def put(self, path: str, body: bytes, status: int) -> bytes:
+        """The body of a PUT that must answer `status`."""
+        return self._expect(status, self.request("PUT", path, body))
+
     def stream(self, path: str) -> Iterator[tuple[str, bytes]]:
         """(event name, data) of an SSE stream as they arrive; the connection is used up."""
         self._socket.sendall(self.request("GET", path, headers={"Accept": "text/event-stream"}))

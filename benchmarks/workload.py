@@ -35,7 +35,8 @@ def warm(connection: Connection, handler: str = "echo", *, jobs: int = 400) -> N
 
 
 def pause(connection: Connection, queue: str) -> None:
-    connection.post(f"/v1/queues/{queue}/pause", b"", 200)
+    """Pause a queue that no job has named yet."""
+    connection.put(f"/v1/queues/{queue}", b'{"paused":true}', 200)
 
 
 def resume(connection: Connection, queue: str) -> None:

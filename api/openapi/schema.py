@@ -124,6 +124,12 @@ class CancelRequest(RequestModel):
     force: bool | None = Field(None, description="kill the job at once instead of asking the handler to stop")
 
 
+class QueueChange(RequestModel):
+    """Settings of a queue, which survive restarts of the server."""
+
+    paused: bool = Field(description="whether the queue starts no jobs")
+
+
 class DeviceChange(RequestModel):
     """Settings of a device, which survive restarts of the server."""
 
@@ -507,7 +513,8 @@ class Readiness(ResponseModel):
 
 
 MODELS: tuple[type[BaseModel], ...] = (
-    HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, DeviceChange, TicketRequest, Ticket, Problem,
+    HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, QueueChange, DeviceChange, TicketRequest,
+    Ticket, Problem,
     Job, JobPage, BulkAnswer, AttemptList, FileList, Explanation, Queue, QueueList, Handler, HandlerList,
     HandlerChanges, LoadRequest, LoadAnswer, UnloadAnswer, Device, DeviceList, WorkerList,
     Stats, Health, Readiness,

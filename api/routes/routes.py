@@ -185,6 +185,10 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
     return [
         _get_route("/v1/queues", routes.queues, "list_queues", "queues", "QueueList"),
         RouteSpec("GET", "/v1/queues/{name}", routes.queue, "get_queue", "queues", queue, (404,)),
+        RouteSpec(
+            "PUT", "/v1/queues/{name}", routes.put_queue, "put_queue", "queues", queue, (404, 429),
+            body={JSON: "QueueChange"},
+        ),
         RouteSpec("POST", "/v1/queues/{name}/pause", routes.pause, "pause_queue", "queues", queue, (404,)),
         RouteSpec("POST", "/v1/queues/{name}/resume", routes.resume, "resume_queue", "queues", queue, (404,)),
         _get_route("/v1/handlers", routes.handlers, "list_handlers", "handlers", "HandlerList"),

@@ -146,6 +146,22 @@ class SystemRoutes:
             await self._front.coordinator.request_reply(front_protocol.GetDocument(0, document, subject))
         )
 
+    async def put_queue(self, request: Request) -> Response:
+        """Pause or resume a queue, which is created if it does not exist."""
+        allow_query(request)
+        config = self._front.config
+        body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
+        if not isinstance(body, dict):
+            raise_invalid([fault("", "must be an object")])
+        paused = body.pop("paused", None)
+        faults = [fault(f"/{key[:100]}", "there is no such field in this version") for key in body]
+        if not isinstance(paused, bool):
+            faults.append(fault("/paused", "must be true or false"))
+        if faults:
+            raise_invalid(faults)
+        message = front_protocol.SetQueue(0, request.path_params["name"], bool(paused), may_create=True)
+        return reply_response(await self._front.coordinator.request_reply(message))
+
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)
         message = front_protocol.SetQueue(0, request.path_params["name"], paused)

@@ -97,6 +97,9 @@ def stats(as_json: AsJson = False, url: Url = None) -> None:
 def queues(
     verb: Annotated[QueueAction | None, typer.Argument(help="Action on a queue.", show_default=False)] = None,
     name: Annotated[str | None, typer.Argument(help="Name of the queue.", show_default=False)] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="pause: also pause a queue that does not exist yet.")
+    ] = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -107,7 +110,7 @@ def queues(
         if verb is None or name is None:
             found = client.queues()
         else:
-            found = [client.pause(name) if verb is QueueAction.pause else client.resume(name)]
+            found = [client.pause(name, create=create) if verb is QueueAction.pause else client.resume(name)]
     if as_json:
         return print_json(found if verb is None else found[0])
     from runner.cli import tables

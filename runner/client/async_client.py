@@ -460,8 +460,13 @@ class AsyncClient:
         """Return the document of /readyz, whether the server is ready or not."""
         return await self._perform(operations.get_readiness())
 
-    async def pause(self, queue: str) -> dict[str, Any]:
-        """Stop starting jobs of this queue; running ones continue."""
+    async def pause(self, queue: str, *, create: bool = False) -> dict[str, Any]:
+        """Stop starting jobs of this queue; running ones continue.
+
+        `create` also pauses a queue that does not exist yet; without it such a queue raises NotFound.
+        """
+        if create:
+            return await self._perform(operations.put_queue(queue, paused=True))
         return await self._perform(operations.set_queue(queue, "pause"))
 
     async def resume(self, queue: str) -> dict[str, Any]:

@@ -347,6 +347,19 @@ def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
     return value
 
 
+def put_queue(name: str, *, paused: bool) -> Operation[dict[str, Any]]:
+    """Create a queue if it does not exist, and pause or resume it; return the queue."""
+    call = HttpCall(
+        "PUT",
+        f"/v1/queues/{quote(name, safe='')}",
+        body=encode({"paused": paused}),
+        headers={"Content-Type": JSON_TYPE},
+    )
+    answer = yield from send_call(call)
+    value: dict[str, Any] = answer.json()
+    return value
+
+
 def drain_device(name: str, verb: str) -> Operation[dict[str, Any]]:
     """Drain or resume a device (`verb`); return the device."""
     answer = yield from send_call(post_call(f"/v1/devices/{quote(name, safe='')}/{verb}", None))

@@ -452,8 +452,13 @@ class Client:
         """Return the document of /readyz, whether the server is ready or not."""
         return self._perform(operations.get_readiness())
 
-    def pause(self, queue: str) -> dict[str, Any]:
-        """Stop starting jobs of this queue; running ones continue."""
+    def pause(self, queue: str, *, create: bool = False) -> dict[str, Any]:
+        """Stop starting jobs of this queue; running ones continue.
+
+        `create` also pauses a queue that does not exist yet; without it such a queue raises NotFound.
+        """
+        if create:
+            return self._perform(operations.put_queue(queue, paused=True))
         return self._perform(operations.set_queue(queue, "pause"))
 
     def resume(self, queue: str) -> dict[str, Any]:

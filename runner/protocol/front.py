@@ -86,11 +86,12 @@ class GetDocument(msgspec.Struct, array_like=True, tag=5):
 
 
 class SetQueue(msgspec.Struct, array_like=True, tag=6):
-    """Reply: 200 and the queue."""
+    """Reply: 200 and the queue; 404 if there is none and `may_create` is not set."""
 
     request_id: int
     name: str
     paused: bool
+    may_create: bool = False
 
 
 class AwaitHandler(msgspec.Struct, array_like=True, tag=7):

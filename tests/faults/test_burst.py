@@ -62,7 +62,7 @@ def test_a_burst_is_bounded_told_when_to_come_back_and_what_was_accepted_is_kept
     server_fixture: ServerFixture,
 ) -> None:
     server = server_fixture.start(env={"RUNNER_LIMITS__QUEUED": str(QUEUE_MAX)})
-    assert server.http.post("/v1/queues/burst/pause").status_code == 200
+    assert server.http.put("/v1/queues/burst", json={"paused": True}).status_code == 200
     answers, sent_s = asyncio.run(asyncio.wait_for(burst(server), LIMIT_S))
     assert sent_s <= WITHIN_S
     accepted = {answer.body["id"] for answer in answers if answer.status == 202}

@@ -54,7 +54,7 @@ def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(
     server_fixture: ServerFixture, seconds: int
 ) -> None:
     server = start(server_fixture)
-    server.http.post("/v1/queues/still/pause")
+    server.http.put("/v1/queues/still", json={"paused": True})
     later = server.submit("echo", delay_s=3_600)
     waiting = server.submit("echo", queue="still", queue_timeout_s=3_600)
     gate = server_fixture.folder / "gate"

@@ -31,7 +31,7 @@ def fill(server: LiveServer) -> dict[str, list[str]]:
     ended = server.submit_many("nap", [{"k": k} for k in range(6)])
     for job_id in ended:
         server.wait_for_end(job_id)
-    assert server.http.post("/v1/queues/held/pause").status_code == 200
+    assert server.http.put("/v1/queues/held", json={"paused": True}).status_code == 200
     waiting = server.submit_many("nap", [{"k": k} for k in range(6)], queue="held")
     later = server.submit_many("nap", [{"k": k} for k in range(3)], delay_s=3600)
     return {"ended": ended, "waiting": waiting, "later": later}

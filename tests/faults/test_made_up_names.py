@@ -30,8 +30,8 @@ def check_names(server_fixture: ServerFixture) -> None:
             assert refused.json()["limit"] == limit and int(refused.headers["Retry-After"]) > 0
         server.submit("echo", queue="a", tenant="b", **later)
         for name in ("x", "y", "z"):
-            assert server.http.post(f"/v1/queues/{name}/pause").status_code == 200
-        assert server.http.post("/v1/queues/w/pause").json()["code"] == "too_many_names"
+            assert server.http.put(f"/v1/queues/{name}", json={"paused": True}).status_code == 200
+        assert server.http.put("/v1/queues/w", json={"paused": True}).json()["code"] == "too_many_names"
 
 
 def test_names_beyond_the_limits_are_refused(server_fixture: ServerFixture) -> None:

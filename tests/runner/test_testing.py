@@ -72,7 +72,7 @@ def test_an_ended_job_can_be_run_again_and_removed(client: ServedClient) -> None
 
 
 def test_a_paused_queue_holds_its_jobs(client: ServedClient) -> None:
-    assert client.pause("held")["paused"]
+    assert client.pause("held", create=True)["paused"]
     handle = client.submit(echo, 1, queue="held")
     assert handle.status().reason == "paused"
     with pytest.raises(TimeoutError):
@@ -95,7 +95,7 @@ def test_a_waiting_client_outlives_a_killed_server_on_the_same_port_and_data(tmp
     with Server([echo], data_dir=tmp_path) as first:
         port = int(first.url.rpartition(":")[2])
         with first.client() as client:
-            client.pause("held")
+            client.pause("held", create=True)
             handle = client.submit(echo, "kept", queue="held")
             first.kill()
             first.settings["port"] = port

@@ -34,14 +34,17 @@ class QueueRequests:
         self._queues = queues
 
     async def set_queue(self, front: FrontHandle, request: front_protocol.SetQueue) -> None:
-        """Pause or resume a queue, which need not hold a job; reply with its document.
+        """Pause or resume a queue; reply with its document.
 
         Running attempts of a paused queue are not stopped.
 
         Raises:
+            NotFound: there is no such queue, and the request does not create it.
             TooManyNames: as many queues as there may be are paused.
         """
         paused = self._lifecycle.scheduler_state.backlog.paused
+        if not request.may_create:
+            self._queues.require(request.name)
         if request.paused and request.name not in paused:
             self._lifecycle.registry.names.require_queue_room(request.name, len(paused))
         self._lifecycle.scheduler_state.backlog.pause_queue(request.name, request.paused)

@@ -37,14 +37,20 @@ class QueueDocuments:
         return [self._document(name, tallies[name]) for name in self._queue_names()]
 
     def build_existing(self, name: str) -> dict[str, Any]:
-        """Return the document of a queue that has or had a job, or is paused.
+        """Return the document of a queue. Raises NotFound as `require`."""
+        self.require(name)
+        return self.build(name)
+
+    def require(self, name: str) -> None:
+        """Check that a queue exists: it has or had a job, is paused, or is the queue of a handler.
 
         Raises:
             NotFound: there is no such queue.
         """
-        if name not in self._queue_names() and name not in self._scheduler_state.backlog.paused:
-            raise NotFound(f"there is no queue {name!r}; a queue is created by its first job")
-        return self.build(name)
+        if name in self._scheduler_state.backlog.paused or name in self._queue_names():
+            return
+        if all(spec.options.queue != name for spec in self._queue_manager.handlers.specs.values()):
+            raise NotFound(f"there is no queue {name!r}; its first job creates it, or PUT /v1/queues/{name}")
 
     def build(self, name: str) -> dict[str, Any]:
         """Return the document of a queue, whether it exists or not."""

@@ -277,8 +277,12 @@ def test_one_queue_and_one_handler_are_passed_on(http: httpx2.Client) -> None:
     assert_problem(http.get("/v1/queues/a%20b"), 404, "not_found")
 
 
-def test_queues_are_paused_and_resumed_by_post_only(http: httpx2.Client) -> None:
+def test_queues_are_paused_by_post_and_created_by_put(http: httpx2.Client, front: RunningFront) -> None:
     assert http.post("/v1/queues/q/pause").json() == {"name": "q", "paused": True}
+    assert http.put("/v1/queues/q", json={"paused": False}).json() == {"name": "q", "paused": False}
+    assert front.fake.asked[-1].may_create is True
+    for body in ({}, {"paused": "yes"}, {"paused": True, "rate": 1}, [], {"paused": None}):
+        assert_problem(http.put("/v1/queues/q", json=body), 422, "validation_error")
     assert http.post("/v1/queues/q/resume", json={}).json() == {"name": "q", "paused": False}
     assert_problem(http.post("/v1/queues/q/pause", json={"x": 1}), 422, "validation_error")
     answer = http.get("/v1/queues/q/pause")

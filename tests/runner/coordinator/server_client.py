@@ -81,7 +81,7 @@ def count_descriptors(pid: int) -> int:
 
 def set_paused(server: LiveServer, queue: str, paused: bool) -> None:
     """Pause or resume a queue."""
-    answer = server.http.post(f"/v1/queues/{queue}/{'pause' if paused else 'resume'}")
+    answer = server.http.put(f"/v1/queues/{queue}", json={"paused": paused})
     assert answer.status_code == 200 and answer.json()["paused"] is paused, answer.text
 
 

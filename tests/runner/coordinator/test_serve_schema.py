@@ -130,7 +130,11 @@ WRITES = [
     Case("POST /v1/tickets", 201, {"job_id": "{succeeded}"}),
     Case("POST /v1/tickets", 404, {"job_id": MISSING}),
     Case("POST /v1/tickets", 422, {"job_id": 7}),
+    Case("PUT /v1/queues/default", 200, {"paused": True}),
+    Case("PUT /v1/queues/default", 422, {"paused": 1}),
+    Case("PUT /v1/queues/default", 422, {"paused": True, "rate": 1}),
     Case("POST /v1/queues/default/pause", 200),
+    Case("POST /v1/queues/nope/pause", 404),
     Case("POST /v1/queues/default/resume", 200),
     Case("POST /v1/queues/a%20b/pause", 404),
     Case("POST /v1/queues/a%20b/resume", 404),
@@ -196,7 +200,7 @@ def document(server: LiveServer) -> Json:
 def jobs(server: LiveServer, folder: Path) -> Iterator[dict[str, str]]:
     """Jobs in all states, by the word that cases have for them."""
     gate = folder / "gate"
-    post(server, "/queues/held/pause", status=200)
+    assert server.http.put("/v1/queues/held", json={"paused": True}).status_code == 200
     ids = {
         "succeeded": server.submit("echo", {"a": 1}, tags=["red"], metadata={"who": "ann"}, tenant="team"),
         "failed": server.submit("never"),
