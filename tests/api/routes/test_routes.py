@@ -281,7 +281,8 @@ def test_queues_are_paused_by_post_and_created_by_put(http: httpx2.Client, front
     assert http.post("/v1/queues/q/pause").json() == {"name": "q", "paused": True}
     assert http.put("/v1/queues/q", json={"paused": False}).json() == {"name": "q", "paused": False}
     assert front.fake.asked[-1].may_create is True
-    for body in ({}, {"paused": "yes"}, {"paused": True, "rate": 1}, [], {"paused": None}):
+    bodies: list[Any] = [{}, {"paused": "yes"}, {"paused": True, "rate": 1}, [], {"paused": None}]
+    for body in bodies:
         assert_problem(http.put("/v1/queues/q", json=body), 422, "validation_error")
     assert http.post("/v1/queues/q/resume", json={}).json() == {"name": "q", "paused": False}
     assert_problem(http.post("/v1/queues/q/pause", json={"x": 1}), 422, "validation_error")
