@@ -412,7 +412,7 @@ class AsyncClient:
 
     async def importing(self) -> list[str]:
         """Return the sources of handlers that the server still imports; more handlers may come from them."""
-        return list((await self._perform(operations.get_document("handlers"))).get("importing") or ())
+        return await self._perform(operations.importing_sources())
 
     async def handler(self, name: str) -> dict[str, Any]:
         """Return one handler: options, executors, learned figures. Raises UnknownHandler."""

@@ -340,6 +340,12 @@ def get_job_document(job_id: str, what: str) -> Operation[Any]:
     return (yield from get_document(f"jobs/{quote(job_id, safe='')}/{what}"))
 
 
+def importing_sources() -> Operation[list[str]]:
+    """Return the sources of handlers that are still being imported."""
+    answer = yield from send_call(HttpCall("GET", "/v1/handlers"))
+    return [str(source) for source in answer.json().get("importing") or ()]
+
+
 def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
     """Pause or resume a queue (`verb`); return the queue."""
     answer = yield from send_call(post_call(f"/v1/queues/{quote(name, safe='')}/{verb}", None))

@@ -406,7 +406,7 @@ class Client:
 
     def importing(self) -> list[str]:
         """Return the sources of handlers that the server still imports; more handlers may come from them."""
-        return list(self._perform(operations.get_document("handlers")).get("importing") or ())
+        return self._perform(operations.importing_sources())
 
     def handler(self, name: str) -> dict[str, Any]:
         """Return one handler: options, executors, learned figures. Raises UnknownHandler."""

@@ -64,10 +64,14 @@ class FileWatcher:
 def read_file_stamps(folders: Iterable[str], file: Path | None = None) -> FileStamps:
     """Read the stamps of all Python files in these folders, and of one more file.
 
+    Each folder has an entry too: a folder that is watched only now differs from none, also if its files were
+    removed before it was looked at.
+
     Blocks, so it must not be called on the event loop: a disk may be remote and slow.
     """
     stamps: FileStamps = {}
     for folder in folders:
+        stamps[folder] = (0, 0, 0)
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:

@@ -133,6 +133,10 @@ def test_a_look_sees_python_files_and_the_one_that_is_named(tmp_path: Path) -> N
         (tmp_path / name).write_text(name)
     (tmp_path / "d.py").symlink_to(tmp_path / "nowhere")
     seen = read_file_stamps([str(tmp_path), str(tmp_path / "none")], tmp_path / "c.toml")
-    assert set(seen) == {str(tmp_path / "a.py"), str(tmp_path / "c.toml")}
+    folders = {str(tmp_path), str(tmp_path / "none")}
+    assert set(seen) == {str(tmp_path / "a.py"), str(tmp_path / "c.toml"), *folders}
     (tmp_path / "a.py").write_text("other")
-    assert read_file_stamps([str(tmp_path)]) != {path: seen[path] for path in seen if path.endswith(".py")}
+    again = read_file_stamps(folders, tmp_path / "c.toml")
+    assert {path for path in seen if again[path] != seen[path]} == {str(tmp_path / "a.py")}
+    # A folder whose files are gone differs from one that is not watched yet.
+    assert read_file_stamps([str(tmp_path / "none")]) != read_file_stamps([])

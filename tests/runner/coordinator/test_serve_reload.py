@@ -166,7 +166,7 @@ def test_a_line_of_two_hundred_keeps_its_order_and_each_runs_once(
     trail = tmp_path / "trail"
     set_paused(server, "default", True)
     asked = [{"trail": str(trail), "n": n} for n in range(200)]
-    ids = server.submit_many("work", asked[:100]) + server.submit_many("work", asked[100:], vram="1GiB")
+    ids = server.submit_many("work", asked[:100]) + server.submit_many("work", asked[100:], timeout_s=60)
     write(source, "new", ', ram="64MiB"')
     reload(server)
     assert server.counts()["queued"] == 200
