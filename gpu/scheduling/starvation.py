@@ -80,8 +80,11 @@ class StarvationGuard:
         tenant_pool = _tenant_pool(job_class)
         del self._classes[tenant_pool][job_class]
         if not self._classes[tenant_pool]:
+            # Nothing is kept of a tenant without waiting jobs: there may be any number of them.
             del self._classes[tenant_pool]
             self._first_jobs.pop(tenant_pool, None)
+            self._oldest.pop(tenant_pool, None)
+            self._younger_counts.pop(tenant_pool, None)
 
     def on_pause_changed(self) -> None:
         """Record that a queue was paused or resumed."""
@@ -92,8 +95,10 @@ class StarvationGuard:
 
         An entry of the heap may be older than the first job of its class, which is then looked up again.
         """
-        self._younger_counts[tenant_pool] = 0
+        self._younger_counts.pop(tenant_pool, None)
         self._oldest.pop(tenant_pool, None)
+        if tenant_pool not in self._classes:
+            return
         heap = self._first_jobs.get(tenant_pool)
         if heap is None:
             heap = self._first_jobs[tenant_pool] = []
@@ -104,6 +109,7 @@ class StarvationGuard:
             backlog = self._backlogs.get(job_class)
             if backlog is not None and backlog.first == job_number:
                 self._oldest[tenant_pool] = job_class, job_number
+                self._younger_counts[tenant_pool] = 0
                 return
             heappop(heap)
             if backlog is not None:

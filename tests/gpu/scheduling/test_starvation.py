@@ -141,3 +141,15 @@ def test_entries_of_jobs_that_left_do_not_pile_up_behind_one_that_stays() -> Non
     harness.wait(LONG, 6_000)
     harness.start_younger(count=0)
     assert harness.guard._oldest[LONG.tenant, True] == (LONG, 6_000)
+
+
+def test_nothing_is_kept_of_tenants_whose_jobs_have_left() -> None:
+    harness = StarvationHarness()
+    for number in range(1, 100):
+        mine = replace(LONG, tenant=f"t{number}")
+        harness.wait(mine, number, 100 + number)
+        harness.start(mine, number)
+        harness.start(mine, 100 + number)
+    guard = harness.guard
+    kept = (guard._classes, guard._oldest, guard._younger_counts, guard._first_jobs)
+    assert [len(each) for each in kept] == [0, 0, 0, 0]
