@@ -102,7 +102,8 @@ class QueueManager:
         for spec in specs.values():
             if spec.state == "ok":
                 admission.apply_handler_limits(spec, self._scheduler_state)
-        self._index.reclassify()
+        changed = {name for name in {*previous, *specs} if previous.get(name) != specs.get(name)}
+        self._index.reclassify(changed)
         for number in self._remove_changed(previous):
             self.enqueue(self._registry.by_number[number])
         for job_class in self._index.classes():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Literal
 
 from gpu.job_class import JobClass
@@ -135,11 +135,14 @@ class QueuedIndex:
 
     # Classes.
 
-    def reclassify(self) -> None:
-        """Look up the class of every group again after the handlers have changed."""
-        self._groups_by_class.clear()
+    def reclassify(self, handlers: Container[str]) -> None:
+        """Look up the classes of the groups of these handlers, which have changed."""
+        for job_class in self.classes():
+            if job_class.handler in handlers:
+                del self._groups_by_class[job_class]
         for group in self._groups.values():
-            self._add_to_class(group)
+            if group.key.handler in handlers:
+                self._add_to_class(group)
 
     def classes(self) -> list[JobClass]:
         """The classes that have a job here."""

@@ -99,12 +99,33 @@ def test_classes_follow_the_handlers() -> None:
     lots.add_ready(job(1))
     assert lots.classes() == []
     known.versions["h"] = "2"
-    lots.reclassify()
+    lots.reclassify({"h"})
     (cls,) = lots.classes()
     assert (cls.version, lots.count_ready(cls)) == ("2", 1)
     known.versions.clear()
-    lots.reclassify()
+    lots.reclassify({"h"})
     assert lots.classes() == [] and lots.remove(job(1))
+
+
+def test_only_groups_of_changed_handlers_are_classified_again() -> None:
+    known, looked_up = Known(), list[str]()
+
+    def class_of(key: GroupKey) -> JobClass | None:
+        looked_up.append(key.queue)
+        return known.class_of(key)
+
+    lots = QueuedIndex(class_of)
+    known.versions["other"] = "1"
+    for n in range(100):
+        lots.add_ready(job(n, queue=f"q{n}"))
+    lots.add_ready(job(100, queue="changed", handler="other"))
+    looked_up.clear()
+    known.versions["other"] = "2"
+    lots.reclassify({"other"})
+    assert looked_up == ["changed"] and len(lots.classes()) == 101
+    assert [(cls.queue, lots.count_ready(cls)) for cls in lots.classes() if cls.version == "2"] == [
+        ("changed", 1)
+    ]
 
 
 def test_a_lost_number_is_dropped_from_its_lot() -> None:
