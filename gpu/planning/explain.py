@@ -6,7 +6,7 @@ the job's way: the next plan starts it, or prefers another one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from gpu.job_class import JobClass
@@ -51,6 +51,25 @@ def count_ahead(state: SchedulerState, job_class: JobClass, job_number: int) -> 
         for other, backlog in state.backlog.by_class.items()
         if other.priority >= job_class.priority
         and state.residency.is_on_gpu(other) is state.residency.is_on_gpu(job_class)
+    )
+
+
+def find_wait_kind(state: SchedulerState, job_class: JobClass) -> Hashable:
+    """Return a key: classes of open queues that share it have the same `find_wait_reason` at this moment."""
+    need_bytes, key = state.memory_needs.need_bytes(job_class), job_class.key
+    # Of the model, only what was learned of its needs and what is loaded of it matter.
+    is_plain = need_bytes in (None, job_class.need_bytes) and key not in state.residency.by_key
+    return (
+        job_class.handler if is_plain else key,
+        job_class.version,
+        None if is_plain else job_class.size,
+        need_bytes,
+        job_class.need_bytes,
+        job_class.gpus,
+        job_class.strict,
+        job_class.alone_on_device,
+        job_class.avoided_devices,
+        job_class.allowed_devices,
     )
 
 

@@ -47,24 +47,27 @@ class QueueDocuments:
         Raises:
             NotFound: there is no such queue.
         """
-        if name in self._scheduler_state.backlog.paused or name in self._queue_names():
+        counts = self._lifecycle.registry.counts
+        if name == "default" or name in self._scheduler_state.backlog.paused:
+            return
+        if any((name, state) in counts for state in STATES):
             return
         if all(spec.options.queue != name for spec in self._queue_manager.handlers.specs.values()):
             raise NotFound(f"there is no queue {name!r}; its first job creates it, or PUT /v1/queues/{name}")
 
     def build(self, name: str) -> dict[str, Any]:
         """Return the document of a queue, whether it exists or not."""
-        return self._document(name, self._tally_waits()[name])
+        return self._document(name, self._tally_waits(name)[name])
 
     def _queue_names(self) -> list[str]:
         """The names of all queues that have or had a job, sorted."""
         return sorted({queue for queue, _ in self._lifecycle.registry.counts} | {"default"})
 
-    def _tally_waits(self) -> defaultdict[str, WaitTally]:
-        """Count the waiting and running jobs of each queue by reason. Waiting jobs are counted by class:
-        there may be millions of them."""
+    def _tally_waits(self, only: str | None = None) -> defaultdict[str, WaitTally]:
+        """Count the waiting and running jobs of each queue, or of the queue `only`, by reason. Waiting jobs
+        are counted by class: there may be millions of them."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
-        for queue, reason, count, since in self._queue_manager.counts_by_reason():
+        for queue, reason, count, since in self._queue_manager.counts_by_reason(only):
             tallies[queue].add(reason, count, since)
         for executor in self._dispatcher.executors.with_attempts():
             for live in executor.attempts.values():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from typing import Literal
@@ -199,20 +199,26 @@ class QueueManager:
         """How a job that is not in memory waits; None if it is not queued."""
         return self._index.phase_of(job)
 
-    def counts_by_reason(self) -> Iterator[tuple[str, str, int, float | None]]:
-        """Yield (queue, reason, number of jobs, time at which the first became ready) for all queued jobs."""
+    def counts_by_reason(self, only: str | None = None) -> Iterator[tuple[str, str, int, float | None]]:
+        """Yield (queue, reason, number of jobs, time at which the first became ready) for all queued jobs, or
+        for those of the queue `only`."""
+        known: dict[Hashable, str] = {}
         for job_class, backlog in self._scheduler_state.backlog.by_class.items():
-            if job_class.is_prewarm:
+            queue = job_class.queue
+            if (only is not None and queue != only) or job_class.is_prewarm:
                 continue
             since = self._registry.by_number[backlog.first].job.ready_at
-            yield job_class.queue, self.reasons.for_class(job_class, job_class.queue), len(backlog), since
+            yield queue, self.reasons.for_class(job_class, queue, known), len(backlog), since
         for group in self._index:
-            queue, group_class, ready_count = group.key.queue, group.job_class, len(group.ready)
+            queue = group.key.queue
+            if only is not None and queue != only:
+                continue
+            group_class, ready_count = group.job_class, len(group.ready)
             if ready_count:
                 reason = (
                     "waiting_for_handler"
                     if group_class is None
-                    else self.reasons.for_class(group_class, queue)
+                    else self.reasons.for_class(group_class, queue, known)
                 )
                 yield (
                     queue,

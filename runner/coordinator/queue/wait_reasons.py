@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from gpu.job_class import JobClass
 from gpu.planning.actions import Plan
-from gpu.planning.explain import find_wait_reason
+from gpu.planning.explain import find_wait_kind, find_wait_reason
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
@@ -65,8 +67,14 @@ class WaitReasons:
         job_class = self._handlers.class_of(group_key(job))
         return "waiting_for_handler" if job_class is None else self.for_class(job_class, job.queue)
 
-    def for_class(self, job_class: JobClass | None, queue: str) -> str:
-        """The reason of a class's ready jobs in a queue; `job_class` is None for jobs without a class."""
+    def for_class(
+        self, job_class: JobClass | None, queue: str, known: dict[Hashable, str] | None = None
+    ) -> str:
+        """The reason of a class's ready jobs in a queue; `job_class` is None for jobs without a class.
+
+        `known` holds what was found for others at the same moment: equal classes of many tenants, queues or
+        models are examined once.
+        """
         if queue in self._scheduler_state.backlog.paused:
             return "paused"
         if job_class is None:
@@ -75,4 +83,9 @@ class WaitReasons:
         if reason is not None or self._scheduler_state.backlog.order.is_small:
             return reason or "ready"
         # No plan has looked at it: others of its kind are before it.
-        return find_wait_reason(self._scheduler_state, job_class)
+        if known is None:
+            return find_wait_reason(self._scheduler_state, job_class)
+        kind = find_wait_kind(self._scheduler_state, job_class)
+        if kind not in known:
+            known[kind] = find_wait_reason(self._scheduler_state, job_class)
+        return known[kind]
