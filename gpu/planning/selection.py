@@ -20,10 +20,12 @@ def select_classes(state: SchedulerState, now: float, plan_shares: PlanShares) -
     no device has what they need, or an equal class is looked at before them.
     """
     order = state.backlog.order
-    placer = _Placer(state, now, plan_shares)
+    placer = _Placer(state, plan_shares)
     order.refresh(now, placer.place)
     if order.is_small:
         return Selection(order.classes, [])
+    if plan_shares.has_many_tenants:
+        order.settle(state.limits.is_at_limit, placer.is_current, placer.place)
     return order.select(_warm_keys(state), state.limits.is_at_limit, placer.could_fit)
 
 
@@ -41,15 +43,14 @@ def _warm_keys(state: SchedulerState) -> Iterator[Key]:
 class _Placer:
     """Finds the places of classes for one plan; what equal classes share is computed once."""
 
-    def __init__(self, state: SchedulerState, now: float, plan_shares: PlanShares) -> None:
+    def __init__(self, state: SchedulerState, plan_shares: PlanShares) -> None:
         self._state = state
-        self._now = now
         self._plan_shares = plan_shares
         self._top_priority = state.backlog.top_priority
         self._known: dict[tuple[Any, ...], tuple[float | None, int | None]] = {}
 
-    def place(self, job_class: JobClass) -> Placement:
-        """Return the place of a waiting class."""
+    def place(self, job_class: JobClass, as_of: float) -> Placement:
+        """Return the place of a waiting class, with the rank that it has at the time `as_of`."""
         state, residency = self._state, self._state.residency
         # All that the estimates of a class depend on.
         kind = (
@@ -71,7 +72,7 @@ class _Placer:
             state,
             job_class,
             state.backlog.by_class[job_class].first,
-            now=self._now,
+            now=as_of,
             top_priority=self._top_priority,
             run_s=run_s,
             device_count=device_count,
@@ -80,6 +81,11 @@ class _Placer:
         return Placement(
             rank, make_backfill_rank(rank, run_s), residency.is_on_gpu(job_class), device_count, need_bytes
         )
+
+    def is_current(self, job_class: JobClass, placement: Placement) -> bool:
+        """Return whether the tenant of a class has the share with which the class was placed."""
+        share: float = placement.rank[2]
+        return self._plan_shares.rank(job_class) == share
 
     def could_fit(self, placement: Placement) -> bool:
         """Return whether some device may have what a new executor takes, now or after evictions."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,9 +10,9 @@ from hypothesis import strategies as st
 
 from gpu.devices.device import cpu, sim
 from gpu.job_class import JobClass
-from gpu.planning.explain import find_wait_reason
+from gpu.planning.explain import find_wait_kind, find_wait_reason
 from gpu.planning.planner import plan
-from gpu.scheduling.class_order import WINDOW_CLASSES, ClassOrder
+from gpu.scheduling.class_order import PLACED_PER_PLAN, WINDOW_CLASSES, ClassOrder, Place, Placement
 from tests.gpu.planner_harness import G, PlannerHarness, make_class
 
 DEVICES = (sim(0, 24 * G), cpu("m", "c", 16 * G, 2))
@@ -29,12 +28,12 @@ class CountedOrder(ClassOrder):
         super().__init__()
         self.placed = self.looked_at = 0
 
-    def refresh(self, now: float, place: Callable[[JobClass], object]) -> None:
-        def counted(job_class: JobClass) -> object:
+    def refresh(self, now: float, place: Place) -> None:
+        def counted(job_class: JobClass, as_of: float) -> Placement:
             self.placed += 1
-            return place(job_class)
+            return place(job_class, as_of)
 
-        super().refresh(now, counted)  # type: ignore[arg-type]
+        super().refresh(now, counted)
 
     def select(self, *args: object) -> object:  # type: ignore[override]
         selection = super().select(*args)  # type: ignore[arg-type]
@@ -78,6 +77,21 @@ def test_a_plan_looks_at_a_few_of_many_and_starts_the_warm_one(kind: str) -> Non
     assert order.placed <= 20 and order.looked_at <= 20 * LOOKED_AT_MAX
 
 
+def test_no_plan_of_a_busy_server_ranks_all_that_wait() -> None:
+    harness = crowd("tenant")
+    order = harness.state.backlog.order
+    assert isinstance(order, CountedOrder)
+    placed: list[int] = []
+    for _ in range(200):
+        order.placed = 0
+        harness.submit(make_class("warm", 0, gpus=0))
+        harness.plan_and_apply()
+        harness.finish(2)
+        harness.now += 0.01
+        placed.append(order.placed)
+    assert max(placed) <= PLACED_PER_PLAN + 1 < MANY <= sum(placed)
+
+
 def test_the_highest_priority_is_next_however_many_wait() -> None:
     harness = crowd("tenant")
     (job_number,) = harness.submit(make_class("urgent", 10 * G, priority=99))
@@ -86,6 +100,26 @@ def test_the_highest_priority_is_next_however_many_wait() -> None:
     harness.remove_leaving()
     harness.plan_and_apply()
     assert job_number in harness.started
+
+
+def test_one_tenant_with_many_queues_is_not_first_with_all_of_them() -> None:
+    harness = crowd("tenant", 0)
+    harness.state.limits.set_handler_limit("lim", None)
+    for number in range(100):
+        harness.submit(replace(make_class("w", 10 * G), tenant="many", queue=f"q{number}"))
+    for number in range(100):
+        harness.submit(replace(make_class("w", 10 * G), tenant=f"t{number}"))
+    harness.finish(1)
+    tenants: list[str] = []
+    for _ in range(30):
+        harness.now += 0.001
+        harness.plan_and_apply()
+        harness.remove_leaving()
+        for executor in [each for each in harness.state.executors.values() if each.assigned]:
+            tenants += [each.tenant for each in executor.assigned.values()]
+            harness.now += 0.001
+            harness.finish(executor.executor)
+    assert len(tenants) >= 30 and tenants[-10:].count("many") <= 3
 
 
 def test_a_paused_queue_costs_nothing_and_its_classes_come_back() -> None:
@@ -210,3 +244,24 @@ def test_with_a_narrow_window_all_that_can_start_does(events: list[tuple[str, ob
         order.exact = 1_000
         assert plan(harness.state, harness.now).actions == []
         order.exact = 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(events=EVENTS)
+def test_classes_of_one_kind_wait_for_one_reason(events: list[tuple[str, object]]) -> None:
+    harness = PlannerHarness(*DEVICES)
+    for event in events:
+        play(harness, event)
+        harness.plan_and_apply()
+        harness.remove_leaving()
+        found: dict[object, str] = {}
+        for job_class in harness.state.backlog.order.classes:
+            reason = find_wait_reason(harness.state, job_class)
+            assert found.setdefault(find_wait_kind(harness.state, job_class), reason) == reason
+
+
+@pytest.mark.parametrize("field", ["tenant", "queue", "model"])
+def test_many_classes_are_of_one_kind(field: str) -> None:
+    harness = crowd(field, 100)
+    kinds = {find_wait_kind(harness.state, each) for each in harness.state.backlog.classes()}
+    assert len(kinds) == 1

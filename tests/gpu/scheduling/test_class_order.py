@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from gpu.job_class import JobClass
-from gpu.scheduling.class_order import REORDER_S_PER_CLASS, ClassOrder, Placement
+from gpu.scheduling.class_order import (
+    AGE_MAX_INTERVALS,
+    PLACED_PER_PLAN,
+    REORDER_S_PER_CLASS,
+    ClassOrder,
+    Placement,
+)
 from tests.gpu.planner_harness import G, make_class
 
 
@@ -15,7 +19,7 @@ def numbered(number: int, need: int | None = G, handler: str = "a") -> JobClass:
     return replace(make_class(handler, need), queue=f"q{number}")
 
 
-def place(job_class: JobClass) -> Placement:
+def place(job_class: JobClass, as_of: float = 0.0) -> Placement:
     """Rank by the number in the queue's name; among fitting ones in reverse."""
     number = int(job_class.queue[1:])
     return Placement((number,), (-number,), job_class.gpus > 0, job_class.gpus or 1, job_class.need_bytes)
@@ -93,28 +97,78 @@ def test_few_need_no_order() -> None:
     assert select(order) == ["q0", "q1", "q3"]
 
 
-@pytest.mark.parametrize(("now", "expected"), [(0.0, ["q1", "q2"]), (3 * REORDER_S_PER_CLASS, ["q3", "q2"])])
-def test_the_order_is_made_again_after_a_while(now: float, expected: list[str]) -> None:
-    order = filled(*[numbered(number) for number in (1, 2, 3)])
+def reverse(job_class: JobClass, as_of: float) -> Placement:
+    placement = place(job_class)
+    return replace(placement, rank=placement.backfill_rank)
 
-    def reverse(job_class: JobClass) -> Placement:
-        placement = place(job_class)
-        return replace(placement, rank=placement.backfill_rank)
 
-    order.refresh(now, reverse)
-    assert select(order, fits=0) == expected
+class CountedPlaces:
+    """Places classes as of a time, later ones in reverse, and counts how many."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.times: set[float] = set()
+
+    def __call__(self, job_class: JobClass, as_of: float) -> Placement:
+        self.count += 1
+        self.times.add(as_of)
+        return reverse(job_class, as_of) if as_of else place(job_class)
+
+
+def test_few_plans_in_a_long_time_make_the_order_again_at_once() -> None:
+    order, places = filled(*[numbered(number) for number in (1, 2, 3)]), CountedPlaces()
+    order.refresh((AGE_MAX_INTERVALS * 3 - 0.5) * REORDER_S_PER_CLASS, places)
+    assert select(order, fits=0) == ["q1", "q2"] and places.count == 0
+    order.refresh(AGE_MAX_INTERVALS * 3 * REORDER_S_PER_CLASS, places)
+    assert select(order, fits=0) == ["q3", "q2"] and places.count == 3
+
+
+def test_many_plans_make_the_order_again_bit_by_bit_for_one_time() -> None:
+    count = 4 * PLACED_PER_PLAN
+    order, places = filled(*[numbered(number) for number in range(count)]), CountedPlaces()
+    begin = count * REORDER_S_PER_CLASS
+    order.refresh(begin - 1e-9, places)
+    order.refresh(begin, places)
+    assert places.count == 0
+    order.refresh(begin + 10.5 * REORDER_S_PER_CLASS, places)
+    assert places.count == 10
+    # A long pause allows no more than a bounded number.
+    order.refresh(begin + count * REORDER_S_PER_CLASS, places)
+    assert places.count == 10 + PLACED_PER_PLAN and select(order, fits=0) == ["q0", "q1"]
+    step = PLACED_PER_PLAN * REORDER_S_PER_CLASS
+    for number in range(1, 4):
+        order.refresh(begin + count * REORDER_S_PER_CLASS + number * step + 1e-6, places)
+    assert places.count == count and places.times == {begin}
+    assert select(order, fits=0) == [f"q{count - 1}", f"q{count - 2}"]
+
+
+def test_what_changes_while_the_next_order_is_made_is_in_both() -> None:
+    order, places = filled(*[numbered(number) for number in range(1, 9)]), CountedPlaces()
+    begin = 8 * REORDER_S_PER_CLASS
+    order.refresh(begin, places)
+    order.refresh(begin + 4.5 * REORDER_S_PER_CLASS, places)
+    assert places.count == 4
+    # Of the first half, placed already, and of the second half; some come, some go, one changes.
+    for number in (1, 8):
+        order.remove(numbered(number))
+    for number in (0, 7, 2, 9):
+        order.add(numbered(number))
+    order.refresh(begin + 4.6 * REORDER_S_PER_CLASS, places)
+    assert select(order, fits=0) == ["q0", "q2"] and places.count == 4 + 2 * 4
+    order.refresh(begin + 9 * REORDER_S_PER_CLASS, places)
+    assert places.count == 12 + 2
+    assert select(order, fits=0) == ["q9", "q7"]
+    assert select(order) == ["q9", "q7", "q6", "q5"]
 
 
 def test_the_order_is_made_again_when_that_is_asked() -> None:
-    order = filled(*[numbered(number) for number in (1, 2, 3)])
-    placed: list[JobClass] = []
-
-    def count(job_class: JobClass) -> Placement:
-        placed.append(job_class)
-        return place(job_class)
-
-    order.refresh(0.0, count)
-    assert placed == []
+    order, places = filled(*[numbered(number) for number in (1, 2, 3)]), CountedPlaces()
+    order.refresh(0.0, places)
+    assert places.count == 0
     order.reorder()
-    order.refresh(0.0, count)
-    assert len(placed) == 3
+    order.refresh(0.0, places)
+    assert places.count == 3
+
+
+def test_nothing_is_selected_before_there_is_an_order() -> None:
+    assert select(ClassOrder()) == []
