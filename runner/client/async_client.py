@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
-import httpx2
+import httpcore2
 
-from runner.client import downloads, executors, operations
+from runner.client import downloads, executors, network, operations
 from runner.client import http as client_http
 from runner.client.downloads import OnBytes
 from runner.client.events import EventFollower, JobEvent, ProgressEvent
@@ -168,13 +168,18 @@ class AsyncClient:
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = client_http.server_url(url)
-        self._http = httpx2.AsyncClient(**client_http.http_options(self.url, token))
+        self._endpoint = client_http.find_endpoint(self.url, token)
+        self._pool = network.open_async_pool(client_http.pool_options(self.url))
+        self._kept = network.AsyncKeptConnections(self._pool, self._endpoint.origin)
+        self._is_closed = False
         #: The server has answered once: from then on a short outage is bridged by retries.
         self._has_answered = False
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        self._is_closed = True
+        await self._kept.aclose()
+        await self._pool.aclose()
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -305,17 +310,17 @@ class AsyncClient:
         follower = EventFollower(job_id, after=after, types=tuple(types), known=self._has_answered)
         while not follower.is_over:
             try:
-                async with self._http.stream(**client_http.request_options(follower.open_call())) as response:
+                async with self._pool.stream(**self._request_options(follower.open_call())) as response:
                     self._has_answered = True
-                    if follower.on_opened(response.status_code):
-                        async for chunk in response.aiter_bytes():
+                    if follower.on_opened(response.status):
+                        async for chunk in response.aiter_stream():
                             for event in follower.feed(chunk):
                                 yield event
                         pause_s = follower.on_closed()
                     elif not follower.is_over:
                         await response.aread()
                         pause_s = follower.on_refused(client_http.read_response(response), time.monotonic())
-            except httpx2.TransportError as error:
+            except client_http.TRANSPORT_ERRORS as error:
                 pause_s = follower.on_failed(client_http.connection_error(error, self.url), time.monotonic())
             if not follower.is_over:
                 await asyncio.sleep(pause_s)
@@ -380,16 +385,16 @@ class AsyncClient:
         """
         paths = []
         for reference in await self.files(job_id):
-            call = client_http.request_options(downloads.download_call(job_id, str(reference["name"])))
+            call = self._request_options(downloads.download_call(job_id, str(reference["name"])))
             with downloads.Download(reference, Path(folder), on_bytes) as download:
                 try:
-                    async with self._http.stream(**call) as response:
-                        if response.status_code >= 400:
+                    async with self._pool.stream(**call) as response:
+                        if response.status >= 400:
                             await response.aread()
                             downloads.check_status(client_http.read_response(response))
-                        async for chunk in response.aiter_bytes():
+                        async for chunk in response.aiter_stream():
                             download.write(chunk)
-                except httpx2.TransportError as error:
+                except client_http.TRANSPORT_ERRORS as error:
                     raise client_http.connection_error(error, self.url) from error
                 paths.append(download.finish())
         return paths
@@ -511,10 +516,18 @@ class AsyncClient:
             except NoServer as error:
                 failure = error
 
+    def _request_options(self, call: HttpCall) -> dict[str, Any]:
+        """Return the arguments of the pool for a call; raise RuntimeError once the client is closed."""
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        return self._endpoint.request_options(call)
+
     async def _send(self, call: HttpCall) -> HttpResponse:
         try:
-            answer = client_http.read_response(await self._http.request(**client_http.request_options(call)))
-        except httpx2.TransportError as error:
+            answer = client_http.read_response(
+                await self._kept.send(httpcore2.Request(**self._request_options(call)))
+            )
+        except client_http.TRANSPORT_ERRORS as error:
             raise client_http.connection_error(error, self.url, call) from error
         self._has_answered = True
         return answer

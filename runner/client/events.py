@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 from runner.client.http_call import HttpCall, HttpResponse, raise_problem
 from runner.errors import NoServer
@@ -242,7 +243,7 @@ class EventFollower:
         if self._starts_now:
             # The header takes precedence once there is one.
             params["after"] = "now"
-        path = f"/v1/jobs/{self._job_id}/events"
+        path = f"/v1/jobs/{quote(self._job_id, safe='')}/events"
         return HttpCall("GET", path, params=tuple(params.items()), headers=headers, timeout_s=READ_TIMEOUT_S)
 
     def on_opened(self, status: int) -> bool:

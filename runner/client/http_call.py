@@ -11,11 +11,14 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
+import msgspec
+
 from runner import errors
 from runner.errors import RunnerError
 
 T = TypeVar("T")
 JSON_TYPE = "application/json"
+_decode = msgspec.json.Decoder().decode
 
 #: Error class by status, for a response whose code this client does not know (a newer server).
 _BY_STATUS: dict[int, type[RunnerError]] = {
@@ -64,8 +67,8 @@ class HttpResponse:
     def json(self) -> Any:
         """Return the JSON value of the body; raises `RunnerError` if it is not JSON from a runner server."""
         try:
-            return json.loads(self.body) if self.body else None
-        except ValueError:
+            return _decode(self.body) if self.body else None
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             raise foreign_answer_error(self) from None
 
 
@@ -90,8 +93,7 @@ def encode(value: object) -> bytes:
         ValueError: NaN, infinity or a lone surrogate, which JSON can't express.
         TypeError: the value contains an object that is not JSON.
     """
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_dump_model)
-    return text.encode("utf-8")
+    return _encoder.encode(value).encode("utf-8")
 
 
 def raise_problem(answer: HttpResponse) -> NoReturn:
@@ -143,6 +145,10 @@ def _dump_model(value: object) -> object:
     if dump is None:
         raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
     return dump(mode="json")
+
+
+#: Not msgspec's, which writes NaN as null. Made once: `json.dumps` makes one for every call.
+_encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_dump_model)
 
 
 def _message(document: Mapping[str, Any], kind: type[RunnerError]) -> str:

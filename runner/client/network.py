@@ -1,0 +1,265 @@
+"""Effect: connections of both clients: pools of `httpcore2`, whose streams send a request in one write."""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+import httpcore2
+from httpcore2 import SOCKET_OPTION
+
+#: The head of a request and a body up to this size are sent together.
+HELD_MAX_BYTES = 64 * 1024
+#: Shorter than the server's keep-alive: no request is sent on a connection that is being closed.
+KEEPALIVE_S = 3.0
+
+
+class PoolOptions(TypedDict):
+    """What both pools are made with; `uds` is the path of a Unix socket that leads to every origin."""
+
+    ssl_context: ssl.SSLContext | None
+    proxy: httpcore2.Proxy | None
+    uds: str | None
+
+
+class KeptConnections:
+    """The connections of a pool over which whole requests and responses go, kept between requests.
+
+    Each serves one request at a time. A pool itself looks through all of its requests and connections before
+    and after each request, which takes as long as the rest of a short one: it serves only streams here.
+    """
+
+    def __init__(self, pool: httpcore2.ConnectionPool, origin: httpcore2.Origin) -> None:
+        self._pool = pool
+        self._origin = origin
+        #: The last one used is the last. A deque, as threads share the client.
+        self._idle: deque[httpcore2.ConnectionInterface] = deque()
+
+    def send(self, request: httpcore2.Request) -> httpcore2.Response:
+        """Return the complete response; raises the errors of `httpcore2`."""
+        connection = self._take()
+        try:
+            response = connection.handle_request(request)
+            try:
+                response.read()
+            finally:
+                response.close()
+        finally:
+            self._keep(connection)
+        return response
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> httpcore2.ConnectionInterface:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._pool.create_connection(self._origin)
+            if not connection.has_expired():
+                return connection
+            connection.close()
+
+    def _keep(self, connection: httpcore2.ConnectionInterface) -> None:
+        if not connection.is_idle() or connection.is_closed():
+            connection.close()
+            return
+        self._idle.append(connection)
+        # Those that a burst of threads has left behind.
+        while len(self._idle) > 1 and self._idle[0].has_expired():
+            self._idle.popleft().close()
+
+
+class AsyncKeptConnections:
+    """`KeptConnections` for an event loop."""
+
+    def __init__(self, pool: httpcore2.AsyncConnectionPool, origin: httpcore2.Origin) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._idle: deque[httpcore2.AsyncConnectionInterface] = deque()
+
+    async def send(self, request: httpcore2.Request) -> httpcore2.Response:
+        """See `KeptConnections.send`."""
+        connection = await self._take()
+        try:
+            response = await connection.handle_async_request(request)
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        finally:
+            await self._keep(connection)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await self._idle.pop().aclose()
+
+    async def _take(self) -> httpcore2.AsyncConnectionInterface:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        return self._pool.create_connection(self._origin)
+
+    async def _keep(self, connection: httpcore2.AsyncConnectionInterface) -> None:
+        if not connection.is_idle() or connection.is_closed():
+            await connection.aclose()
+            return
+        self._idle.append(connection)
+        while len(self._idle) > 1 and self._idle[0].has_expired():
+            await self._idle.popleft().aclose()
+
+
+def open_pool(options: PoolOptions) -> httpcore2.ConnectionPool:
+    """Return a pool for threads; it connects when it is used."""
+    return httpcore2.ConnectionPool(
+        max_connections=None, keepalive_expiry=KEEPALIVE_S, network_backend=OneWriteBackend(), **options
+    )
+
+
+def open_async_pool(options: PoolOptions) -> httpcore2.AsyncConnectionPool:
+    """Return a pool for the tasks of one event loop; it connects when it is used."""
+    return httpcore2.AsyncConnectionPool(
+        max_connections=None, keepalive_expiry=KEEPALIVE_S, network_backend=AsyncOneWriteBackend(), **options
+    )
+
+
+class OneWriteStream(httpcore2.NetworkStream):
+    """Holds what is written until the response is read.
+
+    `httpcore2` writes the head and the body of a request separately, which are two packets, for each of which
+    the server wakes up.
+    """
+
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream = stream
+        self._held = b""
+        self._write_timeout_s: float | None = None
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Hold the bytes, or send them and the held ones if they are many."""
+        self._held += buffer[:HELD_MAX_BYTES]
+        self._write_timeout_s = timeout
+        if len(self._held) >= HELD_MAX_BYTES:
+            held, self._held = self._held, b""
+            self._stream.write(held, timeout)
+            self._stream.write(buffer[HELD_MAX_BYTES:], timeout)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Send what is held, then read."""
+        if self._held:
+            held, self._held = self._held, b""
+            try:
+                self._stream.write(held, self._write_timeout_s)
+            except httpcore2.WriteError:
+                # As in httpcore2: a server that closes early may have responded before, so read that.
+                return self._stream.read(max_bytes, timeout)
+        return self._stream.read(max_bytes, timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        """Return the stream over TLS."""
+        return OneWriteStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """See `httpcore2.NetworkStream`."""
+        return self._stream.get_extra_info(info)
+
+
+class OneWriteBackend(httpcore2.SyncBackend):
+    """Connects as `httpcore2` does; its streams are `OneWriteStream`."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        """See `httpcore2.NetworkBackend`."""
+        return OneWriteStream(super().connect_tcp(host, port, timeout, local_address, socket_options))
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[SOCKET_OPTION] | None = None
+    ) -> httpcore2.NetworkStream:
+        """See `httpcore2.NetworkBackend`."""
+        return OneWriteStream(super().connect_unix_socket(path, timeout, socket_options))
+
+
+class AsyncOneWriteStream(httpcore2.AsyncNetworkStream):
+    """`OneWriteStream` for an event loop."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._held = b""
+        self._write_timeout_s: float | None = None
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """See `OneWriteStream.write`."""
+        self._held += buffer[:HELD_MAX_BYTES]
+        self._write_timeout_s = timeout
+        if len(self._held) >= HELD_MAX_BYTES:
+            held, self._held = self._held, b""
+            await self._stream.write(held, timeout)
+            await self._stream.write(buffer[HELD_MAX_BYTES:], timeout)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """See `OneWriteStream.read`."""
+        if self._held:
+            held, self._held = self._held, b""
+            try:
+                await self._stream.write(held, self._write_timeout_s)
+            except httpcore2.WriteError:
+                # As in `OneWriteStream.read`.
+                return await self._stream.read(max_bytes, timeout)
+        return await self._stream.read(max_bytes, timeout)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        """Return the stream over TLS."""
+        return AsyncOneWriteStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """See `httpcore2.AsyncNetworkStream`."""
+        return self._stream.get_extra_info(info)
+
+
+class AsyncOneWriteBackend(httpcore2.AnyIOBackend):
+    """`OneWriteBackend` for an event loop."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """See `httpcore2.AsyncNetworkBackend`."""
+        stream = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        return AsyncOneWriteStream(stream)
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[SOCKET_OPTION] | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        """See `httpcore2.AsyncNetworkBackend`."""
+        return AsyncOneWriteStream(await super().connect_unix_socket(path, timeout, socket_options))
