@@ -20,8 +20,10 @@ from benchmarks.workload import (
     bulk_bodies,
     read_outputs,
     single,
+    single_by_client,
     warm,
 )
+from runner import Client
 
 STEPS = 1_000
 ECHO_ONE = b'{"handler":"echo","input":{"i":7},"queue":"one"}'
@@ -37,6 +39,7 @@ class ThroughputRound:
         self._sizes = sizes
         self._figures = figures
         self._singles: list[float] = []
+        self._by_client: list[float] = []
 
     def open(self) -> None:
         """Start twice, the second time with handlers that are remembered: the cold start. Then warm up."""
@@ -51,10 +54,12 @@ class ThroughputRound:
         self._add("cold start to first echo", "s", echoed - spawned)
         self._add("cold start to ready", "s", ready - spawned)
         self._connection = Connection(self._server.port)
+        self._client = Client(f"http://127.0.0.1:{self._server.port}")
         warm(self._connection)
 
     def close(self) -> None:
         """Stop the server."""
+        self._client.close()
         self._connection.close()
         self._server.stop()
 
@@ -84,13 +89,18 @@ class ThroughputRound:
         self._add("disk per no-op job", "bytes", (self._server.disk_bytes() - before_bytes) / total)
 
     def singles(self) -> None:
-        """One chunk of jobs one at a time, each to its output."""
+        """One chunk of jobs one at a time, each to its output, and another by the client."""
         request = self._connection.request("POST", "/v1/jobs", ECHO, WAIT)
         self._singles += [single(self._connection, request) for _ in range(self._sizes.chunk)]
+        self._by_client += [single_by_client(self._client) for _ in range(self._sizes.chunk)]
 
     def finish(self) -> None:
         """What has no counterpart among the references."""
-        self._add("one job at a time, p50", "ms", percentile(self._singles, 0.5) * 1e3)
+        bare_p50_ms = percentile(self._singles, 0.5) * 1e3
+        client_p50_ms = percentile(self._by_client, 0.5) * 1e3
+        self._add("one job at a time, p50", "ms", bare_p50_ms)
+        self._add("one job by the client, p50", "ms", client_p50_ms)
+        self._add("one job, added by the client, p50", "ms", client_p50_ms - bare_p50_ms)
         self._add("one job at a time, p99", "ms", percentile(self._singles, 0.99) * 1e3)
         self._accepted()
         self._progress()

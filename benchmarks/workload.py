@@ -8,6 +8,7 @@ import msgspec
 
 from benchmarks.http_client import BenchmarkFailed, Connection, JobPage
 from benchmarks.scale_sizes import BATCH
+from runner import Client
 
 WAIT = {"Prefer": "wait=10"}
 ECHO = b'{"handler":"echo","input":{"i":7}}'
@@ -50,6 +51,16 @@ def single(connection: Connection, request: bytes) -> float:
     spent = time.perf_counter() - started
     if status != 200:
         raise BenchmarkFailed(f"a single job answered {status}: {body[:300]!r}")
+    return spent
+
+
+def single_by_client(client: Client) -> float:
+    """Seconds of one job by `runner.Client`, from the call to the output."""
+    started = time.perf_counter()
+    output = client.run("echo", {"i": 7})
+    spent = time.perf_counter() - started
+    if output != {"i": 7}:
+        raise BenchmarkFailed(f"the client returned {output!r}")
     return spent
 
 
