@@ -1,4 +1,4 @@
-"""Effect: the front process: uvicorn on the inherited socket, the stream to the coordinator, and shutdown."""
+"""Effect: the front process: uvicorn on inherited sockets, the stream to the coordinator, and shutdown."""
 
 from __future__ import annotations
 
@@ -64,12 +64,13 @@ async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     await loop.create_unix_connection(lambda: front.coordinator, sock=stream)
     lifeline.setblocking(False)
     loop.add_reader(lifeline.fileno(), _on_lifeline, lifeline, front)
-    listening = socket.socket(fileno=config.listen_fd)  # guard: inherited-socket
-    os.set_inheritable(config.listen_fd, False)
+    listening = [socket.socket(fileno=fd) for fd in config.listen_fds]  # guard: inherited-socket
+    for fd in config.listen_fds:
+        os.set_inheritable(fd, False)
     server = FrontServer(_uvicorn_config(config, App(front)), front)
     shutdown = loop.create_task(_shut_down(end_requested, server))
     try:
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=listening)
         if shutdown.done():
             shutdown.result()
     finally:

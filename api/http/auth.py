@@ -65,6 +65,9 @@ class Access:
     def check(self, scope: Scope) -> Headers:
         """Check a request; return the CORS headers for its response, none for our own pages and for programs.
 
+        Over the Unix socket programs may send any Host: no browser opens such a socket, no name leads to it.
+        What a browser sends comes through a proxy there, and is checked as on the port.
+
         Raises:
             WrongHost: the Host header is not a name of this server.
             WrongOrigin: the request comes from a page of another site.
@@ -83,7 +86,11 @@ class Access:
             elif name == b"authorization":
                 token = value
         name_and_port = "" if host is None or hosts > 1 else host.decode("latin-1").lower()
-        if name_and_port not in self._hosts and not self._is_allowed_on_any_port(name_and_port):
+        if (
+            name_and_port not in self._hosts
+            and not self._is_allowed_on_any_port(name_and_port)
+            and (origin is not None or fetch_site is not None or not _is_unix(scope))
+        ):
             raise WrongHost(
                 f"Host {name_and_port!r} is not allowed; start the server with --allow-host to add it"
             )
@@ -145,6 +152,12 @@ class Access:
         is_same = hmac.compare_digest(digest, self._token_sha256)
         if not is_same or scheme.lower() != b"bearer":
             raise Unauthorized("send the server's token as `Authorization: Bearer TOKEN`")
+
+
+def _is_unix(scope: Scope) -> bool:
+    """Return whether the request came over the Unix socket, whose address has no port."""
+    server = scope.get("server")
+    return server is not None and server[1] is None
 
 
 def is_preflight(scope: Scope) -> bool:

@@ -24,6 +24,10 @@ Gpus = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to bind.  [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(metavar="PORT", help="Port; 0 picks a free one.  [default: 8484]")]
+Uds = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Also listen on this Unix socket, which only your user may open."),
+]
 Fronts = Annotated[int | None, typer.Option(metavar="COUNT", help="HTTP processes.  [default: 1]")]
 StoreUrl = Annotated[
     str | None,
@@ -81,6 +85,7 @@ def serve(
     gpus: Gpus = None,
     host: Host = None,
     port: Port = None,
+    uds: Uds = None,
     fronts: Fronts = None,
     store: StoreUrl = None,
     data_dir: DataDir = None,
@@ -108,6 +113,7 @@ def serve(
         "gpus": gpus,
         "host": host,
         "port": port,
+        "uds": uds,
         "fronts": fronts,
         "store": store,
         "data_dir": data_dir,

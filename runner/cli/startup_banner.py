@@ -16,8 +16,9 @@ LABEL = 10
 def format_banner(document: Mapping[str, Any], *, terminal: bool = False, color: bool = False) -> str:
     """Return the banner: framed for a terminal, plain `label  text` lines otherwise.
 
-    `document`: `{"url", "version", "devices": [{"id", "name", "total_bytes", "free_bytes", "note"?}],
-    "handlers": {"ok", "broken": [name], "describing"}, "store", "notes": [text], "exposure"}`.
+    `document`: `{"url", "other_urls"?: [url], "version", "store", "notes": [text], "exposure",
+    "devices": [{"id", "name", "total_bytes", "free_bytes", "note"?}],
+    "handlers": {"ok", "broken": [name], "describing"}}`.
     """
     rows = [*_rows(document)]
     if not terminal:
@@ -28,6 +29,7 @@ def format_banner(document: Mapping[str, Any], *, terminal: bool = False, color:
 def _rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield (label, text) for every line; an empty label continues the one before."""
     yield "address", str(document["url"])
+    yield from (("", str(url)) for url in document.get("other_urls") or ())
     yield "open to", str(document.get("exposure") or "this machine only")
     devices = document.get("devices") or []
     id_width = max((len(str(device["id"])) for device in devices), default=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -113,8 +114,14 @@ def find_endpoint(url: str, token: str | None) -> Endpoint:
 
 
 def pool_options(url: str) -> PoolOptions:
-    """Return the options of a pool for a URL from `server_url`."""
+    """Return the options of a pool for a URL from `server_url`.
+
+    Raises:
+        BadRequest: this platform has no Unix sockets.
+    """
     if url.startswith(UNIX_SCHEME):
+        if not hasattr(socket, "AF_UNIX"):
+            raise BadRequest(f"this platform has no Unix sockets; use the http URL of the server, not {url}")
         path = os.path.expanduser(url.removeprefix(UNIX_SCHEME))
         return {"ssl_context": None, "proxy": None, "uds": path}
     parts = urlsplit(url)

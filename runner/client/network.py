@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import httpcore2
@@ -179,6 +182,48 @@ class OneWriteStream(httpcore2.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
+class UnixStream(httpcore2.NetworkStream):
+    """A connected Unix socket."""
+
+    def __init__(self, unix: socket.socket) -> None:
+        self._socket = unix
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read at most `max_bytes`; b"" at the end."""
+        with _socket_errors(httpcore2.ReadTimeout, httpcore2.ReadError):
+            self._socket.settimeout(timeout)
+            return self._socket.recv(max_bytes)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all bytes."""
+        with _socket_errors(httpcore2.WriteTimeout, httpcore2.WriteError):
+            self._socket.settimeout(timeout)
+            self._socket.sendall(buffer)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return whether the socket is readable, which an idle one is once the server has closed it."""
+        if info != "is_readable":
+            return None
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(0))
+
+
+@contextmanager
+def _socket_errors(on_timeout: type[Exception], on_error: type[Exception]) -> Iterator[None]:
+    """Raise errors of a socket as those of `httpcore2`."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise on_timeout(str(error)) from error
+    except OSError as error:
+        raise on_error(str(error)) from error
+
+
 class OneWriteBackend(httpcore2.SyncBackend):
     """Connects as `httpcore2` does; its streams are `OneWriteStream`."""
 
@@ -196,8 +241,16 @@ class OneWriteBackend(httpcore2.SyncBackend):
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[SOCKET_OPTION] | None = None
     ) -> httpcore2.NetworkStream:
-        """See `httpcore2.NetworkBackend`."""
-        return OneWriteStream(super().connect_unix_socket(path, timeout, socket_options))
+        """See `httpcore2.NetworkBackend`, which leaves the socket open where the connection is refused."""
+        unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with _socket_errors(httpcore2.ConnectTimeout, httpcore2.ConnectError):
+                unix.settimeout(timeout)
+                unix.connect(path)
+        except BaseException:
+            unix.close()
+            raise
+        return OneWriteStream(UnixStream(unix))
 
 
 class AsyncOneWriteStream(httpcore2.AsyncNetworkStream):

@@ -162,10 +162,10 @@ class JobHandle(Generic[T]):
 class Client:
     """A client of one server; usable as a context manager, which closes its connections.
 
-    `url` defaults to RUNNER_URL or http://127.0.0.1:8484, `token` to RUNNER_TOKEN. Every method raises
-    `NoServer` if the server is not reachable, `Unauthorized` without the right token, and otherwise the
-    `RunnerError` of the server's answer. Once the server has answered, waits and streams reconnect for up to
-    30 s if it restarts.
+    `url` defaults to RUNNER_URL or http://127.0.0.1:8484, `token` to RUNNER_TOKEN. `unix://PATH` is the Unix
+    socket of a server. Every method raises `NoServer` if the server is not reachable, `Unauthorized` without
+    the right token, and otherwise the `RunnerError` of the server's answer. Once the server has answered,
+    waits and streams reconnect for up to 30 s if it restarts.
     """
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import ChildConfigs
 from runner.coordinator.processes.front_pool import FrontPool
+from runner.coordinator.processes.listeners import Listeners
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import SystemClock
@@ -75,7 +75,7 @@ class Coordinator:
         self,
         settings: Settings,
         *,
-        listening: socket.socket,
+        listeners: Listeners,
         runtime: Path,
         version: str,
         stop_requested: asyncio.Event | None = None,
@@ -83,17 +83,17 @@ class Coordinator:
         """Make it; nothing is opened. `stop_requested` ends a start that waits for room on its disk."""
         self._settings = settings
         self._stop_requested = stop_requested or asyncio.Event()
-        self._listening = listening
+        self._listeners = listeners
         self._runtime = runtime
         self._version = version
         self._data_dir = settings.data_dir
-        port = listening.getsockname()[1]
+        port = listeners.tcp.getsockname()[1]
         self._child_configs = ChildConfigs(settings, data_dir=self._data_dir, port=port, version=version)
         self._front_events = FrontEvents()
         self._worker_events = WorkerEvents()
         self._front_pool = FrontPool(
             count=settings.fronts,
-            listening=listening,
+            listening=listeners.sockets,
             config=self._child_configs.front_config,
             listener=self._front_events,
         )
@@ -110,10 +110,8 @@ class Coordinator:
 
     @property
     def url(self) -> str:
-        """The address at which clients reach this server."""
-        host, port = self._listening.getsockname()[:2]
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+        """The address at which clients reach this server over TCP."""
+        return self._listeners.urls[0]
 
     @property
     def components(self) -> Components:

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import uvloop
 
 from runner.coordinator.coordinator import Coordinator
+from runner.coordinator.processes.listeners import Listeners, UnixListener
 from runner.coordinator.storage.data_lock import DataLock, LockHolder
 from runner.coordinator.storage.room_wait import is_full
 from runner.errors import Fenced, RefusedStart, RunnerError, StartDiskFull
@@ -71,7 +72,9 @@ def serve(settings: Settings, listener: StartListener | None = None) -> int:
         _make_data_dir(data_dir)
         lock = DataLock(data_dir)
         previous = lock.acquire()
-        listening = _listen(settings.host, settings.port)
+        listeners = Listeners(_listen(settings.host, settings.port))
+        if settings.uds is not None:
+            listeners.unix = UnixListener(settings.uds, backlog=BACKLOG)
     except RefusedStart as refused:
         print(f"runner: {refused.message}", file=sys.stderr)
         return refused.exit_code
@@ -80,21 +83,22 @@ def serve(settings: Settings, listener: StartListener | None = None) -> int:
     try:
         runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=_runtime_parent()))
     except OSError as error:
+        listeners.close()
         print(f"runner: no folder for sockets can be created: {error}", file=sys.stderr)
         return StartDiskFull.exit_code if is_full(error) else RefusedStart.exit_code
     lock.write_holder(LockHolder(os.getpid(), runtime=str(runtime)))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            return loop.run(_main(settings, listening, runtime, lock, ready_fd, listener))
+            return loop.run(_main(settings, listeners, runtime, lock, ready_fd, listener))
     finally:
-        listening.close()
+        listeners.close()
         shutil.rmtree(runtime, ignore_errors=True)
         lock.release()
 
 
 async def _main(
     settings: Settings,
-    listening: socket.socket,
+    listeners: Listeners,
     runtime: Path,
     lock: DataLock,
     ready_fd: int | None,
@@ -113,7 +117,7 @@ async def _main(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     coordinator = Coordinator(
-        settings, listening=listening, runtime=runtime, version=_version(), stop_requested=stop_requested
+        settings, listeners=listeners, runtime=runtime, version=_version(), stop_requested=stop_requested
     )
     refused_code = await _start(coordinator, stop_requested)
     if refused_code is not None:
@@ -127,7 +131,7 @@ async def _main(
     gc.collect()
     gc.freeze()
     if listener is not None:
-        await _show_start(coordinator, listener, stop_requested)
+        await _show_start(coordinator, listeners, listener, stop_requested)
     await _wait_for_first(stop_requested.wait(), coordinator.must_stop.wait())
     if coordinator.fenced is not None:
         print(f"runner: {coordinator.fenced.message}; this server stops", file=sys.stderr)
@@ -141,7 +145,10 @@ async def _main(
 
 
 async def _show_start(
-    coordinator: Coordinator, listener: StartListener, stop_requested: asyncio.Event
+    coordinator: Coordinator,
+    listeners: Listeners,
+    listener: StartListener,
+    stop_requested: asyncio.Event,
 ) -> None:
     """Show the banner with the number of handlers; a number that comes late is shown when it is known."""
     front = coordinator.components.front
@@ -155,12 +162,12 @@ async def _show_start(
         )
 
     await wait_until_described(BANNER_WAIT_S)
-    banner = front.readiness.build_banner(coordinator.url)
+    banner = front.readiness.build_banner(listeners.urls)
     listener.on_ready(banner)
     if banner["handlers"]["describing"]:
         await wait_until_described(None)
         if not front.handler_registry.describing:
-            listener.on_described(front.readiness.build_banner(coordinator.url))
+            listener.on_described(front.readiness.build_banner(listeners.urls))
 
 
 async def _start(coordinator: Coordinator, stop_requested: asyncio.Event) -> int | None:

@@ -106,8 +106,8 @@ class ValidatorConfig(msgspec.Struct, array_like=True):
 class FrontConfig(msgspec.Struct, array_like=True):
     """The config of a front."""
 
-    #: Descriptors of the listening socket and of the stream to the coordinator.
-    listen_fd: int
+    #: Descriptors of the listening sockets and of the stream to the coordinator.
+    listen_fds: list[int]
     control_fd: int
     host: str
     port: int

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     #: 0: any free port.
     port: int = Field(default=8484, ge=0, le=65535)
+    #: Unix socket on which the server listens too.
+    uds: AbsolutePath | None = None
     #: Number of HTTP processes.
     fronts: int = Field(default=1, ge=1, le=64)
     #: `sqlite:///PATH` or `memory:`. None: `runner.db` in the data folder.

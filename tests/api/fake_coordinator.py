@@ -361,7 +361,7 @@ def running_front(token: str = "", *, tree: Path | None = None, **settings: Any)
         "version": "0.0.0",
         "log_level": "warning",
     }
-    config = FrontConfig(listening.fileno(), theirs.fileno(), "127.0.0.1", port, **(given | settings))
+    config = FrontConfig([listening.fileno()], theirs.fileno(), "127.0.0.1", port, **(given | settings))
     fake = FakeCoordinator()
     fake.attach(ours)
     env = {**os.environ, "TMPDIR": tempfile.gettempdir()}

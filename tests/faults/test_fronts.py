@@ -42,7 +42,7 @@ OWN_SOCKETS = [
     removed("one-accept-queue"),
     value(
         "inherited-socket",
-        "socket.create_server((config.host, config.port), backlog=4096, reuse_port=True)",
+        "[socket.create_server((config.host, config.port), backlog=4096, reuse_port=True)]",
     ),
 ]
 

@@ -146,13 +146,14 @@ class ReadinessCheck:
         """The names of handlers whose code could not be described, sorted."""
         return sorted(spec.name for spec in self._handler_registry.specs.values() if spec.state == "broken")
 
-    def build_banner(self, url: str) -> dict[str, Any]:
+    def build_banner(self, urls: list[str]) -> dict[str, Any]:
         """Return the figures that `runner serve` prints when the server is ready.
 
-        `notes` are sentences for the operator, `exposure` says who can reach the server at `url`.
+        `notes` are sentences for the operator, `exposure` says who can reach the server over TCP.
         """
         return {
-            "url": url,
+            "url": urls[0],
+            "other_urls": urls[1:],
             "pid": os.getpid(),
             "version": self._version,
             "devices": [

@@ -94,17 +94,17 @@ class ChildConfigs:
             log_level=self._settings.log_level,
         )
 
-    def front_config(self, listen_fd: int, control_fd: int) -> FrontConfig:
+    def front_config(self, listen_fds: list[int], control_fd: int) -> FrontConfig:
         """Return the config of a front.
 
-        The front inherits both descriptors: of the socket on which all fronts listen, and of its stream to
+        The front inherits all descriptors: of the sockets on which all fronts listen, and of its stream to
         the coordinator. It gets the hash of the token and never the token, as it parses what clients send.
         """
         settings = self._settings
         token = settings.token.get_secret_value() if settings.token is not None else ""
         token_sha256 = hashlib.sha256(token.encode()).digest() if token else b""
         return FrontConfig(
-            listen_fd=listen_fd,
+            listen_fds=listen_fds,
             control_fd=control_fd,
             host=settings.host,
             port=self._port,

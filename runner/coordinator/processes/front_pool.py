@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from runner.coordinator.processes.child_pool import ChildPool
@@ -198,8 +198,8 @@ class _FrontSlot:
     def __init__(
         self,
         *,
-        listening: socket.socket,
-        config: Callable[[int, int], FrontConfig],
+        listening: Sequence[socket.socket],
+        config: Callable[[list[int], int], FrontConfig],
         listener: FrontListener,
         backoff: RestartBackoff,
     ) -> None:
@@ -218,10 +218,9 @@ class _FrontSlot:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                config = self._config(self._listening.fileno(), theirs.fileno())
-                process = LocalProcess.spawn(
-                    "front", config, pass_fds=(self._listening.fileno(), theirs.fileno())
-                )
+                listen_fds = [listening.fileno() for listening in self._listening]
+                config = self._config(listen_fds, theirs.fileno())
+                process = LocalProcess.spawn("front", config, pass_fds=(*listen_fds, theirs.fileno()))
         except BaseException:
             ours.close()
             raise
@@ -259,20 +258,20 @@ async def _connect(front: FrontHandle, stream: socket.socket) -> None:
 
 
 class FrontPool:
-    """All fronts; they share the accept queue of one listening socket, which each inherits."""
+    """All fronts; they share the accept queue of each listening socket, which all inherit."""
 
     def __init__(
         self,
         *,
         count: int,
-        listening: socket.socket,
-        config: Callable[[int, int], FrontConfig],
+        listening: Sequence[socket.socket],
+        config: Callable[[list[int], int], FrontConfig],
         listener: FrontListener,
     ) -> None:
         """Make a pool of `count` fronts.
 
-        `config` returns the config of a front, from the descriptors of the listening socket and of the stream
-        to the coordinator.
+        `config` returns the config of a front, from the descriptors of the listening sockets and of the
+        stream to the coordinator.
         """
         first_pause_s, max_pause_s = FAILED_START_PAUSES_S
         # One for all fronts: a cause that ends one at its start ends the others too.

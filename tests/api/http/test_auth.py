@@ -57,6 +57,40 @@ FOREIGN_HOSTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("host", ["localhost", "evil.example", ""])
+def test_a_program_may_send_any_host_over_the_unix_socket(host: str) -> None:
+    over_unix = {"server": ("/run/runner.sock", None)}
+    assert access().check(scope(host=host) | over_unix) == []
+    with pytest.raises(WrongHost):
+        access().check(scope(host=host) | {"server": ("127.0.0.1", 8484)})
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({"host": "evil.example", "origin": "http://evil.example"}, WrongHost),
+        ({"host": "evil.example", "sec_fetch_site": "same-origin"}, WrongHost),
+        ({"host": "gpu.lan", "origin": "http://evil.example"}, WrongOrigin),
+        ({"host": "gpu.lan", "sec_fetch_site": "cross-site"}, WrongOrigin),
+    ],
+)
+def test_a_browser_behind_a_proxy_is_checked_over_the_unix_socket_too(
+    headers: dict[str, str], error: type[RunnerError]
+) -> None:
+    over_unix = {"server": ("/run/runner.sock", None)}
+    with pytest.raises(error):
+        access().check(scope(**headers) | over_unix)
+    assert access().check(scope(host="gpu.lan", origin="http://gpu.lan") | over_unix) == []
+
+
+def test_the_token_counts_over_the_unix_socket_too() -> None:
+    over_unix = {"server": ("/run/runner.sock", None)}
+    closed = access(token_sha256=hashlib.sha256(b"hush").digest())
+    with pytest.raises(Unauthorized):
+        closed.check(scope(host="localhost") | over_unix)
+    assert closed.check(scope(host="localhost", authorization="Bearer hush") | over_unix) == []
+
+
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_foreign_hosts_are_refused(host: str) -> None:
     with pytest.raises(WrongHost):
