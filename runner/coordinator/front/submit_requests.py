@@ -55,6 +55,9 @@ class SubmitRequests:
         if request.bulk:
             return self._submit_bulk(front, request)
         self._check_new(request.jobs[0].id)
+        if request.wait_s is None:
+            # Before the planning cycle that the job asks for: the cycle runs while the writer syncs.
+            self._lifecycle.journal.commit_soon()
         live = self._lifecycle.submit(request.jobs[0])
         self._lifecycle.statistics.submitted_count += 1
         answer = make_reply_once(front, request.request_id)

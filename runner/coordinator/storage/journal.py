@@ -74,10 +74,8 @@ class Journal:
         self._committing_first_seq: dict[int, int] = {}
         self._is_committing = False
         self._is_closed = False
-        #: Whether `commit_soon` was called since the last commit began.
+        #: Whether `commit_soon` was called since the last commit took its batch.
         self._is_commit_requested = False
-        #: Whether a commit starts at the end of this iteration.
-        self._is_start_scheduled = False
         self._timer: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -149,14 +147,16 @@ class Journal:
             self._schedule_commit()
 
     def commit_soon(self) -> None:
-        """Commit at the end of this iteration of the event loop, because a client waits."""
+        """Commit what is changed in this iteration of the event loop, because a client waits.
+
+        The commit begins before anything that is scheduled in the loop after this call.
+        """
         self._is_commit_requested = True
-        if self._is_start_scheduled or self._is_committing or self._is_closed or self.failure is not None:
+        if self._is_committing or self._is_closed or self.failure is not None:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._is_start_scheduled = True
-        self._timer = asyncio.get_running_loop().call_soon(self._start_commit)
+        self._start_commit()
 
     async def flush(self) -> None:
         """Wait until all changes made until now are durable.
@@ -210,7 +210,6 @@ class Journal:
 
     def _start_commit(self) -> None:
         self._timer = None
-        self._is_start_scheduled = False
         if self._is_committing or self._is_closed:
             return
         self._is_committing = True

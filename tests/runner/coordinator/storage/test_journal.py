@@ -88,6 +88,23 @@ def test_insert_and_end_of_a_short_job_are_one_row() -> None:
     assert [(chunk.first_seq, chunk.last_seq) for chunk in batch.events] == [(1, 2)]
 
 
+def test_a_requested_commit_goes_before_what_is_scheduled_later_and_takes_the_whole_iteration() -> None:
+    order: list[str] = []
+
+    async def body(harness: JournalHarness) -> None:
+        harness.journal.commit_soon()
+        asyncio.get_running_loop().call_soon(
+            lambda: order.append(f"other work, {len(harness.committer.batches)} batches")
+        )
+        harness.journal.insert(make_job(1), b"{}")
+        harness.journal.insert(make_job(2), b"{}")
+        await harness.journal.flush()
+
+    (batch,) = run(body).committer.batches
+    assert [job.number for job, _ in batch.inserts] == [1, 2]
+    assert order == ["other work, 1 batches"]
+
+
 def test_events_are_told_after_the_commit_that_holds_them() -> None:
     async def body(harness: JournalHarness) -> None:
         harness.committer.gate = asyncio.Event()
