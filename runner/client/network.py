@@ -39,6 +39,7 @@ class KeptConnections:
         self._origin = origin
         #: The last one used is the last. A deque, as threads share the client.
         self._idle: deque[httpcore2.ConnectionInterface] = deque()
+        self._is_closed = False
 
     def send(self, request: httpcore2.Request) -> httpcore2.Response:
         """Return the complete response; raises the errors of `httpcore2`."""
@@ -54,7 +55,8 @@ class KeptConnections:
         return response
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, and each other one once its response is read."""
+        self._is_closed = True
         while self._idle:
             self._idle.pop().close()
 
@@ -69,7 +71,7 @@ class KeptConnections:
             connection.close()
 
     def _keep(self, connection: httpcore2.ConnectionInterface) -> None:
-        if not connection.is_idle() or connection.is_closed():
+        if self._is_closed or not connection.is_idle() or connection.is_closed():
             connection.close()
             return
         self._idle.append(connection)
@@ -85,6 +87,7 @@ class AsyncKeptConnections:
         self._pool = pool
         self._origin = origin
         self._idle: deque[httpcore2.AsyncConnectionInterface] = deque()
+        self._is_closed = False
 
     async def send(self, request: httpcore2.Request) -> httpcore2.Response:
         """See `KeptConnections.send`."""
@@ -100,7 +103,8 @@ class AsyncKeptConnections:
         return response
 
     async def aclose(self) -> None:
-        """Close the idle connections."""
+        """See `KeptConnections.close`."""
+        self._is_closed = True
         while self._idle:
             await self._idle.pop().aclose()
 
@@ -113,7 +117,7 @@ class AsyncKeptConnections:
         return self._pool.create_connection(self._origin)
 
     async def _keep(self, connection: httpcore2.AsyncConnectionInterface) -> None:
-        if not connection.is_idle() or connection.is_closed():
+        if self._is_closed or not connection.is_idle() or connection.is_closed():
             await connection.aclose()
             return
         self._idle.append(connection)

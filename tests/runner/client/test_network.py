@@ -157,6 +157,26 @@ def test_a_lost_connection_is_a_no_server_error_and_a_closed_client_says_so() ->
             client.queues()
 
 
+def test_a_client_that_is_closed_during_a_request_keeps_no_connection() -> None:
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def answer(_: object) -> CannedReply:
+        asked.set()
+        assert may_answer.wait(10)
+        return CannedReply(200, {"data": []})
+
+    found: list[object] = []
+    with fake_server({("GET", "/v1/queues"): answer}) as server:
+        client = Client(server.url)
+        thread = threading.Thread(target=lambda: found.append(client.queues()))
+        thread.start()
+        assert asked.wait(10)
+        client.close()
+        may_answer.set()
+        thread.join()
+    assert (found, list(client._kept._idle)) == ([[]], [])
+
+
 def test_a_proxy_of_the_environment_gets_the_whole_url(monkeypatch: pytest.MonkeyPatch) -> None:
     with packet_server() as proxy:
         monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{proxy.port}")
