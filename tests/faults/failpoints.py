@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from operator import not_
 from typing import Any, get_args
 
+import apsw
+
 from runner.protocol import front as front_protocol
 from runner.protocol import spool
 from runner.protocol import worker as worker_protocol
@@ -16,6 +18,8 @@ from runner.stores.sqlite import writer_protocol
 from runner.stores.store import WriteBatch
 from tests.faults.failpoint_sweep import FailpointLane, has_ended
 from tests.faults.server_fixture import until
+from tests.faults.test_damaged_rows import number_of
+from tests.runner.stores.sqlite.test_damaged_rows import damage
 
 #: Ways to lose what was sent: with a peer that dies, or with a link that both ends survive.
 MODES = ("before", "after", "lost")
@@ -104,6 +108,11 @@ def spill(lane: FailpointLane) -> None:
         lane.await_job(lane.submit("work", print=True), has_ended, "it ends")
 
 
+def leave(lane: FailpointLane) -> None:
+    """An attempt ends, and a child that it started runs on."""
+    lane.await_job(lane.submit("work", leave=True), has_ended, "it ends")
+
+
 def talk(lane: FailpointLane) -> None:
     """More events than are kept."""
     lane.submit("work", talk=100)
@@ -124,6 +133,42 @@ def delete(lane: FailpointLane) -> None:
     job_id = lane.submit("work")
     lane.await_job(job_id, lambda job: job["state"] == "succeeded", "it ends")
     lane.delete(job_id)
+
+
+def damage_row(lane: FailpointLane) -> None:
+    """The row of an ended job holds garbage, which a look at the job finds; the job can be deleted only."""
+    job_id = lane.submit("work")
+    lane.await_job(job_id, has_ended, "it ends")
+    database = lane.server_fixture.data / "runner.db"
+
+    def is_damaged() -> bool:
+        try:
+            return damage(database, "jobs", "body", number_of(database, job_id), b"\xc1")
+        except apsw.BusyError:
+            # The server has the file to itself now.
+            return False
+
+    def is_found() -> bool:
+        return lane.ask("GET", f"/v1/jobs/{job_id}").status_code == 410 and lane.has_fired()
+
+    until(is_damaged, "the row holds garbage", within_s=lane.end_s)
+    until(is_found, "the row is found", within_s=lane.end_s)
+    lane.delete(job_id)
+
+
+def wait(lane: FailpointLane) -> None:
+    """A stream is read whose job waits, for one reason and then for another."""
+    queue, gate = f"queue-{lane.rounds}", lane.server_fixture.folder / f"gate-{lane.rounds}"
+    for running in [lane.submit("work", options={"queue": queue}, gate=str(gate)) for _ in range(2)]:
+        lane.await_job(running, lambda job: bool(job["progress"]), "both executors are busy")
+    job_id = lane.submit("work", options={"queue": queue})
+    followed = lane.follow(job_id)
+    until(lambda: lane.seen.get(job_id), "the stream is read", within_s=lane.end_s)
+    assert lane.ask("POST", f"/v1/queues/{queue}/pause").status_code == 200
+    until(lane.has_fired, "the reason is told", within_s=lane.end_s)
+    assert lane.ask("POST", f"/v1/queues/{queue}/resume").status_code == 200
+    gate.touch()
+    followed.result(lane.end_s)
 
 
 def pause(lane: FailpointLane) -> None:
@@ -344,6 +389,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "SimulatedAllocation": allocate,
         "OutputMark": spill,
         "SlotStarted": side_by_side,
+        "Leftovers": leave,
     },
     "front>coordinator": {
         "SubmitJobs": usual,
@@ -367,6 +413,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Reply": usual,
         "EventPage": usual,
         "JobEvents": follow,
+        "JobWaiting": wait,
         "HandlersUpdate": restart,
         "MemoryLevel": see,
         "ShutdownBegun": stop,
@@ -382,6 +429,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Commit.trims": talk,
         "Commit.deletes": delete,
         "Commit.values": pause,
+        "Commit.damaged": damage_row,
     },
     "writer>coordinator": {"TakeEpoch": restart, "Commit": usual},
     "spool": {"write_spool": restart, "remove_spool": restart},
@@ -411,10 +459,12 @@ def find_points() -> set[str]:
         "executor>worker": get_args(worker_protocol.FromExecutor),
         "front>coordinator": get_args(front_protocol.ToCoordinator),
         "coordinator>front": get_args(front_protocol.ToFront),
-        "writer>coordinator": get_args(writer_protocol.Request),
-        "coordinator>writer": set(get_args(writer_protocol.Request)) - {writer_protocol.Commit},
+        "writer>coordinator": requests,
+        "coordinator>writer": requests - {writer_protocol.Commit},
     }
     names = {f"{gate}.{kind.__name__}" for gate, kinds in gates.items() for kind in kinds}
     commits = {f"coordinator>writer.Commit.{rows}" for rows in WriteBatch.__struct_fields__}
     spools = {f"spool.{each.__name__}" for each in (spool.write_spool, spool.remove_spool)}
     return names | commits | spools
+    # The last request of a server whose file is gone: what it keeps is checked where files are removed.
+    requests = set(get_args(writer_protocol.Request)) - {writer_protocol.SaveCopy}

@@ -28,10 +28,11 @@ LANES = 3
 #: The cases of the suite are cut into this many tests, each with a server of its own, and one with a GPU.
 SLICES = 6
 #: Where bytes leave a process of the server or go into the store; each is wrapped in `points`, or passed on
-#: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.
+#: from one that is. A child's config on its lifeline, answers to clients and a validator's findings are no
+#: messages of the line: no job and no event is lost with them.
 GATES = {
     "api/coordinator/client.py _flush self._transport.write",
-    "runner/coordinator/processes/front_pool.py _flush self._transport.write",
+    "runner/coordinator/processes/front_pool.py _flush transport.write",
     "runner/coordinator/storage/journal.py _write self._committer.commit",
     "runner/protocol/zmq_router.py send ZmqSocket.send",
     "runner/executor/sender.py _write os.writev",
@@ -41,9 +42,10 @@ GATES = {
     "runner/stores/sqlite/writer.py run self._stream.sendall",
     "runner/worker/processes/executor_process.py _flush self.channel.send",
     "runner/worker/processes/executor_process.py send self.channel.send",
-    "runner/protocol/zmq_dealer.py send ZmqSocket.send",
+    "runner/protocol/zmq_socket.py send_parts ZmqSocket.send",
 }
 OTHERS = {
+    "api/validation/process.py _send self._stream.sendall",
     "api/http/connection.py _refuse self.transport.write",
     "api/http/coalescing_transport.py _flush self._transport.write",
     "api/http/coalescing_transport.py write self._transport.write",

@@ -72,12 +72,17 @@ def around(mode: str | None, peer: int, call: Callable[[], Any]) -> Any:
     return done
 
 
-def names_of(union: Any, messages: Sequence[bytes]) -> list[str]:
-    """The names of encoded messages' types."""
+def names_of(union: Any, messages: Iterable[Any]) -> list[str]:
+    """The names of messages' types; most messages are encoded already."""
     from runner.protocol import worker as worker_protocol
 
     known = {kind.__struct_config__.tag: kind.__name__ for kind in get_args(union)}
-    return [known.get(worker_protocol.tag_of(message), "") for message in messages]
+    return [
+        known.get(worker_protocol.tag_of(message), "")
+        if isinstance(message, bytes)
+        else type(message).__name__
+        for message in messages
+    ]
 
 
 def wrapped(owner: Any, name: str, wrapper: Callable[..., Any], *, uses: Sequence[str] = ()) -> None:
