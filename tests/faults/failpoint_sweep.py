@@ -40,13 +40,15 @@ ROLES = ("front", "worker", "probe", "writer")
 
 
 class FailpointCase(NamedTuple):
-    """A point and what is done there."""
+    """A point and what is done there; with `then`, a second point and what is done there afterwards."""
 
     point: str
     mode: str
+    then: tuple[str, str] | None = None
 
     def __str__(self) -> str:
-        return f"{self.point} {self.mode}"
+        first = f"{self.point} {self.mode}"
+        return f"{first}, then {' '.join(self.then)}" if self.then is not None else first
 
 
 class Accepted(NamedTuple):
@@ -54,6 +56,11 @@ class Accepted(NamedTuple):
 
     job_id: str
     ends: tuple[str, ...]
+
+
+def _done(armed: Path) -> Path:
+    """The name of a fault's file once the fault was done."""
+    return armed.with_name(f"{armed.name}.done")
 
 
 def has_ended(job: Document) -> bool:
@@ -73,7 +80,10 @@ class FailpointLane:
         self.marks = folder / "marks"
         self.marks.mkdir()
         self.armed = folder / "armed"
-        self.done = folder / "armed.done"
+        #: The fault that follows the armed one.
+        self.then = folder / "armed.then"
+        #: Whether two faults are armed.
+        self._is_pair = False
         self.pool = ThreadPoolExecutor(4)
         self.is_abandoned = threading.Event()
         self.server: LiveServer | None = None
@@ -116,13 +126,24 @@ class FailpointLane:
     # The fault.
 
     def arm(self, case: FailpointCase) -> None:
-        self.done.unlink(missing_ok=True)
+        # The second fault counts only once the first was done, so its file changes while neither is armed.
+        self.then.unlink(missing_ok=True)
+        for each in (self.armed, self.then):
+            _done(each).unlink(missing_ok=True)
+        self._is_pair = case.then is not None
+        if case.then is not None:
+            self.then.write_text(" ".join(case.then))
         draft = self.armed.with_suffix(".draft")
         draft.write_text(f"{case.point} {case.mode}")
         draft.rename(self.armed)
 
     def has_fired(self) -> bool:
-        return self.done.exists()
+        """Whether all faults that were armed have been done."""
+        return _done(self.then if self._is_pair else self.armed).exists()
+
+    def has_begun(self) -> bool:
+        """Whether the first fault has been done."""
+        return _done(self.armed).exists()
 
     # The server, which may die at any moment.
 
@@ -168,7 +189,7 @@ class FailpointLane:
                 raise
             self.deaths += 1
             # It was killed, or it refused to start because a process that it needs had died.
-            assert status in (-9, 2) and self.has_fired(), f"{status}: {log.read_text()[-3000:]}"
+            assert status in (-9, 2) and self.has_begun(), f"{status}: {log.read_text()[-3000:]}"
             until(lambda: not self.server_fixture.processes(), "what belonged to a dead server is gone")
             return None
         server = LiveServer(process, json.loads(line)["url"], 0.0, log)
@@ -290,6 +311,8 @@ class FailpointLane:
         self.arm(case)
         followed = self._load()
         provoke(self)
+        if self._is_pair:
+            self._work_until_fired(case)
         until(self.has_fired, f"the point is come to: {case}", within_s=self.end_s)
         for job_id, ends in self.accepted:
             job = self.await_job(job_id, has_ended, f"job {job_id} ends")
@@ -299,6 +322,13 @@ class FailpointLane:
         self._check_runs(self.deaths - deaths)
         self._cancel_unknown_jobs()
         until(self._has_all_roles, f"one process of each kind is there: {self._roles()}", within_s=self.end_s)
+
+    def _work_until_fired(self, case: FailpointCase) -> None:
+        """Jobs go through one by one, over a restart of the server, until the second fault was done too."""
+        deadline = time.monotonic() + self.end_s
+        while not self.has_fired():
+            assert time.monotonic() < deadline, f"both points are come to: {case}"
+            self.await_job(self.submit("work"), has_ended, "it ends")
 
     def _load(self) -> dict[str, Future[list[SseEvent]]]:
         """Plain jobs, one that fails first, and one that is cancelled; two of them are followed."""

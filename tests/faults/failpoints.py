@@ -435,6 +435,53 @@ POINTS: dict[str, dict[str, Way]] = {
     "spool": {"write_spool": restart, "remove_spool": restart},
 }
 
+#: Requests to the store in which a start takes its epoch, stores what it recovered, and takes up its work.
+RECOVERY_REQUESTS = range(1, 5)
+#: A coordinator that dies with a job under way, so that the next one has something to recover.
+FIRST_DEATH = ("coordinator>writer.Commit.updates", "before")
+#: Which process dies first -> the first fault and the one that follows it, which kills the coordinator.
+PAIRS: dict[str, list[tuple[tuple[str, str], tuple[str, str]]]] = {
+    # The coordinator dies with the first commit of the writer that replaces the dead one.
+    "writer": [
+        (first, then)
+        for first in (("coordinator>writer.Commit.updates", "lost"), ("writer>coordinator.Commit", "before"))
+        for then in (
+            ("coordinator>writer.Request", "before"),
+            ("coordinator>writer.Request", "after"),
+            ("writer>coordinator.Commit", "lost"),
+        )
+    ],
+    # It dies when it has heard of the worker's end: as it stores that, or as it starts the attempt again.
+    "worker": [
+        (first, then)
+        for first in (
+            ("worker>coordinator.AttemptStarted", "after"),
+            ("worker>coordinator.AttemptEnded", "before"),
+        )
+        for then in (
+            ("coordinator>writer.Commit.updates", "before"),
+            ("coordinator>writer.Commit.updates", "after"),
+            ("coordinator>worker.LoadExecutor", "after"),
+        )
+    ],
+    # It dies again at each commit of its recovery.
+    "coordinator": [
+        (FIRST_DEATH, (f"coordinator>writer.Request.{number}", mode))
+        for number in RECOVERY_REQUESTS
+        for mode in MODES
+    ],
+    # It dies with a request that the dead front had passed on, or with the one that is made again.
+    "front": [
+        (first, then)
+        for first in (("front>coordinator.SubmitJobs", "after"), ("coordinator>front.Reply", "lost"))
+        for then in (
+            ("coordinator>writer.Commit.inserts", "before"),
+            ("coordinator>writer.Commit.inserts", "after"),
+            ("coordinator>front.Reply", "before"),
+        )
+    ],
+}
+
 #: What is told of GPUs alone: these are come to in a server_fixture that has one.
 ON_GPU = {"worker>coordinator.ExecutorProcesses"}
 
@@ -449,6 +496,8 @@ def modes_of(point: str) -> tuple[str, ...]:
 def find_points() -> set[str]:
     """The points that the code has: one for each type of message, of request and of rows."""
     from_probe = {worker_protocol.Hello, worker_protocol.DevicesFound, worker_protocol.DeviceReadings}
+    # The last request of a server whose file is gone: what it keeps is checked where files are removed.
+    requests = set(get_args(writer_protocol.Request)) - {writer_protocol.SaveCopy}
     up = set(get_args(worker_protocol.FromWorker)) - {worker_protocol.NumberedFrame}
     gates: dict[str, Any] = {
         "coordinator>worker": get_args(worker_protocol.ToWorker),
@@ -466,5 +515,3 @@ def find_points() -> set[str]:
     commits = {f"coordinator>writer.Commit.{rows}" for rows in WriteBatch.__struct_fields__}
     spools = {f"spool.{each.__name__}" for each in (spool.write_spool, spool.remove_spool)}
     return names | commits | spools
-    # The last request of a server whose file is gone: what it keeps is checked where files are removed.
-    requests = set(get_args(writer_protocol.Request)) - {writer_protocol.SaveCopy}

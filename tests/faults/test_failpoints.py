@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.failpoint_sweep import POINTS as SITE
 from tests.faults.failpoint_sweep import FailpointCase, FailpointLane
-from tests.faults.failpoints import MILD, ON_GPU, POINTS, find_points, modes_of
+from tests.faults.failpoints import MILD, ON_GPU, PAIRS, POINTS, find_points, modes_of
 from tests.faults.mutate import Change, early, mutated, never, once, replaced
 from tests.faults.server_fixture import ROOT
 
@@ -72,6 +72,10 @@ def test_every_message_and_every_kind_of_row_has_its_failpoint() -> None:
 def test_every_failpoint_is_one_that_the_code_has() -> None:
     assert find_points() >= ON_GPU
     assert set(MILD) == set(POINTS)
+    # A second one may also be any request, or one by its number.
+    second = {then for each in PAIRS.values() for _, (then, _) in each}
+    numbered = {point for point in second if point.startswith("coordinator>writer.Request")}
+    assert {first for each in PAIRS.values() for (first, _), _ in each} | second - numbered <= find_points()
 
 
 def test_every_gate_is_there_to_be_changed(tmp_path: Path) -> None:
@@ -192,6 +196,25 @@ def test_every_fault_at_the_points_of_a_gate_loses_nothing(tmp_path: Path, gate:
     chosen = [case for case in every_case() if case.point.startswith(f"{gate}.")]
     random.Random(2).shuffle(chosen)
     sweep(tmp_path, chosen, LANES)
+
+
+def pairs(first: str) -> list[FailpointCase]:
+    """The pairs of faults whose first one kills this kind of process."""
+    return [FailpointCase(*one, then=then) for one, then in PAIRS[first]]
+
+
+@pytest.mark.slow
+@pytest.mark.serial
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("first", PAIRS)
+def test_a_coordinator_that_dies_after_another_process_loses_nothing(tmp_path: Path, first: str) -> None:
+    sweep(tmp_path, pairs(first), 1)
+
+
+@pytest.mark.timeout(120)
+def test_a_pair_of_deaths_loses_nothing(tmp_path: Path) -> None:
+    """One of each kind of pair, the others in the test above."""
+    sweep(tmp_path, [pairs(first)[0] for first in PAIRS], 1)
 
 
 def sweep(folder: Path, every: list[FailpointCase], houses: int) -> None:

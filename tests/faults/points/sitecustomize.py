@@ -2,7 +2,8 @@
 
 This folder is put on PYTHONPATH of a server under test, and Python imports a module of this name by itself in
 every process of it. The environment names a file; while that file holds "POINT MODE", the first process
-that comes to the point takes the file away (a rename: one process wins) and does the fault:
+that comes to the point takes the file away (a rename: one process wins) and does the fault. A second file,
+`FILE.then`, may hold the fault that follows: it is armed from the moment at which the first was done.
 
 - `before`: it is killed before it sends or commits.
 - `after`: it is killed when it has.
@@ -15,6 +16,7 @@ A point is named after its gate and the message's type, as in "worker>coordinato
 from __future__ import annotations
 
 import importlib.machinery
+import itertools
 import os
 import signal
 import sys
@@ -24,19 +26,20 @@ from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any, get_args
 
-#: The file that holds the fault to come, and what it is called once that was done.
+#: The files that hold the fault to come and the one after it; `.done` is added to the name once it was done.
 ARMED = os.environ.get("FAULT_ARMED", "")
-DONE = ARMED + ".done"
+THEN = ARMED + ".then"
 
 
 def fires(gate: str, names: Iterable[str], *modes: str) -> str | None:
     """The mode, if the armed fault is of this gate, of one of these names and of one of these modes."""
+    armed = THEN if os.path.exists(f"{ARMED}.done") else ARMED
     try:
-        with open(ARMED) as file:
+        with open(armed) as file:
             point, mode = file.read().split()
         if point not in [f"{gate}.{name}" for name in names] or mode not in modes:
             return None
-        os.rename(ARMED, DONE)
+        os.rename(armed, f"{armed}.done")
     except OSError:
         # None is armed, or another process was first.
         return None
@@ -229,8 +232,12 @@ def asked(request: Any) -> list[str]:
 
 
 def to_writer(module: Any) -> None:
+    """A request also has a number, counted from the start of the coordinator, as in "Request.2"."""
+    number = itertools.count(1)
+
     async def ask(original: Any, self: Any, request: Any) -> Any:
-        mode = fires("coordinator>writer", asked(request), "before", "after", "lost")
+        names = [*asked(request), "Request", f"Request.{next(number)}"]
+        mode = fires("coordinator>writer", names, "before", "after", "lost")
         if mode == "before":
             die()
         if mode == "lost":
