@@ -95,9 +95,10 @@ bench-gpu: $(if $(GPU_PYTHON),,$(READY)) ## Measure jobs on an NVIDIA GPU; exit 
 # What is done at which point stands in tests/faults/failpoints.py.
 POINTS ?= all
 
-# `make soak SOAK_MINUTES=60`; more by SOAK_ARGS, such as `--seed 7 --rate 20`.
+# `make soak SOAK_MINUTES=60`; more by SOAK_ARGS, such as `--seed 7 --rate 20 --history FILE`. A stored history is
+# judged again by `python -m benchmarks.soak.judge FILE`.
 SOAK_MINUTES ?= 10
-soak: $(READY) ## Everything at once under kills; exit code 1 where a promise was broken
+soak: $(READY) ## Everything at once under kills, its history judged; exit code 1 where a guarantee was broken
 	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 clean: ## Remove what was built and measured, the venv too

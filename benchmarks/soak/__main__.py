@@ -23,7 +23,9 @@ def main() -> int:
     """Exit code 1 when an invariant was broken."""
     given = _parser().parse_args()
     seed = given.seed if given.seed is not None else secrets.randbelow(1_000_000)
-    options = Options(seed, given.minutes, given.rate, given.kill_every, given.pile)
+    options = Options(
+        seed, given.minutes, given.rate, given.kill_every, given.pile, given.history
+    )
     folder = Path(tempfile.mkdtemp(prefix="runner-soak-", dir=given.folder))
     console = Console(width=None if sys.stdout.isatty() else 140)
     again = f"--seed {seed} --minutes {options.minutes:g} --rate {options.rate:g}"
@@ -67,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=usual.rate, help="jobs a second, on average")
     parser.add_argument("--kill-every", type=float, default=usual.kill_every_s, help="seconds, on average")
     parser.add_argument("--pile", type=int, default=usual.pile, help="jobs kept; older ones are deleted")
+    parser.add_argument(
+        "--history", type=Path, help="file of all calls and answers, for `python -m benchmarks.soak.judge`"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--folder", type=Path, help="where the data folder is made; the system's own place")
     return parser

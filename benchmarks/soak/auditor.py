@@ -10,9 +10,10 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.soak.http_client import ConnectionLost, SoakResponse, SseEvent
+from benchmarks.soak.http_client import ConnectionLost, SoakResponse
 from benchmarks.soak.job_checks import JobCase, StoredEvent, find_violations
 from benchmarks.soak.ledger import SubmittedJob
+from benchmarks.soak.recorder import SseEvent
 from benchmarks.soak.run_context import RunContext
 from runner.jobs.job import ENDED
 
@@ -103,6 +104,10 @@ class Auditor:
         assert entry.job_id is not None
         if not delete and case.job is not None:
             self.kept_jobs.add(entry.job_id)
+        for stamp in context.stamps.find(entry.job_id):
+            context.http.recorder.record_execution(
+                entry.job_id, stamp.attempt, stamp.started_at, stamp.ended_at, stamp.waited_s
+            )
         context.stamps.remove(entry.job_id)
         context.ledger.remove(entry)
         return True

@@ -71,8 +71,11 @@ class FaultInjector:
             context.server.kill()
         elif code != 0:
             context.report_violation(f"I7: the server stopped with exit code {code}")
-        await self._check_nothing_left("a stop", 1.0)
-        await self._start()
+        try:
+            await self._check_nothing_left("a stop", 1.0)
+            await self._start()
+        finally:
+            context.http.recorder.record_fault("restart", began)
 
     async def measure_recovery(self, since: float, what: str) -> None:
         """A new job is accepted, run and answered; how long after `since`."""
@@ -111,28 +114,34 @@ class FaultInjector:
         await self.measure_recovery(began, what)
 
     async def _signal_process(self, verb: str, role: str, pid: int) -> None:
-        context = self._context
+        context, began = self._context, time.monotonic()
         try:
             if verb == "kill":
                 context.facts.record_kill(role, pid, time.monotonic())
                 os.kill(pid, signal.SIGKILL)
+                context.http.recorder.record_fault(f"kill {role}", began)
                 return
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(context.rng.uniform(0.2, STOPPED_S))
             os.kill(pid, signal.SIGCONT)
+            context.http.recorder.record_fault(f"stop {role}", began)
         except ProcessLookupError:
             # It ended by itself meanwhile; executors come and go.
             context.counts["aimed at a process that had ended"] += 1
 
     async def _kill_all(self, *, everything: bool) -> None:
         """The coordinator dies, alone or in the same moment as all its processes."""
-        context = self._context
-        context.facts.record_kill("coordinator", context.server.process.pid, time.monotonic())
+        context, began = self._context, time.monotonic()
+        context.facts.record_kill("coordinator", context.server.process.pid, began)
         context.server.kill(everything=everything)
-        # A supervisor may start the next one while the processes of the last one are still ending.
-        if context.rng.random() < 0.5:
-            await self._check_nothing_left("the death of the coordinator", GONE_WITHIN_S)
-        await self._start()
+        try:
+            # A supervisor may start the next one while the processes of the last one are still ending.
+            if context.rng.random() < 0.5:
+                await self._check_nothing_left("the death of the coordinator", GONE_WITHIN_S)
+            await self._start()
+        finally:
+            what = "kill everything" if everything else "kill coordinator"
+            context.http.recorder.record_fault(what, began)
 
     async def _check_nothing_left(self, what: str, within_s: float) -> None:
         began = time.monotonic()

@@ -69,8 +69,9 @@ def _wait_for_lock(fd: int) -> float:
     return LOCK_WAIT_S
 
 
-def outcome(ctx: Context, **more: object) -> Document:
-    return {"job": ctx.job_id, "attempt": ctx.attempt, "pid": os.getpid(), **more}
+def outcome(data: Document, ctx: Context, **more: object) -> Document:
+    """An output that says which input and which attempt it is of."""
+    return {"key": data["key"], "job": ctx.job_id, "attempt": ctx.attempt, "pid": os.getpid(), **more}
 
 
 @handler("act", keep_alive="3s")
@@ -81,7 +82,7 @@ def act(data: Document, ctx: Context) -> Document:
 
 
 def quick(data: Document, ctx: Context) -> Document:
-    return outcome(ctx)
+    return outcome(data, ctx)
 
 
 def talk(data: Document, ctx: Context) -> Document:
@@ -96,7 +97,7 @@ def talk(data: Document, ctx: Context) -> Document:
             ctx.output({"n": step, "attempt": ctx.attempt})
         time.sleep(0.05)
         ctx.check_cancelled()
-    return outcome(ctx, steps=steps)
+    return outcome(data, ctx, steps=steps)
 
 
 def flaky(data: Document, ctx: Context) -> Document:
@@ -104,7 +105,7 @@ def flaky(data: Document, ctx: Context) -> Document:
         if data.get("later"):
             raise Retry("come back", after=0.1)
         raise ValueError(f"attempt {ctx.attempt} is meant to fail")
-    return outcome(ctx)
+    return outcome(data, ctx)
 
 
 def refuse(data: Document, ctx: Context) -> Document:
@@ -116,17 +117,17 @@ def die(data: Document, ctx: Context) -> Document:
         os._exit(0)
     os.kill(os.getpid(), getattr(signal, data["how"]))
     time.sleep(60)
-    return outcome(ctx)
+    return outcome(data, ctx)
 
 
 def large(data: Document, ctx: Context) -> Document:
     text = "x" * data["bytes"]
-    return outcome(ctx, text=text)
+    return outcome(data, ctx, text=text)
 
 
 def save(data: Document, ctx: Context) -> Document:
     body = hashlib.sha256(f"{ctx.job_id} {ctx.attempt}".encode()).digest() * data["blocks"]
-    return outcome(ctx, file=ctx.save_file("body.bin", body))
+    return outcome(data, ctx, file=ctx.save_file("body.bin", body))
 
 
 def escape(data: Document, ctx: Context) -> Document:
@@ -137,7 +138,7 @@ def escape(data: Document, ctx: Context) -> Document:
     subprocess.Popen(["setsid", "--fork", "sleep", f"86399.{nonce}"])
     subprocess.Popen(["setsid", "--fork", "sleep", f"86399.{nonce}"], env={})
     time.sleep(data["s"])
-    return outcome(ctx)
+    return outcome(data, ctx)
 
 
 def stubborn(data: Document, ctx: Context) -> Document:
@@ -148,11 +149,11 @@ def stubborn(data: Document, ctx: Context) -> Document:
     while time.monotonic() < until:
         with contextlib.suppress(BaseException):
             time.sleep(0.05)
-    return outcome(ctx)
+    return outcome(data, ctx)
 
 
 def nan(data: Document, ctx: Context) -> Document:
-    return outcome(ctx, figure=float("nan"))
+    return outcome(data, ctx, figure=float("nan"))
 
 
 ACTS: dict[str, Callable[[Document, Context], Document]] = {
@@ -167,20 +168,21 @@ def chunks(data: Document, ctx: Context) -> Iterator[Document]:
         for number in range(data["n"]):
             if number % 20 == 0:
                 time.sleep(data["pause_s"])
-            yield {"n": number, "attempt": ctx.attempt, "padding": "x" * data["padding"]}
+            chunk = {"key": data["key"], "job": ctx.job_id, "attempt": ctx.attempt, "n": number}
+            yield {**chunk, "padding": "x" * data["padding"]}
 
 
 @handler("rest", keep_alive="3s")
 async def rest(data: Document, ctx: Context) -> Document:
     with stamped(ctx):
         await asyncio.sleep(data["s"])
-        return outcome(ctx)
+        return outcome(data, ctx)
 
 
 @handler("probe", gpus=1, vram="64MiB", keep_alive="3s")
 def probe(data: Document, ctx: Context) -> Document:
     with stamped(ctx):
-        return outcome(ctx)
+        return outcome(data, ctx)
 
 
 @handler("model", vram="3GiB", keep_alive="3s")
@@ -193,7 +195,7 @@ class Model:
     def run(self, data: Document, ctx: Context) -> Document:
         with stamped(ctx):
             time.sleep(data["s"])
-            return outcome(ctx)
+            return outcome(data, ctx)
 
 
 @handler("hog", gpus=1, vram="1GiB", keep_alive="3s")
@@ -203,7 +205,7 @@ def hog(data: Document, ctx: Context) -> Document:
         allocate(data["bytes"])
         time.sleep(data["s"])
         allocate(0)
-        return outcome(ctx)
+        return outcome(data, ctx)
 
 
 @handler("eater", ram="96MiB", keep_alive="3s")
@@ -215,14 +217,14 @@ def eater(data: Document, ctx: Context) -> Document:
             kept.append(bytearray(b"x" * (1 << 20)))
             time.sleep(0.002)
         time.sleep(data["s"])
-        return outcome(ctx, mib=len(kept))
+        return outcome(data, ctx, mib=len(kept))
 
 
 @handler("silent", stall_timeout="1s", keep_alive="3s")
 def silent(data: Document, ctx: Context) -> Document:
     with stamped(ctx):
         time.sleep(30)
-        return outcome(ctx)
+        return outcome(data, ctx)
 
 
 @handler("unloadable", gpus=1, vram="64MiB", keep_alive="3s")
@@ -232,7 +234,7 @@ class Unloadable:
 
     def run(self, data: Document, ctx: Context) -> Document:
         with stamped(ctx):
-            return outcome(ctx)
+            return outcome(data, ctx)
 
 
 @handler("slow_to_load", gpus=1, vram="64MiB", load_timeout="1s", keep_alive="3s")
@@ -242,10 +244,11 @@ class SlowToLoad:
 
     def run(self, data: Document, ctx: Context) -> Document:
         with stamped(ctx):
-            return outcome(ctx)
+            return outcome(data, ctx)
 
 
 class Even(BaseModel):
+    key: str
     number: int
 
     @field_validator("number")
@@ -259,4 +262,4 @@ class Even(BaseModel):
 @handler("typed", keep_alive="3s")
 def typed(data: Even, ctx: Context) -> Document:
     with stamped(ctx):
-        return outcome(ctx, number=data.number)
+        return outcome(data.model_dump(), ctx)

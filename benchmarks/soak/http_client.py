@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from runner.client.events import SseParser
+from benchmarks.soak.recorder import HistoryRecorder, SseEvent, parse_sse
 
 #: Every answer comes within this, besides what `Prefer: wait` asked for.
 RESPONSE_TIMEOUT_S = 20.0
@@ -42,12 +43,6 @@ class SoakResponse:
             return str(self.document().get("code", ""))
         except (ValueError, AttributeError):
             return ""
-
-
-class SseEvent(NamedTuple):
-    name: str
-    id: int | None
-    data: bytes
 
 
 class Connection:
@@ -112,10 +107,11 @@ class Connection:
 
 
 class HttpClient:
-    """Requests over kept connections."""
+    """Requests over kept connections; each is recorded with its answer."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, recorder: HistoryRecorder) -> None:
         self.port = port
+        self.recorder = recorder
         self._idle: list[Connection] = []
         #: What was not answered in time.
         self.overdue: list[str] = []
@@ -134,8 +130,26 @@ class HttpClient:
         """The answer, whatever it says.
 
         Raises:
-            Lost: there was none.
+            ConnectionLost: there was none.
         """
+        start = time.monotonic()
+        answer: SoakResponse | None = None
+        try:
+            answer = await self._send(method, path, document, headers, wait_s, fresh)
+            return answer
+        finally:
+            status, body = (None, b"") if answer is None else (answer.status, answer.body)
+            self.recorder.record_request(method, path, document, start, status, body)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        document: object,
+        headers: dict[str, str] | None,
+        wait_s: float,
+        fresh: bool,
+    ) -> SoakResponse:
         self.requests += 1
         body = b"" if document is None else json.dumps(document).encode()
         headers = dict(headers or {})
@@ -154,7 +168,8 @@ class HttpClient:
         return answer
 
     async def stream(self, path: str, after: int | None = None) -> EventStream | SoakResponse:
-        """An open stream, or the answer that it was not opened with. Raises Lost."""
+        """An open stream, or the answer that it was not opened with. Raises ConnectionLost."""
+        start = time.monotonic()
         connection = Connection(self.port)
         headers = {"Accept": "text/event-stream"}
         if after is not None:
@@ -164,14 +179,19 @@ class HttpClient:
             await connection.send("GET", path, b"", headers)
             status, got = await connection.read_head()
             if status == 200:
-                return EventStream(connection, self)
+                return EventStream(connection, self, path, after, start)
             answer = SoakResponse(status, got, await connection.read_body(got))
         connection.close()
+        self.recorder.record_stream(path, after, start, status, "closed", [])
         return answer
 
     @asynccontextmanager
     async def time_limit(self, connection: Connection, within_s: float, what: str) -> AsyncIterator[None]:
-        """Wait so long for what a connection is to bring; one that brings nothing is closed. Raises Lost."""
+        """Wait so long for what a connection is to bring; one that brings nothing is closed.
+
+        Raises:
+            ConnectionLost: nothing came in time, or the connection broke.
+        """
         try:
             async with asyncio.timeout(within_s):
                 yield
@@ -201,23 +221,37 @@ class HttpClient:
 
 
 class EventStream:
-    """An open SSE stream."""
+    """An open SSE stream; it is recorded when it is closed."""
 
-    def __init__(self, connection: Connection, http: HttpClient) -> None:
+    def __init__(
+        self, connection: Connection, http: HttpClient, path: str, after: int | None, start: float
+    ) -> None:
         self.connection = connection
         self._http = http
+        self._path, self._after, self._start = path, after, start
+        self._seen: list[SseEvent] = []
+        #: How it ends, as far as is known.
+        self._how = "left"
 
     async def events(self) -> AsyncIterator[SseEvent]:
-        """Until the server closes it in order. Raises Lost where it is cut."""
-        parser = SseParser()
+        """Until the server closes it in order. Raises ConnectionLost where it is cut."""
+        buffer = bytearray()
         chunks = self.connection.read_chunks()
         while True:
-            async with self._http.time_limit(self.connection, SILENCE_S, "a stream said nothing"):
-                chunk = await anext(chunks, None)
+            try:
+                async with self._http.time_limit(self.connection, SILENCE_S, "a stream said nothing"):
+                    chunk = await anext(chunks, None)
+            except ConnectionLost:
+                self._how = "cut"
+                raise
             if chunk is None:
+                self._how = "closed"
                 return
-            for frame in parser.feed(chunk):
-                yield SseEvent(frame.name, int(frame.id) if frame.id else None, frame.data.encode())
+            buffer += chunk
+            for event in parse_sse(buffer):
+                self._seen.append(event)
+                yield event
 
     def close(self) -> None:
         self.connection.close()
+        self._http.recorder.record_stream(self._path, self._after, self._start, 200, self._how, self._seen)

@@ -6,8 +6,9 @@ import asyncio
 import json
 import zlib
 
-from benchmarks.soak.http_client import Connection, ConnectionLost, SoakResponse, SseEvent
+from benchmarks.soak.http_client import Connection, ConnectionLost, SoakResponse
 from benchmarks.soak.ledger import SubmittedJob
+from benchmarks.soak.recorder import SseEvent
 from benchmarks.soak.run_context import RunContext
 
 #: Share of the accepted jobs that have a reader which keeps count.

@@ -38,6 +38,7 @@ def build_document(soak: Soak) -> dict[str, Any]:
         "disk_most_bytes": sampler.disk_most,
         "idle_first": {role: [level.descriptors, level.threads] for role, level in sorted(first.items())},
         "idle_last": {role: [level.descriptors, level.threads] for role, level in sorted(last.items())},
+        "judged": {**soak.verdict.counts, "wrong": len(soak.verdict.wrong)},
         "findings": context.findings,
     }
 
@@ -50,6 +51,7 @@ def show(console: Console, figures: dict[str, Any]) -> None:
         f"{figures['disk_most_bytes'] / MIB:.0f} MiB of disk at most"
     )
     _pairs(console, "jobs", {**figures["jobs"], **figures["counts"]})
+    _pairs(console, "judged in the recorded history", figures["judged"])
     table = Table("done to it", "times", "jobs again after: median s", "worst s", title="kills and recovery")
     for what, times in figures["recovery_s"].items():
         table.add_row(
@@ -80,7 +82,7 @@ def print_violations(console: Console, figures: dict[str, Any], folder: Path, op
     console.print(f"\n{figures['counts']['findings']} times an invariant was broken:")
     for finding in figures["findings"]:
         console.print(f"  {finding}", markup=False, soft_wrap=True)
-    console.print(f"data, stamps and the server's log are kept in {folder}", soft_wrap=True)
+    console.print(f"data, stamps, history and the server's log are kept in {folder}", soft_wrap=True)
     console.print(f"again: python -m benchmarks.soak {options}", soft_wrap=True)
     return 1
 

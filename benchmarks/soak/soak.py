@@ -16,8 +16,11 @@ from benchmarks.soak.auditor import Auditor
 from benchmarks.soak.execution_stamps import ExecutionStamps
 from benchmarks.soak.fault_injector import STOP_SLACK_S, FaultInjector, leftover_runtimes, restart_on_exit
 from benchmarks.soak.http_client import ConnectionLost, HttpClient
+from benchmarks.soak.judge.history import read_history
+from benchmarks.soak.judge.verdict import Verdict, judge
 from benchmarks.soak.ledger import Ledger
 from benchmarks.soak.reader import Readers
+from benchmarks.soak.recorder import HistoryRecorder
 from benchmarks.soak.resource_sampler import IdleLevel, ResourceSampler
 from benchmarks.soak.run_context import RunContext
 from benchmarks.soak.server import GRACE_S, SoakServer
@@ -46,6 +49,8 @@ class Options:
     kill_every_s: float = 8.0
     #: Jobs kept on the server; beyond that the oldest are checked and deleted.
     pile: int = 2_000
+    #: Where the history of all calls is recorded; None: in the folder of the run.
+    history: Path | None = None
 
 
 class Soak:
@@ -56,7 +61,7 @@ class Soak:
         self.options = options
         self.context = RunContext(
             server,
-            HttpClient(server.port),
+            HttpClient(server.port, HistoryRecorder(options.history or folder / "history.jsonl")),
             Ledger(f"soak-{options.seed}"),
             ExecutionStamps(server.stamps),
             random.Random(options.seed),
@@ -69,6 +74,7 @@ class Soak:
         self.fault_injector = FaultInjector(self.context, self.submitter, options.kill_every_s)
         self.auditor = Auditor(self.context, options.pile)
         self.resource_sampler = ResourceSampler(self.context)
+        self.verdict = Verdict()
         self.levels: tuple[dict[str, IdleLevel], dict[str, IdleLevel]] = ({}, {})
         self.lasted_s = 0.0
         self.cpu_share = 0.0
@@ -88,10 +94,12 @@ class Soak:
                 self.resource_sampler.compare_levels(first, last)
                 self.resource_sampler.check_drift()
             await self.stop_server()
+            await self.judge_history()
         finally:
             for text in context.http.overdue:
                 context.report_violation(f"I7: {text}")
             context.http.close()
+            context.http.recorder.close()
             context.server.close()
 
     async def warm_up(self) -> dict[str, IdleLevel]:
@@ -159,14 +167,25 @@ class Soak:
         """Every job that is left, and that there is none beside them."""
         await self.auditor.find_unknown_jobs()
         await self.auditor.check_remaining(AUDIT_S)
+        self.context.http.recorder.record_complete()
+
+    async def judge_history(self) -> None:
+        """What the judge, who knows no more than the recorded calls, finds wrong."""
+        recorder = self.context.http.recorder
+        recorder.close()
+        with recorder.path.open(encoding="utf-8") as lines:
+            self.verdict = judge(read_history(lines))
+        for words in self.verdict.wrong:
+            self.context.report_violation(f"judge: {words}")
 
     async def stop_server(self) -> None:
         """The last stop, and nothing is left."""
         context, server = self.context, self.context.server
-        server.is_ending = True
+        server.is_ending, began = True, time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         if await server.wait(GRACE_S + STOP_SLACK_S) != 0:
             context.report_violation(f"I7: the last stop gave {server.process.poll()}")
+        context.http.recorder.record_fault("stop at the end", began)
         if left := await server.wait_until_gone(3.0):
             context.report_violation(f"I6: processes are left at the end: {left}")
         if folders := leftover_runtimes(server):

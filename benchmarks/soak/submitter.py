@@ -115,4 +115,6 @@ class Submitter:
 
 def _body(entry: SubmittedJob) -> dict[str, object]:
     draft = entry.draft
-    return {"handler": draft.handler, "input": draft.input, "tags": [entry.tag], **draft.options}
+    # The handler puts the key into its output, so that each output can be held against its input.
+    data = {**draft.input, "key": entry.tag}
+    return {"handler": draft.handler, "input": data, "tags": [entry.tag], **draft.options}

@@ -9,7 +9,9 @@ from benchmarks.soak.http_client import ConnectionLost, SoakResponse
 from benchmarks.soak.ledger import SubmittedJob
 from benchmarks.soak.run_context import RunContext
 
-ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
+ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look", "list")
+#: Of the newest jobs.
+ROWS_LISTED = 50
 
 
 class UserActions:
@@ -112,6 +114,15 @@ class UserActions:
 
     async def _look(self, entry: SubmittedJob) -> None:
         await self._ask(entry, "GET", self._context.rng.choice(("", "/explain", "/attempts")))
+
+    async def _list(self, entry: SubmittedJob) -> None:
+        """The newest jobs. The recorded history tells whether the page was right."""
+        context = self._context
+        try:
+            answer = await context.http.request("GET", f"/v1/jobs?limit={ROWS_LISTED}")
+        except ConnectionLost:
+            return
+        context.expect(answer, set(), "a list of the newest jobs")
 
 
 def _is_free(entry: SubmittedJob) -> bool:
