@@ -18,18 +18,21 @@ from rich.console import Console
 from benchmarks.soak import report
 from benchmarks.soak.soak import Options, Soak
 
+#: The pile of a run took 261 MiB at most.
+DISK_MIB = 512
+
 
 def main() -> int:
     """Exit code 1 when an invariant was broken."""
     given = _parser().parse_args()
     seed = given.seed if given.seed is not None else secrets.randbelow(1_000_000)
     options = Options(
-        seed, given.minutes, given.rate, given.kill_every, given.pile, given.history
+        seed, given.minutes, given.rate, given.kill_every, given.pile, given.disk_mib, given.history
     )
     folder = Path(tempfile.mkdtemp(prefix="runner-soak-", dir=given.folder))
     console = Console(width=None if sys.stdout.isatty() else 140)
     again = f"--seed {seed} --minutes {options.minutes:g} --rate {options.rate:g}"
-    again += f" --kill-every {options.kill_every_s:g} --pile {options.pile}"
+    again += f" --kill-every {options.kill_every_s:g} --pile {options.pile} --disk-mib {options.disk_mib}"
     console.print(f"soak: {again}, in {folder}", soft_wrap=True)
     soak = Soak(folder, options, lambda text: console.print(text, markup=False, soft_wrap=True))
     if not uvloop.run(_to_its_end(soak)):
@@ -69,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=usual.rate, help="jobs a second, on average")
     parser.add_argument("--kill-every", type=float, default=usual.kill_every_s, help="seconds, on average")
     parser.add_argument("--pile", type=int, default=usual.pile, help="jobs kept; older ones are deleted")
+    parser.add_argument(
+        "--disk-mib",
+        type=int,
+        default=DISK_MIB,
+        help="size of a file system in memory for the data folder, which is filled at times; 0: none. "
+        "Left out where mounting is not permitted",
+    )
     parser.add_argument(
         "--history", type=Path, help="file of all calls and answers, for `python -m benchmarks.soak.judge`"
     )

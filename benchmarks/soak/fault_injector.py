@@ -28,8 +28,11 @@ ACTIONS = {
     "stop worker": 1,
     "stop executor": 2,
     "restart": 2,
+    "fill disk": 1,
 }
 STOPPED_S = 3.0
+#: The disk stays full for so long at most.
+FULL_S = 3.0
 #: A server that lost any of its processes runs jobs again within this.
 RECOVERED_WITHIN_S = 30.0
 #: Asked to stop, it ends within its grace and this; the papers say 2 s, the rest is for a machine at work.
@@ -102,6 +105,12 @@ class FaultInjector:
             case ["kill", "coordinator" | "everything" as whom]:
                 context.kills[what] += 1
                 await self._kill_all(everything=whom == "everything")
+            case ["fill", _]:
+                if not context.server.has_own_disk:
+                    return
+                context.kills[what] += 1
+                await self._fill_disk()
+                began = time.monotonic()
             case [verb, role]:
                 pids = context.server.pids_of_role(role)
                 if not pids:
@@ -112,6 +121,15 @@ class FaultInjector:
                     # Counted from the moment at which it may go on.
                     began = time.monotonic()
         await self.measure_recovery(began, what)
+
+    async def _fill_disk(self) -> None:
+        """The disk is full for a moment."""
+        context, began = self._context, time.monotonic()
+        context.facts.fills.append(began)
+        await asyncio.to_thread(context.server.fill_disk)
+        await asyncio.sleep(context.rng.uniform(0.5, FULL_S))
+        context.server.empty_disk()
+        context.http.recorder.record_fault("fill disk", began)
 
     async def _signal_process(self, verb: str, role: str, pid: int) -> None:
         context, began = self._context, time.monotonic()

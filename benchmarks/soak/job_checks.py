@@ -37,6 +37,8 @@ class InjectedFaults:
     killed_pids: set[int] = field(default_factory=set)
     #: Monotonic times at which the coordinator was killed.
     server_deaths: list[float] = field(default_factory=list)
+    #: Monotonic times from which on the disk was full for a moment.
+    fills: list[float] = field(default_factory=list)
 
     def record_kill(self, role: str, pid: int, at: float) -> None:
         """The run kills this process."""
@@ -126,6 +128,9 @@ def _excused(case: JobCase, facts: InjectedFaults, end: str) -> bool:
             return case.entry.cancelled
         case "interrupted":
             return bool(case.job["attempt"] >= SPARE_STARTS)
+        case "handler_error" | "load_error" if any(at >= case.entry.sent_at for at in facts.fills):
+            # A handler could not save its file, or an executor had no room for its own.
+            return True
         case "worker_crashed" | "poisoned":
             crashed = [attempt["attempt"] for attempt in case.attempts if _crashed(attempt)]
             return bool(crashed) and all(_killed(case, facts, attempt) for attempt in crashed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,8 @@ from benchmarks.ready_pipe import read_line, spawn_server
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")
+#: File in the data folder that takes up the room.
+BALLAST = "ballast"
 READY_WITHIN_S = 30.0
 GRACE_S = 2.0
 #: What belonged to a dead coordinator is gone within this.
@@ -42,7 +46,7 @@ class ServerProcess:
 class SoakServer:
     """One data folder, one port, and `runner serve` on them, again and again."""
 
-    def __init__(self, folder: Path, nonce: str, *, fronts: int = 2) -> None:
+    def __init__(self, folder: Path, nonce: str, *, fronts: int = 2, disk_mib: int = 0) -> None:
         self.folder = folder
         self.nonce = nonce
         self.fronts = fronts
@@ -56,6 +60,8 @@ class SoakServer:
         #: Whether the server was told to end, or is dead by our hand.
         self.is_ending = False
         self._process: subprocess.Popen[bytes] | None = None
+        #: Whether the data folder is a file system of its own, which can be filled.
+        self.has_own_disk = disk_mib > 0 and self._mount(disk_mib)
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -120,12 +126,38 @@ class SoakServer:
             await asyncio.sleep(0.02)
         return left
 
-    def close(self) -> None:
-        """Kill all that is left."""
+    def close(self, *, keep_data: bool = False) -> None:
+        """Kill all that is left, and unmount; the data is copied first where it is to be kept."""
         self.is_ending = True
         self._kill_members()
         if self._process is not None:
             self._process.wait()
+        if self.has_own_disk:
+            self.has_own_disk = False
+            if keep_data:
+                shutil.copytree(self.data, self.folder / "data-at-the-end")
+            subprocess.run(["umount", "-l", str(self.data)], check=True)
+
+    def _mount(self, mib: int) -> bool:
+        """False where mounting is not permitted."""
+        self.data.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=0700", "tmpfs", str(self.data)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def fill_disk(self) -> None:
+        """Take all the room that the data folder's file system has left."""
+        free = os.statvfs(self.data)
+        with (self.data / BALLAST).open("wb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_bsize)
+            file.seek(0, os.SEEK_END)
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(1 << 12))
+
+    def empty_disk(self) -> None:
+        """Give the room back."""
+        (self.data / BALLAST).unlink()
 
     def disk_bytes(self) -> int:
         """Bytes of the data folder."""

@@ -49,6 +49,8 @@ class Options:
     kill_every_s: float = 8.0
     #: Jobs kept on the server; beyond that the oldest are checked and deleted.
     pile: int = 2_000
+    #: MiB of the data folder's own file system, which is filled at times; 0: none.
+    disk_mib: int = 0
     #: Where the history of all calls is recorded; None: in the folder of the run.
     history: Path | None = None
 
@@ -57,7 +59,7 @@ class Soak:
     """A run and all that it measures."""
 
     def __init__(self, folder: Path, options: Options, print_line: Callable[[str], None]) -> None:
-        server = SoakServer(folder, f"soak{options.seed}x{folder.name}")
+        server = SoakServer(folder, f"soak{options.seed}x{folder.name}", disk_mib=options.disk_mib)
         self.options = options
         self.context = RunContext(
             server,
@@ -100,7 +102,7 @@ class Soak:
                 context.report_violation(f"I7: {text}")
             context.http.close()
             context.http.recorder.close()
-            context.server.close()
+            context.server.close(keep_data=bool(context.findings))
 
     async def warm_up(self) -> dict[str, IdleLevel]:
         """Every kind of job once and their end; what an idle server then holds. Short runs do without."""

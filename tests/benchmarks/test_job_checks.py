@@ -129,6 +129,8 @@ def test_what_the_run_did_itself_excuses_what_came_of_it() -> None:
     facts = InjectedFaults()
     facts.record_kill("executor", 70, 0.9)
     assert find_violations(_crashed(), facts) == []
+    facts.fills.append(0.7)
+    assert find_violations(_case(job=_job("failed", "handler_error"), events=_done("failed")), facts) == []
     facts.record_kill("coordinator", 1, 0.5)
     again = _case(stamps=[ExecutionStamp(1, 69, 0.1, 0.0), *STAMPS])
     assert find_violations(again, facts) == []
