@@ -50,6 +50,7 @@ OTHERS = {
     "api/http/coalescing_transport.py _flush self._transport.write",
     "api/http/coalescing_transport.py write self._transport.write",
     "api/http/coalescing_transport.py write self._transport.writelines",
+    "runner/client/network.py write self._socket.sendall",
     "runner/processes/child.py start_child ours.sendall",
 }
 
