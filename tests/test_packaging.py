@@ -80,12 +80,16 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "bin" / "python"
     flags = ("--no-deps", "--no-index", "--no-compile")
     command(sys.executable, "-m", "pip", "--python", str(python), "install", *flags, str(wheel), cwd=folder)
-    packages = command(
-        str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder
-    )
+    borrow_packages(python)
+    return python
+
+
+def borrow_packages(python: Path) -> None:
+    """Let an environment find the packages of this one, except those whose `.pth` files lead elsewhere."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = command(str(python), "-c", code, cwd=python.parent)
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     Path(packages.strip(), "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
-    return python
 
 
 def test_source_distribution_has_every_file_of_the_tree(sdist: Path) -> None:
@@ -140,6 +144,7 @@ def test_type_checker_reads_an_editable_installation(tree: Path, tmp_path: Path)
     folder = tmp_path / "venv"
     command(sys.executable, "-m", "venv", "--without-pip", str(folder), cwd=tmp_path)
     python = folder / "bin" / "python"
+    borrow_packages(python)
     flags = ("--no-deps", "--no-build-isolation", "--no-index")
     pip = (sys.executable, "-m", "pip", "--python", str(python), "install", *flags)
     command(*pip, "-e", str(tree), cwd=tmp_path)

@@ -232,7 +232,8 @@ def test_after_all_extremes_the_server_works_also_restarted(attacker: Attacker) 
 
 
 @pytest.mark.slow
-@settings(RELAXED, max_examples=5_000)
+@pytest.mark.timeout(300)
+@settings(RELAXED, max_examples=2_000)
 @given(data=st.data())
 def test_no_extreme_of_a_request_is_answered_by_a_5xx_at_length(
     attacker: Attacker, data: st.DataObject

@@ -26,12 +26,12 @@ def check_names(server_fixture: ServerFixture) -> None:
         for beyond, limit in (({"queue": "d"}, "queues"), ({"queue": "a", "tenant": "d"}, "tenants")):
             body = {"handler": "echo", "input": {}, **later, **beyond}
             refused = server.http.post("/v1/jobs", json=body)
-            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_names")
+            assert (refused.status_code, refused.json().get("code")) == (429, "too_many_names")
             assert refused.json()["limit"] == limit and int(refused.headers["Retry-After"]) > 0
         server.submit("echo", queue="a", tenant="b", **later)
         for name in ("x", "y", "z"):
             assert server.http.put(f"/v1/queues/{name}", json={"paused": True}).status_code == 200
-        assert server.http.put("/v1/queues/w", json={"paused": True}).json()["code"] == "too_many_names"
+        assert server.http.put("/v1/queues/w", json={"paused": True}).json().get("code") == "too_many_names"
 
 
 def test_names_beyond_the_limits_are_refused(server_fixture: ServerFixture) -> None:

@@ -46,7 +46,7 @@ def store_is_saved(fixture: ServerFixture, way: str) -> None:
     after = server.submit("echo", {"a": 3}, delay_s=3600)
     assert server.exit_code(within_s=NOTICED_S) == 2
     log = server.log.read_text()
-    assert f"{database} was {way}" in log and "Traceback" not in log
+    assert f"{database.name} was {way}" in log and "Traceback" not in log
     saved = re.search(r"saved in (\S+?):", log)
     assert saved is not None, log
     assert os.stat(saved[1]).st_mode & 0o777 == 0o600
