@@ -106,6 +106,7 @@ def _refuse(server: LiveServer, body: bytes) -> tuple[httpx2.Response, float]:
     return answer, min(spent)
 
 
+@pytest.mark.slow
 def test_accepted_oddities_come_back_unchanged(server_fixture: ServerFixture) -> None:
     server = server_fixture.start()
     values: list[object] = ["\0", "😀", 2**63 - 1, -(2**63), 1.5e308, "x" * 1000, [[[]]], {"": {}}]
@@ -114,6 +115,7 @@ def test_accepted_oddities_come_back_unchanged(server_fixture: ServerFixture) ->
         assert job["output"] == {"a": each}
 
 
+@pytest.mark.slow
 def test_large_and_chunked_bodies_are_cut_at_the_limit(server_fixture: ServerFixture) -> None:
     server = server_fixture.start(env={"RUNNER_LIMITS__BODY_BYTES": "1MiB"})
     (front,) = server_fixture.pids_of_role("front")

@@ -184,6 +184,7 @@ def test_no_extreme_of_a_request_is_answered_by_a_5xx(attacker: Attacker, data: 
     _attack(attacker, data)
 
 
+@pytest.mark.slow
 def test_every_extreme_of_a_submission_is_refused_or_harmless(attacker: Attacker) -> None:
     """Each field of a job, each extreme once."""
     properties = attacker.document["components"]["schemas"]["JobRequest"]["properties"]
@@ -193,6 +194,7 @@ def test_every_extreme_of_a_submission_is_refused_or_harmless(attacker: Attacker
             attacker.send("post", "/v1/jobs", {}, f"{{{head}{json.dumps(name)}:{value}}}")
 
 
+@pytest.mark.slow
 def test_every_extreme_of_a_filter_is_refused_or_harmless(attacker: Attacker) -> None:
     parameters = attacker.document["paths"]["/v1/jobs"]["get"]["parameters"]
     named = [(one["name"], one["schema"]) for one in parameters if one["in"] == "query"]

@@ -212,6 +212,7 @@ def test_a_coordinator_that_dies_after_another_process_loses_nothing(tmp_path: P
     sweep(tmp_path, pairs(first), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_pair_of_deaths_loses_nothing(tmp_path: Path) -> None:
     """One of each kind of pair, the others in the test above."""

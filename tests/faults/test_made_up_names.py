@@ -34,6 +34,7 @@ def check_names(server_fixture: ServerFixture) -> None:
         assert server.http.put("/v1/queues/w", json={"paused": True}).json().get("code") == "too_many_names"
 
 
+@pytest.mark.slow
 def test_names_beyond_the_limits_are_refused(server_fixture: ServerFixture) -> None:
     check_names(server_fixture)
 

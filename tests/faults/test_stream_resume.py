@@ -80,6 +80,7 @@ def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(server_fixture: 
     assert last_run == list(range(CHUNKS))
 
 
+@pytest.mark.slow
 def test_what_retention_took_is_told_as_a_gap(server_fixture: ServerFixture) -> None:
     server = server_fixture.start(env={"RUNNER_LIMITS__EVENTS_KEPT": "100"})
     job_id = server.submit("talk", {"n": 600, "pause_s": 0.02})
@@ -94,6 +95,7 @@ def test_what_retention_took_is_told_as_a_gap(server_fixture: ServerFixture) -> 
     assert events[-1].name == "done"
 
 
+@pytest.mark.slow
 def test_a_cursor_at_the_end_of_an_ended_job_answers_204(server_fixture: ServerFixture) -> None:
     server = server_fixture.start()
     job_id = server.submit("echo", {"a": 1})

@@ -38,6 +38,8 @@ class WaitingNotifier:
         wait_statuses: WaitStatuses,
         timers: Timers,
         clock: Clock,
+        *,
+        jobs_per_round: int = JOBS_PER_ROUND,
     ) -> None:
         self._subscriptions = subscriptions
         self._registry = registry
@@ -47,6 +49,7 @@ class WaitingNotifier:
         self._shown: dict[str, _Shown | None] = {}
         self._timers = timers
         self._clock = clock
+        self._jobs_per_round = jobs_per_round
         self._is_round_due = False
 
     def on_subscribed(self, job_id: str) -> None:
@@ -82,7 +85,7 @@ class WaitingNotifier:
         # Before the round: should it fail, the next one is still due.
         self._plan_round()
         until_mono = time.monotonic() + ROUND_BUDGET_S
-        for _ in range(min(len(self._shown), JOBS_PER_ROUND)):
+        for _ in range(min(len(self._shown), self._jobs_per_round)):
             job_id = next(iter(self._shown))
             # To the end: the others come first in the next round.
             shown = self._shown[job_id] = self._shown.pop(job_id)

@@ -172,3 +172,14 @@ def test_the_order_is_made_again_when_that_is_asked() -> None:
 
 def test_nothing_is_selected_before_there_is_an_order() -> None:
     assert select(ClassOrder()) == []
+
+
+def test_classes_that_were_never_ordered_are_not_moved() -> None:
+    order = ClassOrder(exact=2, window=2)
+    order.add(numbered(1))
+    order.settle(lambda _: False, lambda _, __: False, place)
+    order.refresh(0.0, place)
+    order.add(numbered(2))
+    order.add(numbered(3))
+    order.refresh(0.0, place)
+    assert select(order)[:2] == ["q1", "q2"]

@@ -61,6 +61,7 @@ def test_work_goes_round_a_drained_device_and_what_was_staged_there_too(serve: S
     assert server.wait_for_end(first["id"])["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_a_pinned_executor_goes_with_its_device_too(serve: Serve) -> None:
     server = serve(gpus="none")
     pid = server.wait_for_end(server.submit("pinned"))["output"]

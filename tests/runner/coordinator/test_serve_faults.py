@@ -77,6 +77,7 @@ def test_a_cancel_during_the_loss_of_a_worker_holds(serve: Callable[..., LiveSer
     assert (job["state"], job["attempt"]) == ("cancelled", 1)
 
 
+@pytest.mark.slow
 def test_a_lost_front_is_replaced_and_jobs_run_on(serve: Callable[..., LiveServer], gate: Path) -> None:
     server = serve()
     job_id = server.submit("steady", {"gate": str(gate)})
@@ -88,6 +89,7 @@ def test_a_lost_front_is_replaced_and_jobs_run_on(serve: Callable[..., LiveServe
     assert server.wait_for_end(job_id)["output"] == {"attempt": 1}
 
 
+@pytest.mark.slow
 def test_a_lost_writer_is_replaced_and_nothing_is_missing(serve: Callable[..., LiveServer]) -> None:
     server = serve()
     before = server.submit("echo", 1)

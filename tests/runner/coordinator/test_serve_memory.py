@@ -234,6 +234,7 @@ def test_ram_beyond_its_cap_is_memory_exceeded_for_real(server: LiveServer) -> N
     assert server.wait_for_end(server.submit("capped", {"blocks": 2}))["output"] == 2
 
 
+@pytest.mark.slow
 def test_vram_counts_as_ram_where_there_is_no_gpu(serve: object, gate: Path) -> None:
     server: LiveServer = serve(gpus="none")  # type: ignore[operator]
     assert set(devices(server)) == {"cpu"}

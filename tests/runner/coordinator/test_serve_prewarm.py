@@ -89,6 +89,7 @@ def test_a_job_finds_loaded_what_was_loaded_without_one(start: Serve, tmp_path: 
     assert len(loads(tmp_path, "small")) == 1
 
 
+@pytest.mark.slow
 def test_a_load_is_told_of_before_it_is_done_and_a_second_one_joins_it(start: Serve, tmp_path: Path) -> None:
     server = start()
     (tmp_path / "small.gate").touch()
@@ -214,6 +215,7 @@ def test_unload_ends_idle_executors_and_lets_jobs_end(start: Serve, tmp_path: Pa
     assert server.wait_for_end(server.submit("small", {}))["output"] != job["output"]
 
 
+@pytest.mark.slow
 def test_unload_ends_a_load_and_tells_who_waits_for_it(start: Serve, tmp_path: Path) -> None:
     server = start()
     (tmp_path / "small.gate").touch()

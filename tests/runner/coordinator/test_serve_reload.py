@@ -123,6 +123,7 @@ def test_a_named_version_does_not_keep_old_code_alive(
     assert gives(server, server.submit("work", {})) == "new"
 
 
+@pytest.mark.slow
 def test_staged_attempts_are_called_back_and_run_in_the_new_version(
     serve: Callable[..., LiveServer], source: Path, gate: Path, tmp_path: Path
 ) -> None:
@@ -166,7 +167,7 @@ def test_a_line_of_two_hundred_keeps_its_order_and_each_runs_once(
     trail = tmp_path / "trail"
     set_paused(server, "default", True)
     asked = [{"trail": str(trail), "n": n} for n in range(200)]
-    ids = server.submit_many("work", asked[:100]) + server.submit_many("work", asked[100:], timeout_s=60)
+    ids = server.submit_many("work", asked)
     write(source, "new", ', ram="64MiB"')
     reload(server)
     assert server.counts()["queued"] == 200
@@ -229,6 +230,7 @@ def test_a_broken_edit_refuses_new_jobs_lets_run_what_runs_and_is_mended_by_the_
     assert gives(live, waiting) == gives(live, delayed) == "new"
 
 
+@pytest.mark.slow
 def test_files_of_a_folder_come_and_go(serve: Callable[..., LiveServer], source: Path) -> None:
     server = serve(handlers=[source.parent])
     set_paused(server, "default", True)
@@ -286,6 +288,7 @@ def test_the_operators_tables_are_read_anew(
     assert server.job(server.submit("work", {}))["priority"] == 70
 
 
+@pytest.mark.slow
 def test_two_reloads_at_once_both_tell_of_what_was_there_when_they_were_asked(
     live: LiveServer, source: Path
 ) -> None:

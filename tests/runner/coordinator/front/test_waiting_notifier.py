@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-from runner.coordinator.front import waiting_notifier
 from runner.coordinator.front.subscriptions import Subscriptions
 from runner.coordinator.front.waiting_notifier import WaitingNotifier
 from runner.coordinator.observability.wait_statuses import WaitStatuses
@@ -33,7 +32,7 @@ class RecordingFront(FrontHandle):
         return [(each.job_id, each.seq, each.position) for each in decoded if isinstance(each, JobWaiting)]
 
 
-def connect(harness: LifecycleHarness) -> Subscriptions:
+def connect(harness: LifecycleHarness, *, jobs_per_round: int = 1_000) -> Subscriptions:
     subscriptions = Subscriptions(harness.durable_events)
     notifier = WaitingNotifier(
         subscriptions,
@@ -42,6 +41,7 @@ def connect(harness: LifecycleHarness) -> Subscriptions:
         harness.wait_statuses,
         harness.timers,
         harness.clock,
+        jobs_per_round=jobs_per_round,
     )
     subscriptions.connect(notifier)
     return subscriptions
@@ -112,8 +112,8 @@ def test_jobs_that_nobody_follows_cost_nothing() -> None:
 
 def test_a_round_is_bounded_and_the_next_one_goes_on_with_the_others() -> None:
     async def body(harness: LifecycleHarness) -> None:
-        count = waiting_notifier.JOBS_PER_ROUND + 3
-        front, subscriptions = RecordingFront(), connect(harness)
+        jobs_per_round, count = 6, 9
+        front, subscriptions = RecordingFront(), connect(harness, jobs_per_round=jobs_per_round)
         for number in range(1, count + 1):
             harness.lifecycle.submit(make_submission(number))
         await harness.journal.flush()
@@ -125,9 +125,9 @@ def test_a_round_is_bounded_and_the_next_one_goes_on_with_the_others() -> None:
             await harness.pass_time(1.0)
             rounds += 1
             found = [job_id for job_id, _, _ in front.take()]
-            assert 0 < len(found) <= waiting_notifier.JOBS_PER_ROUND
+            assert 0 < len(found) <= jobs_per_round
             assert told.isdisjoint(found), "the others come first"
             told |= set(found)
         assert rounds > 1
 
-    run(body, queued_max=2_000)
+    run(body)

@@ -77,6 +77,7 @@ def test_an_attempt_in_flight_is_somewhere(phase: str, is_cancelling: bool, text
         ("waiting_for_device", {"device_count": 2, "position": 11}, "waiting for 2 devices, 11th"),
         ("concurrency_limit", {"position": 1021}, "the handler is at its concurrency limit, 1,021st"),
         ("ready", {"position": 112}, "ready to start, 112th"),
+        ("waiting_for_memory", {}, "waiting for memory"),
         ("paused", {"position": 1}, "the queue is paused"),
         (
             "waiting_for_handler",

@@ -7,7 +7,7 @@ import json
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, build_event, done_fields
 from runner.coordinator.jobs.explanations import WaitStatus
-from runner.jobs.job import Job, JobError, JobTerms
+from runner.jobs.job import FileRecord, Job, JobError, JobTerms
 
 
 def make_job() -> Job:
@@ -27,6 +27,14 @@ def test_a_queued_job_shows_its_place_where_it_was_forecast() -> None:
     wait = WaitStatus("ready", 2, 9.87, "")
     shown = json.loads(job_json.job_document(make_job(), "ready", b"{}", None, wait=wait))
     assert (shown["position"], shown["eta_s"]) == (2, 9.9)
+
+
+def test_files_are_listed_as_references() -> None:
+    job = make_job()
+    job.files = [FileRecord("f-1", "a.png", 3, "0" * 64, "image/png", 1)]
+    (shown,) = json.loads(job_json.files_document(job))["data"]
+    assert (shown["$file"], shown["name"], shown["size"]) == ("f-1", "a.png", 3)
+    assert shown["url"] == "/v1/jobs/job-7/files/a.png"
 
 
 def test_a_large_input_is_null_beside_its_size_in_lists_only() -> None:
