@@ -119,6 +119,7 @@ def fake_server(routes: dict[tuple[str, str], Script]) -> Iterator[FakeServer]:
                 self.send_header(name, value)
             if is_stream and chunks is not None:
                 self.send_header("Transfer-Encoding", "chunked")
+                self.send_header("Connection", "close")
                 self.end_headers()
                 for chunk in chunks:
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
