@@ -229,6 +229,7 @@ def _settled(server: LiveServer, name: str, count: int) -> bool:
     return bool(ended + queue["reasons"].get("retry_backoff", 0) == count)
 
 
+@pytest.mark.slow
 def test_after_all_extremes_the_server_works_also_restarted(attacker: Attacker) -> None:
     attacker.check(step=20)
 

@@ -105,6 +105,7 @@ def stop_the_writer(server_fixture: ServerFixture, server: LiveServer) -> None:
     os.kill(writer, signal.SIGSTOP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [(TERM,), (TERM, TERM)], ids=["once", "twice"])
 def test_a_writer_that_hangs_does_not_hold_up_the_stop(
     server_fixture: ServerFixture, signals: tuple[signal.Signals, ...]

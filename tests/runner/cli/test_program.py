@@ -105,6 +105,7 @@ def test_serve_shows_its_panel_and_ends_with_0_at_ctrl_c(tmp_path: Path) -> None
         assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_refuses_the_start(client: ServedClient, tmp_path: Path) -> None:
     port = client.url.rpartition(":")[2]
     ended = runner("serve", "--port", port, "--data-dir", str(tmp_path), "--gpus", "none")

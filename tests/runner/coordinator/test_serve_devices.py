@@ -27,6 +27,7 @@ def gone(server: LiveServer, handler: str) -> None:
     until(lambda: not executors(server, handler), f"no executor of {handler}")
 
 
+@pytest.mark.slow
 def test_a_drained_device_ends_what_runs_and_starts_nothing(serve: Serve, gate: Path) -> None:
     server = serve(gpus="sim:1x24GiB")
     running = server.submit("small", {"gate": str(gate)})
@@ -71,6 +72,7 @@ def test_a_pinned_executor_goes_with_its_device_too(serve: Serve) -> None:
     assert server.wait_for_end(server.submit("pinned"))["output"] != pid
 
 
+@pytest.mark.slow
 def test_no_more_run_at_once_than_the_operator_says(serve: Serve, gate: Path) -> None:
     server = serve(gpus="sim:1x24GiB")
     url = "/v1/devices/SIM-0"

@@ -61,6 +61,7 @@ def test_a_saved_file_is_in_force_and_one_line_says_so(serve: Serve, folder: Pat
     assert "for development" in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_broken_save_says_why_and_the_next_one_mends_it(serve: Serve, folder: Path) -> None:
     server = serve(handlers=[folder], reload=True, log_format="human")
     # Described once: a file that is broken before that is no reload.

@@ -107,6 +107,7 @@ def test_grants_never_pass_the_device(server: LiveServer, gate: Path) -> None:
     assert max(overlaps) <= 6
 
 
+@pytest.mark.slow
 def test_idle_models_leave_when_their_bytes_are_needed_oldest_first(serve: object) -> None:
     server: LiveServer = serve(gpus="sim:1x24GiB")  # type: ignore[operator]
     for handler in ("medium", "medium2", "medium"):

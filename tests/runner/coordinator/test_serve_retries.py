@@ -19,6 +19,7 @@ BACKOFFS = [
 ]
 
 
+@pytest.mark.slow
 def test_each_backoff_leaves_its_pauses(server: LiveServer) -> None:
     ids = [server.submit("fails", {"until": 4}, retries=3, backoff=backoff) for backoff, _ in BACKOFFS]
     for job_id, (backoff, pauses) in zip(ids, BACKOFFS, strict=True):

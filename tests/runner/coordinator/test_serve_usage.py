@@ -84,6 +84,7 @@ def crowd(data: list[dict]) -> list[int]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 def test_jobs_that_run_together_share_the_time_of_their_executor(tmp_path: Path) -> None:
     source = tmp_path / "crowd.py"

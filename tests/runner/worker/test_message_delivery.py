@@ -124,6 +124,7 @@ def test_full_window_stops_the_executor_and_an_acknowledgement_frees_it() -> Non
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_second_worker_of_a_device_waits_and_gives_up() -> None:
     async def scenario() -> None:
         async with StubCoordinator() as fake:

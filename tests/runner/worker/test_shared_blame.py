@@ -223,6 +223,7 @@ def test_a_stop_interrupts_a_batch_and_gives_back_the_next() -> None:
     play(scenario())
 
 
+@pytest.mark.slow
 def test_a_batch_of_a_hundred_mebibytes_runs_over_one_link() -> None:
     async def scenario() -> None:
         async with StubCoordinator() as fake:
