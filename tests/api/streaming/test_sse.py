@@ -314,7 +314,8 @@ def open_stream(
 
 def read_all(one: socket.socket) -> bytes:
     data = bytearray()
-    while not data.endswith(b"0\r\n\r\n"):
+    # With the end of the chunk before: an event may end in a zero, as `retry: 2000` does.
+    while not data.endswith(b"\r\n0\r\n\r\n"):
         chunk = one.recv(65536)
         if not chunk:
             break
