@@ -51,6 +51,14 @@ def test_what_the_page_counts_as_started_no_longer_waits() -> None:
     assert names(line.unstarted_attempts(running)) == ["c"]
 
 
+def test_an_attempt_whose_start_was_reported_runs_whatever_the_page_says() -> None:
+    line = line_of("a", "b")
+    written_over = PageFigures(0, 0.0, 0, 0.0)
+    assert line.running(written_over) == []
+    line.entries[0].is_start_sent = True
+    assert names(line.running(written_over)) == ["a"]
+
+
 def test_nothing_has_started_at_an_idle_executor() -> None:
     assert line_of("a").last_started(PageFigures(0, 0.0, 0, 0.0)) is None
     assert line_of().find(("a", 1)) is None
