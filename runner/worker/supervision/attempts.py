@@ -125,9 +125,10 @@ class AttemptQueue:
     def running(self, figures: PageFigures) -> list[AssignedAttempt]:
         """Return `last_started` and all attempts that started with it or run concurrently."""
         # A handler may overwrite the page, so its figures can be wrong: what was reported as started has.
-        reported = [index for index, entry in enumerate(self.entries, start=1) if entry.is_start_sent]
-        count = min(max(figures.started - self.ended_count, *reported, 0), len(self.entries))
-        if count <= 0:
+        count = min(max(figures.started - self.ended_count, 0), len(self.entries))
+        while count < len(self.entries) and self.entries[count].is_start_sent:
+            count += 1
+        if count == 0:
             return []
         return self.entries[:count] if self.slots > 1 else self.batch_of(self.entries[count - 1])
 
